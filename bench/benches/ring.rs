@@ -66,23 +66,28 @@ fn first_three(bencher: Bencher<'_, '_>, members: usize) {
     });
 }
 
-#[divan::bench(args = [10_000, 1_000_000])]
-fn remember(bencher: Bencher<'_, '_>, generation: usize) {
+/// A memory whose pages were all touched, and a source of further keys.
+fn full(generation: usize) -> (DecisionMemory, fastrand::Rng) {
     let mut memory = DecisionMemory::new(generation);
     let mut random = fastrand::Rng::with_seed(2);
+    for _ in 0..2 * memory.generation() {
+        memory.remember(TraceKey(random.u64(..)), true);
+    }
+    (memory, random)
+}
+
+#[divan::bench(args = [10_000, 1_000_000], sample_size = 1000)]
+fn remember(bencher: Bencher<'_, '_>, generation: usize) {
+    let (mut memory, mut random) = full(generation);
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
         let key = random.u64(..);
         memory.remember(TraceKey(key), key & 2 == 0);
     });
 }
 
-#[divan::bench(args = [10_000, 1_000_000])]
+#[divan::bench(args = [10_000, 1_000_000], sample_size = 1000)]
 fn recall_of_an_unknown_key(bencher: Bencher<'_, '_>, generation: usize) {
-    let mut memory = DecisionMemory::new(generation);
-    let mut random = fastrand::Rng::with_seed(2);
-    for _ in 0..2 * memory.generation() {
-        memory.remember(TraceKey(random.u64(..)), true);
-    }
+    let (memory, mut random) = full(generation);
     bencher
         .counter(ItemsCount::new(1_usize))
         .bench_local(|| memory.recall(TraceKey(random.u64(..))));

@@ -47,14 +47,15 @@ pub(super) struct Leaf {
 }
 
 /// All tests of a program, by key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Attributes {
     /// Sorted by length, then bytes.
     keys: Vec<Key>,
+    /// Bit n is set when bucket n has keys; nearly every attribute of a span costs one look at this.
+    lengths: u64,
     /// Bucket n are the keys with n bytes, the last bucket those with [`LONG_KEY`] or more; bucket n begins
-    /// at `starts[n]` and ends at `starts[n + 1]`. So nearly every attribute costs one look at its key's
-    /// length.
-    starts: Vec<u8>,
+    /// at `starts[n]` and ends at `starts[n + 1]`.
+    starts: [u8; LONG_KEY + 2],
 }
 
 #[derive(Debug)]
@@ -127,10 +128,14 @@ impl Attributes {
         for (index, key) in keys.iter_mut().enumerate() {
             key.bit = bit(index);
         }
-        let start =
-            |bucket| keys.partition_point(|key| key.name.len().min(LONG_KEY) < bucket) as u8;
-        let starts = (0..=LONG_KEY + 1).map(start).collect();
-        Self { keys, starts }
+        let lengths = keys.iter().fold(0, |set, key| set | bit(bucket(&key.name)));
+        let start = |number| keys.partition_point(|key| bucket(&key.name) < number) as u8;
+        let starts = std::array::from_fn(start);
+        Self {
+            keys,
+            lengths,
+            starts,
+        }
     }
 
     /// Whether there is anything to test.
@@ -169,8 +174,11 @@ impl Attributes {
 
     #[inline]
     fn find(&self, name: &[u8]) -> Option<&Key> {
-        let bucket = name.len().min(LONG_KEY);
-        let (start, end) = (*self.starts.get(bucket)?, *self.starts.get(bucket + 1)?);
+        let bucket = bucket(name);
+        if self.lengths >> bucket & 1 == 0 {
+            return None;
+        }
+        let (start, end) = (self.starts[bucket], self.starts[bucket + 1]);
         let bucket = self.keys.get(usize::from(start)..usize::from(end))?;
         bucket.iter().find(|key| *key.name == *name)
     }
@@ -228,6 +236,12 @@ fn plain(pair: &[u8]) -> Option<(&[u8], &[u8])> {
         _ => return None,
     };
     (value.len() == length).then_some((key, value))
+}
+
+/// The bucket of keys of this length.
+#[inline]
+fn bucket(name: &[u8]) -> usize {
+    name.len().min(LONG_KEY)
 }
 
 fn by_length(a: &[u8], b: &[u8]) -> std::cmp::Ordering {

@@ -77,7 +77,7 @@ fn policy(name: &str, rule: Rule) -> Policy {
 fn facts(program: &Program, id: [u8; 16], pieces: &[Piece]) -> TraceFacts {
     let mut facts = TraceFacts::new(id);
     for piece in pieces {
-        let resource = program.resource_bits([&*piece.headers]);
+        let resource = program.resource_bits(&Headers::whole(&piece.headers));
         for span in &piece.spans {
             facts.add(&program.span_facts(span), resource, span.len() as u64);
         }
@@ -197,7 +197,7 @@ fn no_bytes_are_too_strange() {
     ];
     proptest!(|(bytes in prop::collection::vec(small, 0..80))| {
         let mut facts = TraceFacts::new(ID);
-        let resource = program.resource_bits([&*bytes]);
+        let resource = program.resource_bits(&Headers::whole(&bytes));
         facts.add(&program.span_facts(&bytes), resource, 80);
         let _ = program.decide(&facts);
     });
