@@ -31,7 +31,7 @@ pub use verdict::Relief;
 /// The longest decision wait: one hour, which bounds the ring of deadlines to 14,400 buckets.
 pub const DECISION_WAIT_MS_MAX: Millis = 3_600_000;
 
-/// Room that the scratch buffers may keep between requests; what a giant resource needed is given back.
+/// Room that the scratch buffer keeps between calls: 64 KiB, a trace of 8,192 spans.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// What makes a shard.
@@ -117,16 +117,8 @@ pub struct Shard {
     stats: ShardStats,
     /// The latest `now`: time does not run backwards here.
     now: Millis,
-    scratch: Scratch,
-}
-
-/// Buffers that are empty between calls.
-#[derive(Debug, Default)]
-struct Scratch {
-    resource: Vec<u8>,
-    scope: Vec<u8>,
+    /// The chain of the trace that is gathered; empty between calls.
     chain: Vec<Location>,
-    slots: Vec<u32>,
 }
 
 impl Shard {
@@ -140,13 +132,13 @@ impl Shard {
             programs: Programs::new(program, rows),
             log: Log::default(),
             index: Index::default(),
-            headers: HeaderTable::new(&config.seed),
+            headers: HeaderTable::default(),
             duplicates: Duplicates::new(&config.seed),
             deadlines: Deadlines::default(),
             memory: DecisionMemory::new(config.memory_keys),
             stats,
             now: 0,
-            scratch: Scratch::default(),
+            chain: Vec::new(),
             config,
         }
     }
@@ -171,8 +163,7 @@ impl Shard {
             + self.index.worst_case(spans)
             + self.duplicates.worst_case(spans)
             + self.deadlines.worst_case(self.now, self.now.saturating_add(self.config.decision_wait_ms))
-            // A resource and a scope are copied together before they are looked up.
-            + headers + 2 * shape.header_bytes
+            + headers
     }
 
     /// What was counted since the start.
@@ -186,12 +177,7 @@ impl Shard {
     }
 
     fn resident(&self) -> u64 {
-        let scratch = self.scratch.resource.capacity()
-            + self.scratch.scope.capacity()
-            + self.scratch.chain.capacity() * size_of::<Location>()
-            + self.scratch.slots.capacity() * size_of::<u32>();
-        size_of::<Self>() as u64
-            + scratch as u64
+        (size_of::<Self>() + self.chain.capacity() * size_of::<Location>()) as u64
             + self.log.footprint()
             + self.index.footprint()
             + self.headers.footprint()
@@ -202,19 +188,6 @@ impl Shard {
 
     fn advance(&mut self, now: Millis) {
         self.now = self.now.max(now);
-    }
-
-    /// Gives back what scratch buffers grew to.
-    fn tidy_scratch(&mut self) {
-        let Scratch { resource, scope, chain, slots } = &mut self.scratch;
-        for bytes in [resource, scope] {
-            bytes.clear();
-            bytes.shrink_to(SCRATCH_BYTES);
-        }
-        chain.clear();
-        chain.shrink_to(SCRATCH_BYTES / size_of::<Location>());
-        slots.clear();
-        slots.shrink_to(SCRATCH_BYTES / size_of::<u32>());
     }
 }
 

@@ -22,8 +22,9 @@ mod tests;
 /// for nothing cost two steps a span at most.
 pub(crate) const CHAINED_SPANS: u32 = 16;
 
-/// What separates the hashes of spans from all others under the same seed.
+/// What the seeds of the hash are derived from, under the fleet's secret: nobody outside can aim two spans at one hash.
 const LABEL: &[u8] = b"ringtail.dev/span-bytes";
+const SHARED_LABEL: &[u8] = b"ringtail.dev/span-bytes/shared";
 
 /// Which hashes the first spans of a trace may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,16 +48,6 @@ fn bit(hash: u64) -> u64 {
     1 << (hash & 63)
 }
 
-/// A keyed hasher of bytes, seeded from the fleet's secret: nobody outside can aim two spans, or a thousand
-/// resources, at one hash.
-pub(crate) fn keyed_hasher(seed: &KeySeed, label: &[u8]) -> SeedableRandomState {
-    // foldhash wants the larger part of its seed to live for ever. There is one seed a process; tests with several
-    // share the first one here and differ by the other part.
-    static SHARED: OnceLock<SharedSeed> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| SharedSeed::from_u64(seed.hash(b"ringtail.dev/shared-hash-seed")));
-    SeedableRandomState::with_seed(seed.hash(label), shared)
-}
-
 /// Finds duplicates among the spans of each trace.
 #[derive(Debug)]
 pub(crate) struct Duplicates {
@@ -67,7 +58,11 @@ pub(crate) struct Duplicates {
 
 impl Duplicates {
     pub(crate) fn new(seed: &KeySeed) -> Self {
-        Self { hasher: keyed_hasher(seed, LABEL), later: HashTable::new() }
+        // foldhash wants the larger part of its seed to live for ever. There is one seed a process; tests with several
+        // share the first one here and differ by the other part.
+        static SHARED: OnceLock<SharedSeed> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| SharedSeed::from_u64(seed.hash(SHARED_LABEL)));
+        Self { hasher: SeedableRandomState::with_seed(seed.hash(LABEL), shared), later: HashTable::new() }
     }
 
     /// The hash of a span's bytes, its ID among them.

@@ -3,24 +3,19 @@
 //! Resources and scopes are stored apart: a request may hold one large resource with a hundred thousand scopes, and
 //! storing the pair would multiply what came in.
 
-use foldhash::quality::SeedableRandomState;
 use hashbrown::HashTable;
-use std::hash::BuildHasher;
 
-use super::duplicates::keyed_hasher;
 use super::slab::Slab;
 use super::{shrink, table_growth};
 use crate::batch::GroupRef;
-use crate::key::KeySeed;
+use crate::key::mix;
+use crate::scan::Headers;
 
 #[cfg(test)]
 mod tests;
 
 /// Slots a chunk: a shard sees tens to thousands of resources.
 const CHUNK: usize = 64;
-
-/// What separates these hashes from all others under the same seed.
-const LABEL: &[u8] = b"ringtail.dev/header-bytes";
 
 /// No generation of policies has this number.
 const NO_PROGRAM: u32 = u32::MAX;
@@ -46,7 +41,8 @@ struct Texts {
 }
 
 impl Texts {
-    fn intern(&mut self, bytes: &[u8], hash: u64) -> u32 {
+    fn intern(&mut self, headers: &Headers<'_>) -> u32 {
+        let (bytes, hash) = (headers.bytes(), headers.hash());
         let slots = &mut self.slots;
         let same = |slot: &u32| slots.get(*slot).is_some_and(|text| text.hash == hash && *text.bytes == *bytes);
         if let Some(slot) = self.by_hash.find(hash, same) {
@@ -109,10 +105,20 @@ struct Group {
     gathered: Option<(u64, GroupRef)>,
 }
 
+impl Group {
+    fn hash(&self) -> u64 {
+        pair_hash(self.resource, self.scope)
+    }
+}
+
+/// Two slots are not a secret and not anybody's to choose, so this needs no seed.
+fn pair_hash(resource: u32, scope: u32) -> u64 {
+    mix(u64::from(resource) << 32 | u64::from(scope))
+}
+
 /// The resources and scopes of the spans that a shard holds.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct HeaderTable {
-    hasher: SeedableRandomState,
     resources: Texts,
     scopes: Texts,
     groups: Slab<Group, CHUNK>,
@@ -121,22 +127,11 @@ pub(crate) struct HeaderTable {
 }
 
 impl HeaderTable {
-    pub(crate) fn new(seed: &KeySeed) -> Self {
-        Self {
-            hasher: keyed_hasher(seed, LABEL),
-            resources: Texts::default(),
-            scopes: Texts::default(),
-            groups: Slab::default(),
-            by_pair: HashTable::new(),
-            gathering: 0,
-        }
-    }
-
     // === A request comes in ===
 
     /// The number of a resource, held until [`HeaderTable::release_resource`].
-    pub(crate) fn hold_resource(&mut self, resource: &[u8]) -> u32 {
-        let slot = self.resources.intern(resource, self.hasher.hash_one(resource));
+    pub(crate) fn hold_resource(&mut self, resource: &Headers<'_>) -> u32 {
+        let slot = self.resources.intern(resource);
         self.resources.retain(slot);
         slot
     }
@@ -146,25 +141,23 @@ impl HeaderTable {
     }
 
     /// The number of a resource with a scope, held as if by a span until [`HeaderTable::release`].
-    pub(crate) fn hold_group(&mut self, resource: u32, scope: &[u8]) -> u32 {
-        let scope = self.scopes.intern(scope, self.hasher.hash_one(scope));
-        let hash = self.hasher.hash_one((resource, scope));
+    pub(crate) fn hold_group(&mut self, resource: u32, scope: &Headers<'_>) -> u32 {
+        let scope = self.scopes.intern(scope);
+        let hash = pair_hash(resource, scope);
         let groups = &mut self.groups;
         let same = |slot: &u32| {
             groups.get(*slot).is_some_and(|group| (group.resource, group.scope) == (resource, scope))
         };
-        let known = self.by_pair.find(hash, same).copied();
-        let slot = known.unwrap_or_else(|| {
-            self.resources.retain(resource);
-            self.scopes.retain(scope);
-            let slot = groups.insert(Group { resource, scope, spans: 0, gathered: None });
-            let hasher = &self.hasher;
-            let rehash = |slot: &u32| {
-                groups.get(*slot).map_or(0, |group| hasher.hash_one((group.resource, group.scope)))
-            };
-            self.by_pair.insert_unique(hash, slot, rehash);
-            slot
-        });
+        let slot = match self.by_pair.find(hash, same) {
+            Some(slot) => *slot,
+            None => {
+                self.resources.retain(resource);
+                self.scopes.retain(scope);
+                let slot = groups.insert(Group { resource, scope, spans: 0, gathered: None });
+                self.by_pair.insert_unique(hash, slot, |slot| groups.get(*slot).map_or(0, Group::hash));
+                slot
+            }
+        };
         self.retain(slot);
         slot
     }
@@ -225,10 +218,8 @@ impl HeaderTable {
     pub(crate) fn shrink(&mut self) {
         self.resources.shrink();
         self.scopes.shrink();
-        let (groups, hasher) = (&self.groups, &self.hasher);
-        shrink(&mut self.by_pair, |slot| {
-            groups.get(*slot).map_or(0, |group| hasher.hash_one((group.resource, group.scope)))
-        });
+        let groups = &self.groups;
+        shrink(&mut self.by_pair, |slot| groups.get(*slot).map_or(0, Group::hash));
     }
 
     /// Capacity in bytes.
@@ -246,8 +237,7 @@ impl HeaderTable {
 
     fn forget(&mut self, slot: u32) {
         let Some(group) = self.groups.remove(slot) else { return };
-        let hash = self.hasher.hash_one((group.resource, group.scope));
-        if let Ok(entry) = self.by_pair.find_entry(hash, |other| *other == slot) {
+        if let Ok(entry) = self.by_pair.find_entry(group.hash(), |other| *other == slot) {
             entry.remove();
         }
         self.resources.release(group.resource);

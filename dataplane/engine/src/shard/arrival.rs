@@ -9,7 +9,7 @@ use crate::buffer::index::Entry;
 use crate::buffer::segment::{Chain, Owner};
 use crate::facts::TraceFacts;
 use crate::key::{TraceKey, shard_of};
-use crate::scan::{self, Group, Headers, TraceId, Visit};
+use crate::scan::{self, Group, Headers, Shape, TraceId, Visit};
 
 /// Where the spans of a trace go.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,9 @@ struct Arrival<'a> {
     inserted: Inserted,
     /// The trace of the last span: the next one is often of the same.
     last: Option<(TraceId, Place)>,
-    /// The current resource and group, held here once a span of them was stored.
-    resource: Option<u32>,
+    /// The current resource and group, held here once a span of them was stored. The resource is told from others by
+    /// hash and length: the hash is keyed, so that two of them agree once in 2^64 times.
+    resource: Option<((u64, usize), u32)>,
     group: Option<u32>,
     /// The current group in `out`, once a late span of it was pushed.
     late: Option<GroupRef>,
@@ -39,7 +40,7 @@ struct Arrival<'a> {
 impl Shard {
     /// Takes in the spans of a request that are this shard's. The request must have passed [`scan::check`]: this
     /// only walks it. Kept spans, late ones and those of traces that pass a cap, are pushed to `out`.
-    pub fn insert(&mut self, request: &[u8], now: Millis, out: &mut Batch) -> Inserted {
+    pub fn insert(&mut self, request: &[u8], shape: &Shape, now: Millis, out: &mut Batch) -> Inserted {
         self.advance(now);
         self.headers.start_gathering();
         let mut arrival = Arrival {
@@ -51,10 +52,10 @@ impl Shard {
             group: None,
             late: None,
         };
-        let failed = scan::walk(request, &mut arrival).err();
+        let failed = scan::walk(request, shape, &mut arrival).err();
+        arrival.leave_group();
         arrival.leave_resource();
         let inserted = Inserted { failed, ..arrival.inserted };
-        self.tidy_scratch();
         self.stats.stored += inserted.stored;
         self.stats.duplicates += inserted.duplicates;
         self.stats.late_kept += inserted.late_kept;
@@ -65,16 +66,11 @@ impl Shard {
 }
 
 impl Visit for Arrival<'_> {
-    fn group(&mut self, group: &Group<'_>) {
-        self.leave_resource();
-        let scratch = &mut self.shard.scratch;
-        scratch.resource.clear();
-        scratch.scope.clear();
-        group.resource.copy_to(&mut scratch.resource);
-        group.scope.copy_to(&mut scratch.scope);
+    fn group(&mut self, _group: &Group<'_>) {
+        self.leave_group();
     }
 
-    fn span(&mut self, id: &TraceId, span: &[u8]) {
+    fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
         let place = match self.last {
             Some((last, place)) if last == *id => place,
             _ => {
@@ -85,8 +81,8 @@ impl Visit for Arrival<'_> {
         };
         match place {
             Place::Foreign => self.inserted.foreign += 1,
-            Place::Held(slot) => self.store(slot, span),
-            Place::Late { kept } => self.follow(kept, span),
+            Place::Held(slot) => self.store(slot, group, span),
+            Place::Late { kept } => self.follow(kept, group, span),
         }
     }
 }
@@ -125,8 +121,8 @@ impl Arrival<'_> {
         slot
     }
 
-    fn store(&mut self, slot: u32, span: &[u8]) {
-        let group = self.group.unwrap_or_else(|| self.enter_group());
+    fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
+        let group = self.group.unwrap_or_else(|| self.enter(group));
         let Shard { config, programs, log, index, headers, duplicates, .. } = &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else { return };
         let hash = duplicates.hash(span);
@@ -137,7 +133,7 @@ impl Arrival<'_> {
             return;
         }
         if let Some(program) = programs.program(entry.program) {
-            let ask = |resource: &[u8]| program.resource_bits(&Headers::whole(resource));
+            let ask = |resource: &[u8]| program.resource_bits([resource]);
             let bits = headers.resource_bits(group, entry.program, ask);
             entry.facts.add(&program.span_facts(span), bits, span.len() as u64);
         }
@@ -161,24 +157,31 @@ impl Arrival<'_> {
         }
     }
 
-    fn follow(&mut self, kept: bool, span: &[u8]) {
+    fn follow(&mut self, kept: bool, group: &Group<'_>, span: &[u8]) {
         if !kept {
             self.inserted.late_dropped += 1;
             return;
         }
-        let scratch = &self.shard.scratch;
         let out = &mut *self.out;
-        let place = *self.late.get_or_insert_with(|| {
-            out.intern(&Headers::whole(&scratch.resource), &Headers::whole(&scratch.scope))
-        });
+        let place = *self.late.get_or_insert_with(|| out.intern(&group.resource, &group.scope));
         out.push(place, span);
         self.inserted.late_kept += 1;
     }
 
-    fn enter_group(&mut self) -> u32 {
-        let Shard { headers, scratch, .. } = &mut *self.shard;
-        let resource = *self.resource.get_or_insert_with(|| headers.hold_resource(&scratch.resource));
-        let group = headers.hold_group(resource, &scratch.scope);
+    /// Looks up a group of which a span is to be stored, and its resource unless that was that of the group before: one
+    /// resource may have a hundred thousand scopes, and comparing it with what is known costs its length.
+    fn enter(&mut self, group: &Group<'_>) -> u32 {
+        let identity = (group.resource.hash(), group.resource.bytes().len());
+        let resource = match self.resource {
+            Some((known, resource)) if known == identity => resource,
+            _ => {
+                self.leave_resource();
+                let resource = self.shard.headers.hold_resource(&group.resource);
+                self.resource = Some((identity, resource));
+                resource
+            }
+        };
+        let group = self.shard.headers.hold_group(resource, &group.scope);
         self.group = Some(group);
         group
     }
@@ -191,8 +194,7 @@ impl Arrival<'_> {
     }
 
     fn leave_resource(&mut self) {
-        self.leave_group();
-        if let Some(resource) = self.resource.take() {
+        if let Some((_, resource)) = self.resource.take() {
             self.shard.headers.release_resource(resource);
         }
     }

@@ -14,7 +14,8 @@ use prost::Message;
 
 use super::*;
 use crate::batch::Batch;
-use crate::policy::Program;
+use crate::policy::{self, Policy, Program, Role, Rule, compile};
+use crate::scan::{self, ScanLimits};
 
 /// A span with where it came from: resource, scope, bytes.
 type Origin = (Vec<u8>, Vec<u8>, Vec<u8>);
@@ -96,7 +97,28 @@ fn origins(request: &[u8]) -> Vec<Origin> {
     spans
 }
 
-/// Two policies that between them look at the status, the time, the ID and the resource.
+/// Checks a request and inserts it.
+fn insert(shard: &mut Shard, request: &[u8], now: Millis, out: &mut Batch) -> Inserted {
+    let shape = scan::check(request, &ScanLimits::default()).unwrap();
+    shard.insert(request, &shape, now, out)
+}
+
+fn program_of(policies: &[(&str, Rule)]) -> Arc<Program> {
+    let policy = |(name, rule): &(&str, Rule)| Policy { name: (*name).to_owned(), role: Role::Vote, rule: rule.clone() };
+    let policies: Vec<_> = policies.iter().map(policy).collect();
+    Arc::new(compile(&policies).expect("the policies are valid"))
+}
+
+/// Policies that between them look at the status, the times, the ID and the resource.
 fn program(slow_ms: u64) -> Arc<Program> {
-    Arc::new(Program::stub(&format!("slow-{slow_ms}")))
+    let errors = Rule::StatusCode { codes: vec![policy::Status::Error] };
+    let slow = Rule::Latency { threshold_ms: slow_ms, upper_threshold_ms: None };
+    let some = Rule::Probabilistic { sampling_percentage: 10.0, hash_salt: String::new() };
+    let service = Rule::StringAttribute {
+        key: "service.name".to_owned(),
+        values: vec!["service-3".to_owned()],
+        regex: false,
+        invert_match: false,
+    };
+    program_of(&[("errors", errors), (&format!("slow-{slow_ms}"), slow), ("some", some), ("service", service)])
 }

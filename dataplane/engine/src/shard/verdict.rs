@@ -1,11 +1,11 @@
 //! Traces go out: when they are due, when memory is needed, when the process stops.
 
-use super::{Early, Progress, Shard, TickLimit};
+use super::{Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
 use crate::Millis;
 use crate::batch::Batch;
 use crate::buffer::duplicates::CHAINED_SPANS;
 use crate::buffer::index::Entry;
-use crate::buffer::segment::SEGMENT_BYTES;
+use crate::buffer::segment::{Location, SEGMENT_BYTES};
 use crate::scan::Headers;
 
 /// A closed segment with less live bytes than this is evacuated in passing.
@@ -54,7 +54,7 @@ impl Shard {
         self.advance(now);
         self.headers.start_gathering();
         let mut progress = Progress::default();
-        while progress.decided < limit.traces && (out.encoded_len() as u64) < limit.out_bytes {
+        while progress.decided < limit.traces && (out.encoded_len_max() as u64) < limit.out_bytes {
             let Some(slot) = self.deadlines.pop_due(&mut self.index, self.now) else { break };
             self.settle(slot, None, out);
             progress.decided += 1;
@@ -68,7 +68,7 @@ impl Shard {
     pub fn decide_all(&mut self, limit: &TickLimit, out: &mut Batch) -> Progress {
         self.headers.start_gathering();
         let mut progress = Progress::default();
-        while progress.decided < limit.traces && (out.encoded_len() as u64) < limit.out_bytes {
+        while progress.decided < limit.traces && (out.encoded_len_max() as u64) < limit.out_bytes {
             let Some(slot) = self.deadlines.pop(&mut self.index) else { break };
             self.settle(slot, Some(Early::Drain), out);
             progress.decided += 1;
@@ -90,15 +90,13 @@ impl Shard {
         self.shrink();
         self.compact(goal);
         let mut relief = Relief::default();
-        let mut slots = std::mem::take(&mut self.scratch.slots);
+        let mut slots = Vec::new();
         let mut from = 0;
         while self.resident() > goal && !relief.more {
             let Some(bucket) = self.old_traces(from, &mut slots) else { break };
             from = bucket + 1;
             self.settle_until(goal, &slots, &mut relief, out);
         }
-        self.scratch.slots = slots;
-        self.tidy_scratch();
         self.shrink();
         relief.freed = before.saturating_sub(self.resident());
         relief
@@ -143,14 +141,13 @@ impl Shard {
 
     /// Pushes the spans of a trace, oldest first.
     fn gather(&mut self, entry: &Entry, out: &mut Batch) {
-        let Self { log, headers, scratch, .. } = self;
-        scratch.chain.clear();
+        let Self { log, headers, chain, .. } = self;
         let mut at = entry.chain.head;
         while !at.is_none() {
-            scratch.chain.push(at);
+            chain.push(at);
             at = log.record(at).prev;
         }
-        for at in scratch.chain.drain(..).rev() {
+        for at in chain.drain(..).rev() {
             let group = headers.gathered(log.record(at).headers, |resource, scope| {
                 out.intern(&Headers::whole(resource), &Headers::whole(scope))
             });
@@ -197,7 +194,7 @@ impl Shard {
             if excess == 0 {
                 return;
             }
-            if out.encoded_len() as u64 >= RELIEF_OUT_BYTES {
+            if out.encoded_len_max() as u64 >= RELIEF_OUT_BYTES {
                 relief.more = true;
                 return;
             }
@@ -221,7 +218,6 @@ impl Shard {
     }
 
     fn tidy(&mut self) {
-        self.tidy_scratch();
         self.shrink();
         let mut moved = 0;
         while moved < EVACUATED_BYTES_PER_TURN {
@@ -247,6 +243,7 @@ impl Shard {
     }
 
     fn shrink(&mut self) {
+        self.chain.shrink_to(SCRATCH_BYTES / size_of::<Location>());
         self.index.shrink();
         self.headers.shrink();
         self.duplicates.shrink();

@@ -3,20 +3,16 @@
 use super::*;
 use std::cell::Cell;
 
-fn table() -> HeaderTable {
-    HeaderTable::new(&KeySeed::new([5; 16]))
-}
-
 fn hold(table: &mut HeaderTable, resource: &[u8], scope: &[u8]) -> u32 {
-    let held = table.hold_resource(resource);
-    let group = table.hold_group(held, scope);
+    let held = table.hold_resource(&Headers::whole(resource));
+    let group = table.hold_group(held, &Headers::whole(scope));
     table.release_resource(held);
     group
 }
 
 #[test]
 fn equal_headers_are_one_group() {
-    let mut table = table();
+    let mut table = HeaderTable::default();
     let cases: [(&[u8], &[u8]); 6] =
         [(b"", b""), (b"a", b""), (b"", b"a"), (b"a", b"a"), (b"ab", b"c"), (b"a", b"bc")];
     let groups: Vec<_> = cases.iter().map(|(resource, scope)| hold(&mut table, resource, scope)).collect();
@@ -34,12 +30,12 @@ fn equal_headers_are_one_group() {
 
 #[test]
 fn one_resource_with_many_scopes_is_stored_once() {
-    let mut table = table();
+    let mut table = HeaderTable::default();
     let resource = vec![1; 1 << 20];
     let bound = table.worst_case(1_000, (1 << 20) + 4_000);
-    let held = table.hold_resource(&resource);
+    let held = table.hold_resource(&Headers::whole(&resource));
     for scope in 0..1_000u32 {
-        table.hold_group(held, &scope.to_be_bytes());
+        table.hold_group(held, &Headers::whole(&scope.to_be_bytes()));
     }
     table.release_resource(held);
     assert!(table.footprint() < (2 << 20));
@@ -48,7 +44,7 @@ fn one_resource_with_many_scopes_is_stored_once() {
 
 #[test]
 fn growth_stays_below_the_worst_case() {
-    let mut table = table();
+    let mut table = HeaderTable::default();
     let mut held = Vec::new();
     for round in 0..40u32 {
         let count = round % 9 * 100;
@@ -67,7 +63,7 @@ fn growth_stays_below_the_worst_case() {
 
 #[test]
 fn a_resource_is_asked_once_a_generation() {
-    let mut table = table();
+    let mut table = HeaderTable::default();
     let (one, two) = (hold(&mut table, b"resource", b"one"), hold(&mut table, b"resource", b"two"));
     let asked = Cell::new(0);
     let mut ask = |group, program| {
@@ -87,7 +83,7 @@ fn a_resource_is_asked_once_a_generation() {
 
 #[test]
 fn a_gathering_interns_each_group_once() {
-    let mut table = table();
+    let mut table = HeaderTable::default();
     let mut batch = crate::batch::Batch::new();
     let group = hold(&mut table, b"", b"");
     for _ in 0..2 {
@@ -96,8 +92,7 @@ fn a_gathering_interns_each_group_once() {
         for _ in 0..3 {
             let place = table.gathered(group, |resource, scope| {
                 asked += 1;
-                let whole = crate::scan::Headers::whole;
-                batch.intern(&whole(resource), &whole(scope))
+                batch.intern(&Headers::whole(resource), &Headers::whole(scope))
             });
             assert!(place.is_some());
         }
