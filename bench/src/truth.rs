@@ -90,6 +90,13 @@ impl World {
         mix(position ^ Stream::Spans as u64).to_be_bytes()
     }
 
+    /// Trace index and number of the span with this ID.
+    pub fn span_of(&self, id: &[u8; 8]) -> (u64, usize) {
+        let position = unmix(u64::from_be_bytes(*id)) ^ Stream::Spans as u64;
+        let position = position.wrapping_sub(self.seed);
+        (position / SPANS as u64, (position % SPANS as u64) as usize)
+    }
+
     fn fact(&self, index: u64, stream: Stream) -> u64 {
         mix(mix(index.wrapping_add(self.seed)) ^ stream as u64)
     }
