@@ -14,8 +14,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::grpc::{CONNECTION_WINDOW, EXPORT_PATH, Encoding, FRAME_SIZE, STREAM_WINDOW, code};
 use crate::grpc::unframe;
+use crate::grpc::{CONNECTION_WINDOW, EXPORT_PATH, Encoding, FRAME_SIZE, STREAM_WINDOW, code};
 use crate::local::Local;
 
 /// Streams a connection: more than any client of a bench has in flight.
@@ -70,23 +70,33 @@ async fn answer(
     request: Request<Incoming>,
     take: Rc<dyn Fn(Received) -> Result<(), Refusal>>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
-    Ok(match receive(request).await.and_then(|received| take(received)) {
-        Ok(()) => accepted(),
-        Err(refusal) => refused(&refusal),
-    })
+    Ok(
+        match receive(request).await.and_then(|received| take(received)) {
+            Ok(()) => accepted(),
+            Err(refusal) => refused(&refusal),
+        },
+    )
 }
 
 async fn receive(request: Request<Incoming>) -> Result<Received, Refusal> {
     if request.uri().path() != EXPORT_PATH {
         let path = request.uri().path();
-        return Err(Refusal(code::UNIMPLEMENTED, format!("the sink takes Export, not {path}")));
+        return Err(Refusal(
+            code::UNIMPLEMENTED,
+            format!("the sink takes Export, not {path}"),
+        ));
     }
-    let invalid = |error: crate::failure::Failure| Refusal(code::INVALID_ARGUMENT, error.to_string());
+    let invalid =
+        |error: crate::failure::Failure| Refusal(code::INVALID_ARGUMENT, error.to_string());
     let encoding = Encoding::of(request.headers()).map_err(invalid)?;
     let broken = |error: hyper::Error| Refusal(code::UNAVAILABLE, error.to_string());
     let body = gather(request.into_body()).await.map_err(broken)?;
     let payload = unframe(&body, encoding).map_err(invalid)?;
-    Ok(Received { wire_len: body.len(), payload, encoding })
+    Ok(Received {
+        wire_len: body.len(),
+        payload,
+        encoding,
+    })
 }
 
 /// The whole body; copied only if it came in several frames.
@@ -94,7 +104,9 @@ async fn gather(mut body: Incoming) -> Result<Bytes, hyper::Error> {
     let mut gathered: Option<Bytes> = None;
     let mut joined = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
         match gathered.take() {
             None if joined.is_empty() && body.is_end_stream() => return Ok(data),
             None if joined.is_empty() => gathered = Some(data),
@@ -128,8 +140,16 @@ fn accepted() -> Response<BoxBody<Bytes, Infallible>> {
 fn refused(Refusal(code, message): &Refusal) -> Response<BoxBody<Bytes, Infallible>> {
     let mut response = response(Full::new(Bytes::new()).boxed());
     response.headers_mut().insert("grpc-status", (*code).into());
-    let printable: String =
-        message.chars().map(|c| if c.is_ascii_graphic() && c != '%' { c } else { ' ' }).collect();
+    let printable: String = message
+        .chars()
+        .map(|c| {
+            if c.is_ascii_graphic() && c != '%' {
+                c
+            } else {
+                ' '
+            }
+        })
+        .collect();
     if let Ok(value) = HeaderValue::from_str(&printable) {
         response.headers_mut().insert("grpc-message", value);
     }
@@ -140,6 +160,9 @@ fn response(body: BoxBody<Bytes, Infallible>) -> Response<BoxBody<Bytes, Infalli
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
+    headers.insert(
+        "grpc-accept-encoding",
+        HeaderValue::from_static("identity,gzip,zstd"),
+    );
     response
 }

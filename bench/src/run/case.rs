@@ -72,8 +72,14 @@ impl Contender {
             Self::Relay { inflate: false } => "bytes as they come".into(),
             Self::Relay { inflate: true } => "inflates, forwards plain".into(),
             Self::Ringtail { compression } => format!("out {compression}"),
-            Self::Collector { batch: true, compression } => format!("batch, out {compression}"),
-            Self::Collector { batch: false, compression } => format!("out {compression}"),
+            Self::Collector {
+                batch: true,
+                compression,
+            } => format!("batch, out {compression}"),
+            Self::Collector {
+                batch: false,
+                compression,
+            } => format!("out {compression}"),
         }
     }
 }
@@ -123,8 +129,18 @@ pub(super) fn cases() -> Vec<Case> {
             Some(6),
             trio(true, "Zstd", true, "gzip"),
         ),
-        gateway("gateway-1000", "gateway, whole traces, 1,000 spans a request", 1000, 1),
-        gateway("gateway-fragments", "gateway, traces in 8 fragments, 200 spans a request", 200, 8),
+        gateway(
+            "gateway-1000",
+            "gateway, whole traces, 1,000 spans a request",
+            1000,
+            1,
+        ),
+        gateway(
+            "gateway-fragments",
+            "gateway, traces in 8 fragments, 200 spans a request",
+            200,
+            8,
+        ),
         Case {
             measure: Measure::Memory,
             contenders: trio(false, "None", true, "none").split_off(1),

@@ -84,6 +84,8 @@ pub(super) struct Trial {
     pub(super) bytes_out_in: Option<(f64, f64)>,
     /// Every span was where it should be, once, with its bytes; None if the load repeats itself.
     pub(super) right: Option<bool>,
+    /// Spans that arrived with other bytes, though they say the same.
+    pub(super) rewritten: Option<u64>,
     /// What the product says of its own ledger.
     pub(super) balanced: Option<bool>,
     pub(super) loads: Vec<Value>,
@@ -104,6 +106,20 @@ struct Stage<'a> {
     /// Spans that the sink must have seen so far.
     expected: u64,
     loads: Vec<Value>,
+}
+
+impl Trial {
+    /// What is wrong with it, if anything is: the product must also leave every byte as it was.
+    pub(super) fn fault(&self) -> Option<String> {
+        match (self.right, self.rewritten, self.balanced) {
+            (Some(false), _, _) => Some(format!("WRONG: {}", self.sink["check"])),
+            (_, Some(1..), _) if self.contender == "ringtail" => {
+                Some("spans were rewritten".into())
+            }
+            (_, _, Some(false)) => Some("the ledger does not balance".into()),
+            _ => None,
+        }
+    }
 }
 
 impl Bench {
@@ -138,7 +154,11 @@ impl<'a> Stage<'a> {
     fn set(bench: &'a Bench, case: &'a Case, contender: Contender, round: usize) -> Result<Self> {
         let name = format!("{}-{}-{round}", case.name, contender.name());
         let mut command = bench.tool("sink");
-        let ports = if case.tier == Tier::Agent { UPSTREAMS } else { 1 };
+        let ports = if case.tier == Tier::Agent {
+            UPSTREAMS
+        } else {
+            1
+        };
         command.args(std::iter::repeat_n(["--listen", "127.0.0.1:0"], ports).flatten());
         if case.gzip.is_none() {
             command.args(["--check", "--seed", &SEED.to_string()]);
@@ -149,7 +169,11 @@ impl<'a> Stage<'a> {
         let mut sink = Process::spawn(&format!("{name}-sink"), &mut command, &bench.scratch)?;
         let listening = sink.answer(PATIENCE)?;
         let upstreams = addresses(&listening["listening"])?;
-        let wait_s = if case.measure == Measure::Memory { MEMORY_WAIT_S } else { WAIT_S };
+        let wait_s = if case.measure == Measure::Memory {
+            MEMORY_WAIT_S
+        } else {
+            WAIT_S
+        };
         let (tested, entry) = start(&Start {
             bench,
             name: &name,
@@ -159,7 +183,17 @@ impl<'a> Stage<'a> {
             decision_wait_s: wait_s,
         })?;
         let loads = Vec::new();
-        Ok(Self { bench, case, name, sink, tested, entry, next: 0, expected: 0, loads })
+        Ok(Self {
+            bench,
+            case,
+            name,
+            sink,
+            tested,
+            entry,
+            next: 0,
+            expected: 0,
+            loads,
+        })
     }
 
     /// CPU of a load from its first span to the arrival of its last, after a warm-up that has drained.
@@ -171,18 +205,30 @@ impl<'a> Stage<'a> {
         let load = self.load(Some(self.bench.seconds), limit)?;
         self.drain()?;
         let cpu_seconds = self.tested.cpu()?.seconds_since(&before);
-        Ok(Found { load, cpu_seconds, memory: self.tested.memory()? })
+        Ok(Found {
+            load,
+            cpu_seconds,
+            memory: self.tested.memory()?,
+        })
     }
 
     /// Resident memory with a load held, of which nothing is decided yet.
     fn memory(&mut self, contender: Contender) -> Result<Found> {
         let (ours, theirs) = self.bench.held;
-        let spans = if matches!(contender, Contender::Collector { .. }) { theirs } else { ours };
+        let spans = if matches!(contender, Contender::Collector { .. }) {
+            theirs
+        } else {
+            ours
+        };
         let before = self.tested.cpu()?;
         let load = self.load(None, Some(spans / SPANS as u64))?;
         std::thread::sleep(SETTLE);
         let cpu_seconds = self.tested.cpu()?.seconds_since(&before);
-        Ok(Found { load, cpu_seconds, memory: self.tested.memory()? })
+        Ok(Found {
+            load,
+            cpu_seconds,
+            memory: self.tested.memory()?,
+        })
     }
 
     /// Sends a load of new traces and returns the generator's summary.
@@ -218,14 +264,20 @@ impl<'a> Stage<'a> {
     /// Works out what the load must do at the sink.
     fn note(&mut self, load: &Value) -> Result<()> {
         if load["failed"]["requests"] != 0 || load["rejectedSpans"] != 0 {
-            return Err(Failure::new(format!("{} did not take its load: {load}", self.name)));
+            return Err(Failure::new(format!(
+                "{} did not take its load: {load}",
+                self.name
+            )));
         }
         let end = number(&load["traces"]["end"])? as u64;
         if self.case.gzip.is_none() {
-            self.sink.ask(&format!("expect {}..{end}", self.next), PATIENCE)?;
+            self.sink
+                .ask(&format!("expect {}..{end}", self.next), PATIENCE)?;
         }
         self.expected += match self.policies() {
-            Policies { everything: true, .. } => number(&load["taken"]["spans"])? as u64,
+            Policies {
+                everything: true, ..
+            } => number(&load["taken"]["spans"])? as u64,
             policies => {
                 let world = World::new(SEED);
                 let kept = (self.next..end).filter(|index| world.trace(*index).kept_by(&policies));
@@ -241,7 +293,11 @@ impl<'a> Stage<'a> {
         // The relay is named in its log files; it forwards everything whatever the tier.
         let relay = self.name.contains("-relay-");
         let decides = self.case.tier == Tier::Gateway && !relay;
-        if decides { Policies::THREE } else { Policies::EVERYTHING }
+        if decides {
+            Policies::THREE
+        } else {
+            Policies::EVERYTHING
+        }
     }
 
     /// Waits until the sink has all that it must get, or nothing more comes.
@@ -267,7 +323,10 @@ impl<'a> Stage<'a> {
         found: Found,
     ) -> Result<Trial> {
         let (last_words, _) = self.tested.terminate(DRAIN_PATIENCE)?;
-        let ledger = last_words.iter().find_map(|line| line.get("ledger")).cloned();
+        let ledger = last_words
+            .iter()
+            .find_map(|line| line.get("ledger"))
+            .cloned();
         let (reports, _) = self.sink.terminate(PATIENCE)?;
         let missing = || Failure::new(format!("the sink of {} ended without a report", self.name));
         let sink = reports.into_iter().next_back().ok_or_else(missing)?;
@@ -291,7 +350,10 @@ impl<'a> Stage<'a> {
             wire_factor: weighed.then_some(held / payload),
             bytes_out_in: self.bytes_out_in(&sink)?,
             right: sink["check"]["right"].as_bool(),
-            balanced: ledger.as_ref().and_then(|ledger| ledger["balanced"].as_bool()),
+            rewritten: sink["check"]["rewrittenSpans"].as_u64(),
+            balanced: ledger
+                .as_ref()
+                .and_then(|ledger| ledger["balanced"].as_bool()),
             loads: self.loads.clone(),
             sink,
             ledger,
@@ -303,7 +365,11 @@ impl<'a> Stage<'a> {
             return Ok(None);
         }
         let ratio = |key: &str| -> Result<f64> {
-            let sent = self.loads.iter().map(|load| number(&load[key])).sum::<Result<f64>>()?;
+            let sent = self
+                .loads
+                .iter()
+                .map(|load| number(&load[key]))
+                .sum::<Result<f64>>()?;
             Ok(number(&sink[key])? / sent)
         };
         Ok(Some((ratio("wireBytes")?, ratio("payloadBytes")?)))
@@ -316,11 +382,16 @@ fn decides(case: &Case, contender: Contender) -> bool {
 
 fn addresses(listening: &Value) -> Result<Vec<SocketAddr>> {
     let addresses: Option<Vec<SocketAddr>> = listening.as_array().and_then(|addresses| {
-        addresses.iter().map(|address| address.as_str()?.parse().ok()).collect()
+        addresses
+            .iter()
+            .map(|address| address.as_str()?.parse().ok())
+            .collect()
     });
     addresses.ok_or_else(|| Failure::new(format!("{listening} are no addresses")))
 }
 
 fn number(value: &Value) -> Result<f64> {
-    value.as_f64().ok_or_else(|| Failure::new(format!("{value} is no number")))
+    value
+        .as_f64()
+        .ok_or_else(|| Failure::new(format!("{value} is no number")))
 }

@@ -38,10 +38,14 @@ impl Cpu {
     /// Seconds of CPU from `before` to here: exact if no thread ended in between.
     pub(super) fn seconds_since(&self, before: &Self) -> f64 {
         let coarse = (self.ticks - before.ticks) as f64 * TICK_S;
-        let stayed = before.threads.keys().all(|thread| self.threads.contains_key(thread));
-        let exact = self.threads.iter().map(|(thread, ns)| {
-            ns - before.threads.get(thread).copied().unwrap_or_default()
-        });
+        let stayed = before
+            .threads
+            .keys()
+            .all(|thread| self.threads.contains_key(thread));
+        let exact = self
+            .threads
+            .iter()
+            .map(|(thread, ns)| ns - before.threads.get(thread).copied().unwrap_or_default());
         let exact = exact.sum::<u64>() as f64 / 1e9;
         // A thread that came and went in between would be missed: the coarse figure shows it.
         let agrees = (exact - coarse).abs() < 3.0 * TICK_S + coarse * 0.02;
@@ -60,7 +64,10 @@ fn ticks(stat: &str) -> Option<u64> {
 
 /// Time on a CPU by thread; empty on a kernel without schedstat.
 fn threads(pid: u32) -> BTreeMap<u32, u64> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let times = tasks.filter_map(|task| {
         let schedstat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
         let ns = schedstat.split(' ').next()?.parse().ok()?;
@@ -78,7 +85,9 @@ impl Memory {
         let bytes = |key| kilobytes(&status, key).map(|kilobytes| kilobytes << 10);
         match (bytes("VmRSS:"), bytes("VmHWM:")) {
             (Some(resident), Some(peak)) => Ok(Self { resident, peak }),
-            _ => Err(Failure::new(format!("{path} tells no memory: has the process ended?"))),
+            _ => Err(Failure::new(format!(
+                "{path} tells no memory: has the process ended?"
+            ))),
         }
     }
 }
@@ -119,9 +128,15 @@ mod tests {
 
     #[test]
     fn a_thread_that_ended_leaves_the_coarse_figure() {
-        let cpu = |ticks, threads: &[(u32, u64)]| Cpu { ticks, threads: threads.iter().copied().collect() };
+        let cpu = |ticks, threads: &[(u32, u64)]| Cpu {
+            ticks,
+            threads: threads.iter().copied().collect(),
+        };
         let before = cpu(100, &[(1, 1_000_000_000), (2, 5)]);
         assert_eq!(cpu(300, &[(1, 1_500_000_000)]).seconds_since(&before), 2.0);
-        assert_eq!(cpu(300, &[(1, 3_001_000_000), (2, 5)]).seconds_since(&before), 2.001);
+        assert_eq!(
+            cpu(300, &[(1, 3_001_000_000), (2, 5)]).seconds_since(&before),
+            2.001
+        );
     }
 }
