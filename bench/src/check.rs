@@ -21,7 +21,8 @@ const _: () = assert!(
 /// Traces beyond this are not of any load: 2^28 masks are 256 MiB.
 const TRACES_MAX: u64 = 1 << 28;
 
-/// One in this many spans whose bytes were rewritten is decoded: all of them would cost more than what is measured.
+/// One in this many spans whose bytes were rewritten is decoded: decoding all would cost more than what is
+/// measured.
 const DECODE_EVERY: u64 = 64;
 
 /// Empty fields that a re-encoding may add: tag and length of an empty parent ID.
@@ -40,7 +41,7 @@ pub struct Check {
     scratch: Vec<u8>,
 }
 
-/// The verdict; everything but `right`, `traces`, `keptWhole` and `rewrittenSpans` counts mistakes, and is 0 if all is well.
+/// The verdict; all but `right`, `traces`, `keptWhole` and `rewrittenSpans` count mistakes and are 0 if all is well.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {

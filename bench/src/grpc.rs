@@ -36,7 +36,8 @@ pub mod code {
     pub const UNIMPLEMENTED: u32 = 12;
     /// Not now; may be sent again.
     pub const UNAVAILABLE: u32 = 14;
-    /// CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS: what OTLP lets clients send again.
+    /// What OTLP lets clients send again: CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE,
+    /// DATA_LOSS.
     pub const RETRYABLE: [u32; 6] = [1, 4, 10, 11, UNAVAILABLE, 15];
 }
 
@@ -130,7 +131,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let status = base64::engine::general_purpose::STANDARD_NO_PAD
         .decode(unpadded)
         .ok()?;
-    // google.rpc.Status.details, each an Any {type_url, value}; RetryInfo.retry_delay is a Duration {seconds, nanos}.
+    // google.rpc.Status.details, each an Any {type_url, value}; RetryInfo.retry_delay is {seconds, nanos}.
     messages(&status, 3)
         .into_iter()
         .filter(|any| {
@@ -195,7 +196,7 @@ mod tests {
 
     #[test]
     fn retry_info_is_read() {
-        // Status {code: 8, details: [Any {type_url, RetryInfo {retry_delay {seconds: 2, nanos: 500000000}}}]}.
+        // Status {code: 8, details: [Any {type_url, RetryInfo {retry_delay {2 s, 500000000 ns}}}]}.
         let mut delay = vec![0x08, 2, 0x10];
         delay.extend([0x80, 0xca, 0xb5, 0xee, 0x01]);
         let info = [vec![0x0a, delay.len() as u8], delay].concat();

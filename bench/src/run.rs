@@ -178,10 +178,11 @@ impl Options {
 
     fn describe(&self) -> String {
         format!(
-            "Medians (least-most) of {} rounds, contenders interleaved; {} s of load each after {} s of warm-up; CPU is user + \
-             system time of the process under test from the first span to the last one's arrival at the sink. Loads: 8 spans a \
-             trace, 11 attributes, about 450 bytes a span, 16 requests in flight on 4 connections, everything on loopback. Agents \
-             spread over 10 sinks; gateways decide after 3 s by three policies (errors, > 500 ms, 10 %) and export plain to one.",
+            "Medians (least-most) of {} rounds, contenders interleaved; {} s of load each after {} s of warm-up; \
+             CPU is user + system time of the process under test from the first span to the last one's arrival at \
+             the sink. Loads: 8 spans a trace, 11 attributes, about 450 bytes a span, 16 requests in flight on 4 \
+             connections, everything on loopback. Agents spread over 10 sinks; gateways decide after 3 s by three \
+             policies (errors, > 500 ms, 10 %) and export plain to one.",
             self.rounds, self.seconds, self.warmup
         )
     }
@@ -206,7 +207,8 @@ fn attempt(
     };
     let verdict = trial.fault().unwrap_or_else(|| fine.into());
     eprintln!(
-        "{:<18} {name:<10} {:>9.0} spans/CPU-s {:>7.2} CPU-s {:>9.0} spans/s  RSS {:>5} MiB, peak {:>5}  {verdict}",
+        "{:<18} {name:<10} {:>9.0} spans/CPU-s {:>7.2} CPU-s {:>9.0} spans/s  RSS {:>5} MiB, \
+         peak {:>5}  {verdict}",
         case.name,
         trial.spans_per_cpu_second,
         trial.cpu_seconds,
@@ -217,7 +219,7 @@ fn attempt(
     Ok(trial)
 }
 
-/// A binary from an earlier build must not be measured by mistake; under `cargo run` cargo is there to build it.
+/// A binary from an earlier build must not be measured by mistake; under `cargo run` cargo can build it.
 fn build_ringtail(profile: &Path) -> Result<()> {
     let (Some(cargo), Some(package)) = (
         std::env::var_os("CARGO"),

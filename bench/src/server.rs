@@ -112,7 +112,7 @@ async fn gather(mut body: Incoming) -> Result<Bytes, hyper::Error> {
             None if joined.is_empty() => gathered = Some(data),
             None => joined.extend_from_slice(&data),
             Some(first) => {
-                // The prefix announces how long the message is; a wrong announcement only costs a reallocation.
+                // The prefix announces how long the message is; a wrong one only costs a reallocation.
                 joined.reserve(announced_len(&first).min(FRAME_SIZE as usize * 16));
                 joined.extend_from_slice(&first);
                 joined.extend_from_slice(&data);

@@ -1,7 +1,7 @@
-//! What is true of trace number `index`: its ID, its spans, its error, its duration, and what the policies must do.
+//! What is true of trace number `index`: ID, spans, error, duration, and what the policies must do.
 //!
-//! Everything follows from the index and the seed by arithmetic, and the index follows from the trace ID. So generator
-//! and sink agree on every span without exchanging or storing anything.
+//! Everything follows from the index and the seed by arithmetic, and the index follows from the trace ID. So
+//! generator and sink agree on every span without exchanging or storing anything.
 
 /// Spans of a trace, one a service.
 pub const SPANS: usize = 8;
@@ -113,7 +113,7 @@ fn trace_id(low: u64) -> TraceId {
 // === impl Trace ===
 
 impl Trace {
-    /// Start and end of span `number`: the root covers all others, which overlap as they would in a real fan-out.
+    /// Start and end of span `number`: the root covers all others, which overlap as in a real fan-out.
     pub fn times_ns(&self, number: usize) -> (u64, u64) {
         if number == 0 {
             return (self.start_ns, self.start_ns + self.duration_ns);
@@ -171,7 +171,7 @@ impl Policies {
     };
 }
 
-/// The probabilistic verdict that both sides promise: FNV-1a 64 over the salt and the trace ID, at most a threshold.
+/// The probabilistic verdict that both sides promise: FNV-1a 64 of salt and trace ID, at most a threshold.
 fn fraction_keeps(percent: f64, id: &TraceId) -> bool {
     fnv1a(b"default-hash-seed", id) <= threshold(percent)
 }

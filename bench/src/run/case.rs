@@ -84,8 +84,8 @@ impl Contender {
     }
 }
 
-/// All cases. The Collector runs in the setting that suits it best for the load (measured: without `batch` at 1,000
-/// spans a request, with it at 96).
+/// All cases. The Collector runs in the setting that suits it best for the load (measured: without `batch` at
+/// 1,000 spans a request, with it at 96).
 pub(super) fn cases() -> Vec<Case> {
     let agent = |name, title, spans, gzip, contenders| Case {
         name,

@@ -33,7 +33,8 @@ struct Spread {
 }
 
 const HEAD: &str = "\
-| case | Ringtail / Collector | Ringtail / raw limit | Ringtail | raw limit | Collector | settings | bytes out / in, as sent (before compression) | checked |
+| case | Ringtail / Collector | Ringtail / raw limit | Ringtail | raw limit | Collector | settings \
+| bytes out / in, as sent (before compression) | checked |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 

@@ -35,7 +35,7 @@ const CONNECTIONS: usize = 4;
 /// Blocks between the fragments of a trace.
 const LAG: u64 = 4;
 
-/// How long gateways wait in a speed case, and in a memory case, where nothing may be decided while it is weighed.
+/// How long gateways wait in a speed case, and in a memory case, where nothing may be decided meanwhile.
 const WAIT_S: u64 = 3;
 const MEMORY_WAIT_S: u64 = 300;
 
