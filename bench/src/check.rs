@@ -41,7 +41,7 @@ pub struct Check {
     scratch: Vec<u8>,
 }
 
-/// The verdict; all but `right`, `traces`, `keptWhole` and `rewrittenSpans` count mistakes and are 0 if all is well.
+/// The verdict; all but the first three and `rewritten_spans` count mistakes and are 0 if all is well.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {

@@ -1,4 +1,4 @@
-//! Measures Ringtail beside the raw limit of its stack and the OpenTelemetry Collector, and checks every span.
+//! Measures Ringtail beside the raw limit of its stack and the OpenTelemetry Collector; checks every span.
 
 mod channel; //      client
 pub mod check; //    what arrived, held against the truth

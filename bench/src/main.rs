@@ -12,8 +12,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "ringtail-bench", version)]
 struct Arguments {
+    /// Without one: `run`.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -24,7 +25,11 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
-    match execute(Arguments::parse().command) {
+    let whole = || Arguments::parse_from(["ringtail-bench", "run"]).command;
+    let Some(command) = Arguments::parse().command.or_else(whole) else {
+        return std::process::ExitCode::FAILURE;
+    };
+    match execute(command) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("ringtail-bench: {failure}");

@@ -1,7 +1,7 @@
 //! In which order the fragments of the load are sent, and to whom.
 //!
-//! Traces come in blocks, one request a fragment. A fragment leaves `lag` blocks after the one before it, so that
-//! a trace is spread over time, and by default to the next target, so that it is spread over agents too.
+//! Traces come in blocks, one request a fragment. A fragment leaves `lag` blocks after the one before it and
+//! goes to the next target, so that a trace is spread over time and over agents.
 
 /// One request to send.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

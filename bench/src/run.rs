@@ -178,11 +178,11 @@ impl Options {
 
     fn describe(&self) -> String {
         format!(
-            "Medians (least-most) of {} rounds, contenders interleaved; {} s of load each after {} s of warm-up; \
-             CPU is user + system time of the process under test from the first span to the last one's arrival at \
-             the sink. Loads: 8 spans a trace, 11 attributes, about 450 bytes a span, 16 requests in flight on 4 \
-             connections, everything on loopback. Agents spread over 10 sinks; gateways decide after 3 s by three \
-             policies (errors, > 500 ms, 10 %) and export plain to one.",
+            "Medians (least-most) of {} rounds, contenders interleaved; {} s of load each after {} s of \
+             warm-up; CPU is user + system time of the process under test from the first span to the last \
+             one's arrival at the sink. Loads: 8 spans a trace, 11 attributes, about 450 bytes a span, 16 \
+             requests in flight on 4 connections, everything on loopback. Agents spread over 10 sinks; \
+             gateways decide after 3 s by three policies (errors, > 500 ms, 10 %) and export plain to one.",
             self.rounds, self.seconds, self.warmup
         )
     }

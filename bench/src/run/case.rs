@@ -21,11 +21,8 @@ pub(super) enum Measure {
 /// Who carries the load.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Contender {
-    /// The raw limit: the same transport, no look at the bytes; with or without inflating them.
-    Relay {
-        /// Forward plain what comes compressed.
-        inflate: bool,
-    },
+    /// The raw limit: the same transport, no look at the bytes once they are inflated.
+    Relay,
     /// The product.
     Ringtail {
         /// Of the hop.
@@ -60,7 +57,7 @@ impl Contender {
     /// As the JSON and the log files name it.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Relay { .. } => "relay",
+            Self::Relay => "relay",
             Self::Ringtail { .. } => "ringtail",
             Self::Collector { .. } => "collector",
         }
@@ -69,8 +66,7 @@ impl Contender {
     /// Its settings, in a few words.
     pub(super) fn settings(self) -> String {
         match self {
-            Self::Relay { inflate: false } => "bytes as they come".into(),
-            Self::Relay { inflate: true } => "inflates, forwards plain".into(),
+            Self::Relay => "out plain".into(),
             Self::Ringtail { compression } => format!("out {compression}"),
             Self::Collector {
                 batch: true,
@@ -105,7 +101,7 @@ pub(super) fn cases() -> Vec<Case> {
         spans_per_request: spans,
         fragments,
         gzip: None,
-        contenders: trio(false, "None", true, "none"),
+        contenders: trio("None", true, "none"),
     };
     vec![
         agent(
@@ -113,21 +109,21 @@ pub(super) fn cases() -> Vec<Case> {
             "agent, 1,000 spans a request, plain",
             1000,
             None,
-            trio(false, "None", false, "none"),
+            trio("None", false, "none"),
         ),
         agent(
             "agent-96",
             "agent, 96 spans a request, plain",
             96,
             None,
-            trio(false, "None", true, "none"),
+            trio("None", true, "none"),
         ),
         agent(
             "agent-gzip",
             "agent, 1,000 spans a request, gzip in",
             1000,
             Some(6),
-            trio(true, "Zstd", true, "gzip"),
+            trio("Zstd", true, "gzip"),
         ),
         gateway(
             "gateway-1000",
@@ -143,20 +139,15 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         Case {
             measure: Measure::Memory,
-            contenders: trio(false, "None", true, "none").split_off(1),
+            contenders: trio("None", true, "none").split_off(1),
             ..gateway("memory", "gateway memory, traces held undecided", 1000, 1)
         },
     ]
 }
 
-fn trio(
-    inflate: bool,
-    hop: &'static str,
-    batch: bool,
-    compression: &'static str,
-) -> Vec<Contender> {
+fn trio(hop: &'static str, batch: bool, compression: &'static str) -> Vec<Contender> {
     vec![
-        Contender::Relay { inflate },
+        Contender::Relay,
         Contender::Ringtail { compression: hop },
         Contender::Collector { batch, compression },
     ]

@@ -34,7 +34,7 @@ pub(super) struct Start<'a> {
 /// The running process and the address that takes OTLP/gRPC.
 pub(super) fn start(start: &Start<'_>) -> Result<(Process, SocketAddr)> {
     match start.contender {
-        Contender::Relay { inflate } => start.relay(inflate),
+        Contender::Relay => start.relay(),
         Contender::Ringtail { compression } => start.ringtail(compression),
         Contender::Collector { batch, compression } => start.collector(batch, compression),
     }
@@ -43,7 +43,7 @@ pub(super) fn start(start: &Start<'_>) -> Result<(Process, SocketAddr)> {
 // === impl Start ===
 
 impl Start<'_> {
-    fn relay(&self, inflate: bool) -> Result<(Process, SocketAddr)> {
+    fn relay(&self) -> Result<(Process, SocketAddr)> {
         let mut command = Command::new(&self.bench.bench);
         command.args(["relay", "--listen", ANY]);
         command.args(
@@ -51,9 +51,6 @@ impl Start<'_> {
                 .iter()
                 .flat_map(|a| ["--upstream".into(), a.to_string()]),
         );
-        if inflate {
-            command.arg("--inflate");
-        }
         self.listening(&mut command, |line| &line["listening"])
     }
 

@@ -1,4 +1,4 @@
-//! The OpenTelemetry Collector to compare with: built once from pinned Go modules, configured for either tier.
+//! The OpenTelemetry Collector to compare with: built once from pinned Go modules, configured for a tier.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -184,7 +184,8 @@ fn render(
         "receivers:\n  otlp:\n    protocols:\n      grpc:\n        endpoint: {listen}\n\
          processors:\n{processors}exporters:\n{exporters}\
          service:\n  telemetry:\n    metrics:\n      readers:\n      - pull:\n          \
-         exporter:\n            prometheus: {{host: {}, port: {}}}\n  pipelines:\n    traces:\n      receivers: [otlp]\n      \
+         exporter:\n            prometheus: {{host: {}, port: {}}}\n  pipelines:\n    \
+         traces:\n      receivers: [otlp]\n      \
          processors: [{used}]\n      exporters: [{exporter}]\n",
         telemetry.ip(),
         telemetry.port()

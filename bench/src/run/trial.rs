@@ -97,6 +97,7 @@ pub(super) struct Trial {
 struct Stage<'a> {
     bench: &'a Bench,
     case: &'a Case,
+    contender: Contender,
     name: String,
     sink: Process,
     tested: Process,
@@ -129,9 +130,9 @@ impl Bench {
         let idle = stage.tested.memory()?;
         let found = match case.measure {
             Measure::Speed => stage.speed(),
-            Measure::Memory => stage.memory(contender),
+            Measure::Memory => stage.memory(),
         }?;
-        stage.strike(contender, round, idle, found)
+        stage.strike(round, idle, found)
     }
 
     fn tool(&self, subcommand: &str) -> Command {
@@ -163,7 +164,7 @@ impl<'a> Stage<'a> {
         if case.gzip.is_none() {
             command.args(["--check", "--seed", &SEED.to_string()]);
         }
-        if decides(case, contender) {
+        if policies(case, contender) == Policies::THREE {
             command.args(["--errors", "--slower-than-ms", "500", "--percent", "10"]);
         }
         let mut sink = Process::spawn(&format!("{name}-sink"), &mut command, &bench.scratch)?;
@@ -186,6 +187,7 @@ impl<'a> Stage<'a> {
         Ok(Self {
             bench,
             case,
+            contender,
             name,
             sink,
             tested,
@@ -213,12 +215,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Resident memory with a load held, of which nothing is decided yet.
-    fn memory(&mut self, contender: Contender) -> Result<Found> {
+    fn memory(&mut self) -> Result<Found> {
         let (ours, theirs) = self.bench.held;
-        let spans = if matches!(contender, Contender::Collector { .. }) {
-            theirs
-        } else {
-            ours
+        let spans = match self.contender {
+            Contender::Collector { .. } => theirs,
+            Contender::Relay | Contender::Ringtail { .. } => ours,
         };
         let before = self.tested.cpu()?;
         let load = self.load(None, Some(spans / SPANS as u64))?;
@@ -274,7 +275,7 @@ impl<'a> Stage<'a> {
             self.sink
                 .ask(&format!("expect {}..{end}", self.next), PATIENCE)?;
         }
-        self.expected += match self.policies() {
+        self.expected += match policies(self.case, self.contender) {
             Policies {
                 everything: true, ..
             } => number(&load["taken"]["spans"])? as u64,
@@ -287,17 +288,6 @@ impl<'a> Stage<'a> {
         self.next = end;
         self.loads.push(load.clone());
         Ok(())
-    }
-
-    fn policies(&self) -> Policies {
-        // The relay is named in its log files; it forwards everything whatever the tier.
-        let relay = self.name.contains("-relay-");
-        let decides = self.case.tier == Tier::Gateway && !relay;
-        if decides {
-            Policies::THREE
-        } else {
-            Policies::EVERYTHING
-        }
     }
 
     /// Waits until the sink has all that it must get, or nothing more comes.
@@ -315,13 +305,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Ends everything and puts the result together.
-    fn strike(
-        mut self,
-        contender: Contender,
-        round: usize,
-        idle: Memory,
-        found: Found,
-    ) -> Result<Trial> {
+    fn strike(mut self, round: usize, idle: Memory, found: Found) -> Result<Trial> {
         let (last_words, _) = self.tested.terminate(DRAIN_PATIENCE)?;
         let ledger = last_words
             .iter()
@@ -336,8 +320,8 @@ impl<'a> Stage<'a> {
         let weighed = self.case.measure == Measure::Memory;
         Ok(Trial {
             case: self.case.name,
-            contender: contender.name(),
-            settings: contender.settings(),
+            contender: self.contender.name(),
+            settings: self.contender.settings(),
             round,
             spans: spans as u64,
             cpu_seconds: found.cpu_seconds,
@@ -376,8 +360,12 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn decides(case: &Case, contender: Contender) -> bool {
-    case.tier == Tier::Gateway && !matches!(contender, Contender::Relay { .. })
+/// What the sink must see: a relay forwards everything, whatever the tier.
+fn policies(case: &Case, contender: Contender) -> Policies {
+    match (case.tier, contender) {
+        (Tier::Agent, _) | (_, Contender::Relay) => Policies::EVERYTHING,
+        (Tier::Gateway, _) => Policies::THREE,
+    }
 }
 
 fn addresses(listening: &Value) -> Result<Vec<SocketAddr>> {
