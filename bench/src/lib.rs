@@ -7,6 +7,7 @@ pub mod generate; // the load
 pub mod grpc; //     paths, prefixes, encodings, codes
 pub mod local; //    one thread for everything
 pub mod plan; //     which fragment goes where, and when
+pub mod relay; //    the raw limit
 pub mod run; //      side by side
 mod server; //       server
 mod shop; //         what the spans look like

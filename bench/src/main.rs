@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use ringtail_bench::failure::Result;
-use ringtail_bench::{generate, local, run, sink};
+use ringtail_bench::{generate, local, relay, run, sink};
 
 /// The product's allocator, so that the relay is a fair limit.
 #[global_allocator]
@@ -21,6 +21,7 @@ struct Arguments {
 enum Command {
     Generate(generate::Options),
     Sink(sink::Options),
+    Relay(relay::Options),
     Run(run::Options),
 }
 
@@ -45,6 +46,7 @@ fn execute(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Sink(options) => local::run(sink::run(options)),
+        Command::Relay(options) => local::run(relay::run(options)),
         Command::Run(options) => run::run(options),
     }
 }
