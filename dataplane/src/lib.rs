@@ -1,1 +1,3 @@
-//! Placeholder while the house is built.
+//! The Ringtail data plane: agent, gateway and the wire they speak over.
+
+pub mod transport; // the wire edge: frames, compression, admission, server, client
