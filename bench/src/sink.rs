@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use ringtail_engine::scan::{self, Group, Visit};
+use ringtail_engine::scan::{self, Group, Shape, Visit};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -149,7 +149,7 @@ impl Sink {
             spans: 0,
             check: self.check.as_mut(),
         };
-        scan::walk(payload, &mut seen)
+        scan::walk(payload, &Shape::UNKNOWN, &mut seen)
             .map_err(|error| Refusal(code::INVALID_ARGUMENT, error.to_string()))?;
         Ok(seen.spans)
     }
@@ -204,7 +204,7 @@ struct Seen<'a> {
 impl Visit for Seen<'_> {
     fn group(&mut self, _: &Group<'_>) {}
 
-    fn span(&mut self, id: &TraceId, span: &[u8]) {
+    fn span(&mut self, _: &Group<'_>, id: &TraceId, span: &[u8]) {
         self.spans += 1;
         if let Some(check) = &mut self.check {
             check.note(id, span);
