@@ -1,0 +1,143 @@
+//! Single values: type, enum, pattern, length, bounds.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
+use serde_json::{Number, Value};
+
+use super::suggest;
+use crate::pattern;
+
+/// What is wrong with `value`, if anything.
+pub(crate) fn check(schema: &JSONSchemaProps, value: &Value) -> Option<String> {
+    if schema.x_kubernetes_int_or_string == Some(true) {
+        return match value {
+            Value::String(text) => check_text(schema, text),
+            Value::Number(number) => check_whole_or_quoted(schema, number),
+            _ => Some(format!("must be {}, not {}", wants(schema), named(value))),
+        };
+    }
+    match (schema.type_.as_deref(), value) {
+        (Some("string"), Value::String(text)) => check_text(schema, text),
+        (Some("string"), _) => Some(not_text(schema, value)),
+        (Some("integer"), Value::Number(number)) => check_whole(schema, number),
+        (Some("boolean"), Value::Bool(_)) => None,
+        (Some(kind), _) => Some(format!(
+            "must be {}, not {}",
+            kind_named(kind),
+            named(value)
+        )),
+        (None, _) => None,
+    }
+}
+
+fn check_text(schema: &JSONSchemaProps, text: &str) -> Option<String> {
+    check_enum(schema, text)
+        .or_else(|| check_length(schema, text))
+        .or_else(|| {
+            Some(format!(
+                "must be {}",
+                pattern::mismatch(schema.pattern.as_ref()?, text)?
+            ))
+        })
+}
+
+fn check_enum(schema: &JSONSchemaProps, text: &str) -> Option<String> {
+    let allowed: Vec<_> = schema
+        .enum_
+        .as_ref()?
+        .iter()
+        .filter_map(|v| v.0.as_str())
+        .collect();
+    if allowed.contains(&text) {
+        return None;
+    }
+    let list = match allowed.as_slice() {
+        [only] => (*only).to_owned(),
+        _ => format!("one of {}", allowed.join(", ")),
+    };
+    let hint = suggest::nearest(text, allowed.iter().copied()).filter(|_| allowed.len() > 1);
+    let hint = hint
+        .map(|word| format!("; did you mean {word}?"))
+        .unwrap_or_default();
+    Some(format!("must be {list}, not {text:?}{hint}"))
+}
+
+fn check_length(schema: &JSONSchemaProps, text: &str) -> Option<String> {
+    let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
+    if schema.min_length.is_some_and(|least| length < least) {
+        return Some("must not be empty".to_owned());
+    }
+    let most = schema.max_length.filter(|most| length > *most)?;
+    Some(format!(
+        "has {length} characters, and at most {most} are allowed"
+    ))
+}
+
+fn check_whole(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
+    let Some(value) = number.as_i64() else {
+        return Some(format!("must be a whole number of 64 bits, not {number}"));
+    };
+    let least = schema.minimum.filter(|least| (value as f64) < *least);
+    let most = schema.maximum.filter(|most| (value as f64) > *most);
+    match (least, most, schema.minimum, schema.maximum) {
+        (None, None, ..) => None,
+        (.., Some(least), Some(most)) => {
+            Some(format!("must be from {least} to {most}, not {value}"))
+        }
+        (Some(least), ..) => Some(format!("must be at least {least}, not {value}")),
+        (_, Some(most), ..) => Some(format!("must be at most {most}, not {value}")),
+    }
+}
+
+// An unquoted 0.1 is a floating-point number, which the schema keeps out.
+fn check_whole_or_quoted(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
+    if number.is_f64() {
+        return Some(format!(
+            "must be quoted when it has a fraction: write \"{number}\""
+        ));
+    }
+    check_whole(schema, number)
+}
+
+fn not_text(schema: &JSONSchemaProps, value: &Value) -> String {
+    let scalar = value.is_number() || value.is_boolean();
+    let quoted = value.to_string();
+    if scalar && check_text(schema, &quoted).is_none() {
+        return format!("must be text: write \"{quoted}\", with the quotes");
+    }
+    format!("must be {}, not {}", wants(schema), named(value))
+}
+
+fn wants(schema: &JSONSchemaProps) -> String {
+    let allowed = schema
+        .enum_
+        .iter()
+        .flatten()
+        .filter_map(|v| v.0.as_str())
+        .collect::<Vec<_>>();
+    match &schema.pattern {
+        _ if !allowed.is_empty() => format!("one of {}", allowed.join(", ")),
+        Some(regex) => pattern::wants(regex).to_owned(),
+        None => "text".to_owned(),
+    }
+}
+
+fn kind_named(kind: &str) -> &str {
+    match kind {
+        "object" => "a map of fields",
+        "array" => "a list (each entry begins with '- ')",
+        "integer" => "a whole number",
+        "boolean" => "true or false",
+        other => other,
+    }
+}
+
+fn named(value: &Value) -> String {
+    match value {
+        Value::Null => "empty".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) => format!("the text {text:?}"),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a map".to_owned(),
+    }
+}
