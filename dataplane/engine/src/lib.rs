@@ -3,7 +3,7 @@
 //! Nothing here opens a socket, spawns a task or reads a clock; `now` is an argument everywhere. A newcomer
 //! reads it in the order of the list below, which is also the order in which a span travels.
 
-// pub mod wire; //     varints, tags and fields of the protobuf wire format
+pub mod wire; //     varints, tags and fields of the protobuf wire format
 // pub mod schema; //   which fields of OTLP trace messages hold messages, for the validating walk
 // pub mod scan; //     check a request once, then walk its groups and spans without decoding them
 pub mod key; //      trace ID -> keyed 64-bit key
