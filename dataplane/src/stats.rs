@@ -1,8 +1,8 @@
 //! What a role tells about itself: its lines on stdout and the body of `GET /stats`.
 //!
-//! Agents and gateways write these types; `ringtail run`, the tests and the bench read them. Names are camelCase
-//! on the wire, and a reader ignores fields it does not know, so that neighbours one version apart understand
-//! each other.
+//! Agents and gateways write these types; `ringtail run`, the tests and the bench read them. Names are
+//! camelCase on the wire, and a reader ignores fields it does not know, so that neighbours one version apart
+//! understand each other.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -285,7 +285,11 @@ fn add_reasons(sum: &mut Reasons, more: &Reasons) {
 mod tests {
     use super::*;
 
-    const LEDGER_LINE: &str = r#"{"ledger":{"in":{"clients":10,"peers":0,"replays":0},"out":4,"kept":2,"sampledAway":1,"refused":{"memory":1},"duplicate":1,"dropped":{"queueFull":1},"held":0,"exporters":{"tempo":{"in":2,"sent":1,"dropped":{"timeout":1},"held":0}},"balanced":true}}"#;
+    const LEDGER_LINE: &str = concat!(
+        r#"{"ledger":{"in":{"clients":10,"peers":0,"replays":0},"out":4,"kept":2,"sampledAway":1,"#,
+        r#""refused":{"memory":1},"duplicate":1,"dropped":{"queueFull":1},"held":0,"exporters":"#,
+        r#"{"tempo":{"in":2,"sent":1,"dropped":{"timeout":1},"held":0}},"balanced":true}}"#,
+    );
 
     fn ledger() -> LedgerReport {
         match serde_json::from_str(LEDGER_LINE).unwrap() {
@@ -296,7 +300,10 @@ mod tests {
 
     #[test]
     fn lines_survive_a_round_trip() {
-        let listening = r#"{"listening":{"otlpGrpc":"127.0.0.1:4317","otlpHttp":"127.0.0.1:4318","admin":"127.0.0.1:8888"}}"#;
+        let listening = concat!(
+            r#"{"listening":{"otlpGrpc":"127.0.0.1:4317","otlpHttp":"127.0.0.1:4318","#,
+            r#""admin":"127.0.0.1:8888"}}"#,
+        );
         for line in [LEDGER_LINE, listening] {
             let report: Report = serde_json::from_str(line).unwrap();
             assert_eq!(serde_json::to_string(&report).unwrap(), line);
@@ -306,8 +313,9 @@ mod tests {
     #[test]
     fn stats_of_an_agent_need_no_policies() {
         let body = format!(
-            r#"{{"role":"agent","identity":"a-0","inst":7,"ring":{{"digest":"00","members":["gw-0"]}},"ledger":{},
-                "held":{{"spans":0,"bytes":0,"traces":0}},"budget":{{"bytes":0,"used":0}},"newer":true}}"#,
+            r#"{{"role":"agent","identity":"a-0","inst":7,"ring":{{"digest":"00","members":["gw-0"]}},
+                "ledger":{},"held":{{"spans":0,"bytes":0,"traces":0}},
+                "budget":{{"bytes":0,"used":0}},"newer":true}}"#,
             serde_json::to_string(&ledger()).unwrap()
         );
         let stats: Stats = serde_json::from_str(&body).unwrap();

@@ -1,7 +1,7 @@
 //! The pure core of Ringtail: bytes and verdicts in, bytes and verdicts out.
 //!
-//! Nothing here opens a socket, spawns a task or reads a clock; `now` is an argument everywhere. A newcomer reads it
-//! in the order of the list below, which is also the order in which a span travels.
+//! Nothing here opens a socket, spawns a task or reads a clock; `now` is an argument everywhere. A newcomer
+//! reads it in the order of the list below, which is also the order in which a span travels.
 
 pub mod wire; //     varints, tags and fields of the protobuf wire format
 pub mod schema; //   which fields of OTLP trace messages hold messages, for the validating walk
