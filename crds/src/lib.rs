@@ -30,6 +30,8 @@ mod rules; //   what goes beyond types and patterns, in CEL and offline
 mod union; //   `type` and its members
 
 pub use pipeline::{TracePipeline, TracePipelineSpec};
+pub use compression::Compression;
+pub use duration::parse_duration;
 pub use problem::Problem;
 pub use resolved::ValidPipeline;
 pub use validate::validate;

@@ -133,7 +133,7 @@ impl Arrival<'_> {
             return;
         }
         if let Some(program) = programs.program(entry.program) {
-            let ask = |resource: &[u8]| program.resource_bits([resource]);
+            let ask = |resource: &[u8]| program.resource_bits(&Headers::whole(resource));
             let bits = headers.resource_bits(group, entry.program, ask);
             entry.facts.add(&program.span_facts(span), bits, span.len() as u64);
         }
