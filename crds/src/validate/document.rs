@@ -7,7 +7,7 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Number, Value};
-use serde_saphyr::{NonFiniteFloatPolicy, Options, Spanned};
+use serde_saphyr::{NonFiniteFloatPolicy, Options, Spanned, UserMessageFormatter};
 
 use super::path::{Path, Step};
 use crate::problem::Problem;
@@ -69,7 +69,10 @@ fn options() -> Options {
 }
 
 fn syntax_problem(error: serde_saphyr::Error) -> Problem {
-    let message = format!("is not valid YAML: {}", error.without_snippet());
+    let told = error
+        .without_snippet()
+        .render_with_formatter(&UserMessageFormatter);
+    let message = format!("is not valid YAML: {told}");
     Problem {
         path: String::new(),
         message,

@@ -262,13 +262,44 @@ fn single_mistakes_are_told_alone() {
         (
             "protocol: GRPC",
             "headers: [{name: te, value: trailers}]",
-            "spec.exporters[0].otlp.headers[0].name: is \
-          reserved: gRPC sets this header itself",
+            "spec.exporters[0].otlp.headers[0].name: is reserved: gRPC sets this header itself, or takes only base64 in it",
         ),
     ];
     for (from, to, expected) in cases {
         check(from, to, expected);
     }
+}
+
+#[test]
+fn policies_are_compiled() {
+    let cases = [
+        (
+            "[slow, checkout]",
+            "[slow, chekout]",
+            "spec.sampling.policies[4].role: has no effect: no container names this Part; name it in one, or give it \
+             the role Vote\nspec.sampling.policies[5].and.policies[1]: no policy is named \"chekout\"; did you mean \
+             checkout?",
+        ),
+        (
+            "values: [/checkout]",
+            "values: [\"(\"]\n          enabledRegexMatching: true",
+            "spec.sampling.policies[4].stringAttribute.values[0]: not a regular expression: unclosed group",
+        ),
+        (
+            "policies: [healthChecks]",
+            "policies: [healthChecks, probes]",
+            "spec.sampling.policies[0].drop.policies[1]: names the policy itself",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        check(from, to, expected);
+    }
+    let silent = MINIMAL.replace("        type:", "        role: Part\n        type:");
+    assert!(
+        told(&silent).contains("spec.sampling.policies: no policy votes"),
+        "{}",
+        told(&silent)
+    );
 }
 
 #[test]
@@ -278,7 +309,8 @@ fn empty_fields_are_as_good_as_absent() {
     check(
         "policies: [slow, checkout]",
         "policies:",
-        "spec.sampling.policies[5].and.policies: is required",
+        "spec.sampling.policies[4].role: has no effect: no container names this Part; name it in one, or give it \
+         the role Vote\nspec.sampling.policies[5].and.policies: is required",
     );
     check(
         "[/healthz, /readyz]",
