@@ -81,8 +81,8 @@ fn syntax_problem(error: serde_saphyr::Error) -> Problem {
 }
 
 impl Node {
-    /// The value without its lines and without nulls in maps: a field without a value is as good as absent, for the API
-    /// server too.
+    /// The value without its lines and without nulls in maps: a field without a value is as good as absent,
+    /// for the API server too.
     pub(crate) fn to_value(&self) -> Value {
         match &self.content {
             Content::Scalar(value) => value.clone(),

@@ -33,8 +33,8 @@ impl Path {
         self.step(Step::Index(index))
     }
 
-    /// The path that `text` (such as `latency.values[2]`) leads to from here. Only for text that holds names of
-    /// fields: a key with a point or bracket in it would be taken apart.
+    /// The path that `text` (such as `latency.values[2]`) leads to from here. Only for text that holds
+    /// names of fields: a key with a point or bracket in it would be taken apart.
     pub(crate) fn join(&self, text: &str) -> Self {
         let pieces = text
             .split(['.', '[', ']'])

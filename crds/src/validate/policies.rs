@@ -52,8 +52,8 @@ fn compile(entries: &[Value], read: &[Option<policy::Policy>], at: &Path, findin
     }
 }
 
-// A policy that could not be read is compiled as one that votes and names what can be seen that it names: so neither
-// those that name it nor those that it names are blamed.
+// A policy that could not be read is compiled as one that votes and names what can be seen that it names:
+// so neither those that name it nor those that it names are blamed.
 fn stand_in(entry: &Value, index: usize) -> policy::Policy {
     let name = entry.get("name").and_then(Value::as_str);
     let name = name.map_or_else(|| format!("policies[{index}]"), str::to_owned);
