@@ -47,79 +47,94 @@ fn check(from: &str, to: &str, field: Option<&str>) {
     assert_eq!(places(&online), expected, "online, {to:?}: {online:#?}");
 }
 
+const WAIT: &str = "spec.sampling.decisionWait";
+const BATCH: &str = "spec.agent.batch";
+const LATENCY: &str = "spec.sampling.policies[3].latency";
+const OTLP: &str = "spec.exporters[0].otlp";
+const NONE: (&str, &str) = ("", "");
+
+/// What to replace in the example, with what, and which field is wrong then.
+const BOUNDS: [(&str, &str, (&str, &str)); 25] = [
+    ("decisionWait: 30s", "decisionWait: 1s", NONE),
+    ("decisionWait: 30s", "decisionWait: 999ms", (WAIT, "")),
+    ("decisionWait: 30s", "decisionWait: 59m60s", NONE),
+    ("decisionWait: 30s", "decisionWait: 1h1ms", (WAIT, "")),
+    ("timeout: 200ms", "timeout: 10s", NONE),
+    ("timeout: 200ms", "timeout: 10001ms", (BATCH, ".timeout")),
+    ("timeout: 200ms", "timeout: 0s", (BATCH, ".timeout")),
+    ("maxBytes: 1Mi", "maxBytes: 4Mi", NONE),
+    ("maxBytes: 1Mi", "maxBytes: 4194k", NONE),
+    ("maxBytes: 1Mi", "maxBytes: 4195k", (BATCH, ".maxBytes")),
+    ("maxBytes: 1Mi", "maxBytes: \"1023\"", (BATCH, ".maxBytes")),
+    ("timeout: 5s", "timeout: 99ms", (OTLP, ".timeout")),
+    (
+        "maxElapsed: 5m",
+        "maxElapsed: 25h",
+        (OTLP, ".retry.maxElapsed"),
+    ),
+    ("maxElapsed: 5m", "maxInterval: 1s", NONE),
+    (
+        "maxElapsed: 5m",
+        "maxInterval: 999ms",
+        (OTLP, ".retry.maxInterval"),
+    ),
+    (
+        "maxElapsed: 5m",
+        "initialInterval: 31s",
+        (OTLP, ".retry.maxInterval"),
+    ),
+    (
+        "maxBytes: 64Mi",
+        "maxBytes: 65Gi",
+        (OTLP, ".queue.maxBytes"),
+    ),
+    ("protocol: GRPC", "headers: [{name: x-te, value: a}]", NONE),
+    (
+        "protocol: GRPC",
+        "headers: [{name: te, value: a}]",
+        (OTLP, ".headers[0].name"),
+    ),
+    (
+        "protocol: GRPC",
+        "headers: [{name: grpc-x, value: a}]",
+        (OTLP, ".headers[0].name"),
+    ),
+    (
+        "protocol: GRPC",
+        "headers: [{name: x-bin, value: a}]",
+        (OTLP, ".headers[0].name"),
+    ),
+    (
+        "protocol: GRPC",
+        "headers: [{name: user-agent, value: a}]",
+        (OTLP, ".headers[0].name"),
+    ),
+    (
+        "threshold: 500ms",
+        "threshold: 25h",
+        (LATENCY, ".threshold"),
+    ),
+    (
+        "threshold: 500ms",
+        "{threshold: 1s, upperThreshold: 1001ms}",
+        NONE,
+    ),
+    (
+        "threshold: 500ms",
+        "{threshold: 1s, upperThreshold: 1s}",
+        (LATENCY, ".upperThreshold"),
+    ),
+];
+
 #[test]
 fn rules_agree_at_their_bounds() {
-    let wait = Some("spec.sampling.decisionWait");
-    let timeout = Some("spec.agent.batch.timeout");
-    let bytes = Some("spec.agent.batch.maxBytes");
-    let upper = Some("spec.sampling.policies[3].latency.upperThreshold");
-    let interval = Some("spec.exporters[0].otlp.retry.maxInterval");
-    let header = Some("spec.exporters[0].otlp.headers[0].name");
-    let cases = [
-        ("decisionWait: 30s", "decisionWait: 1s", None),
-        ("decisionWait: 30s", "decisionWait: 999ms", wait),
-        ("decisionWait: 30s", "decisionWait: 59m60s", None),
-        ("decisionWait: 30s", "decisionWait: 1h1ms", wait),
-        ("timeout: 200ms", "timeout: 10s", None),
-        ("timeout: 200ms", "timeout: 10001ms", timeout),
-        ("timeout: 200ms", "timeout: 0s", timeout),
-        (
-            "timeout: 5s",
-            "timeout: 99ms",
-            Some("spec.exporters[0].otlp.timeout"),
-        ),
-        (
-            "maxElapsed: 5m",
-            "maxElapsed: 25h",
-            Some("spec.exporters[0].otlp.retry.maxElapsed"),
-        ),
-        ("maxElapsed: 5m", "maxInterval: 1s", None),
-        ("maxElapsed: 5m", "maxInterval: 999ms", interval),
-        ("maxElapsed: 5m", "initialInterval: 31s", interval),
-        ("maxBytes: 1Mi", "maxBytes: 4Mi", None),
-        ("maxBytes: 1Mi", "maxBytes: 4194k", None),
-        ("maxBytes: 1Mi", "maxBytes: 4195k", bytes),
-        ("maxBytes: 1Mi", "maxBytes: \"1023\"", bytes),
-        (
-            "maxBytes: 64Mi",
-            "maxBytes: 65Gi",
-            Some("spec.exporters[0].otlp.queue.maxBytes"),
-        ),
-        (
-            "threshold: 500ms",
-            "threshold: 25h",
-            Some("spec.sampling.policies[3].latency.threshold"),
-        ),
-        (
-            "threshold: 500ms",
-            "threshold: 500ms\n          upperThreshold: 501ms",
-            None,
-        ),
-        (
-            "threshold: 500ms",
-            "threshold: 500ms\n          upperThreshold: 500ms",
-            upper,
-        ),
-        ("protocol: GRPC", "headers: [{name: x-te, value: a}]", None),
-        ("protocol: GRPC", "headers: [{name: te, value: a}]", header),
-        (
-            "protocol: GRPC",
-            "headers: [{name: grpc-x, value: a}]",
-            header,
-        ),
-        (
-            "protocol: GRPC",
-            "headers: [{name: x-bin, value: a}]",
-            header,
-        ),
-        (
-            "protocol: GRPC",
-            "headers: [{name: user-agent, value: a}]",
-            header,
-        ),
-    ];
-    for (from, to, field) in cases {
-        check(from, to, field);
+    for (from, to, (object, field)) in BOUNDS {
+        let field = format!("{object}{field}");
+        check(
+            from,
+            to,
+            Some(field.as_str()).filter(|field| !field.is_empty()),
+        );
     }
 }
 
