@@ -328,3 +328,6 @@ impl Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
