@@ -12,12 +12,12 @@ use crate::{
 };
 
 /// From a few spans to the 4 MiB that gRPC receivers take by default.
-pub(crate) const BATCH_BYTES: SizeBounds = SizeBounds {
+pub(crate) static BATCH_BYTES: SizeBounds = SizeBounds {
     least: 1 << 10,
     most: 4 << 20,
 };
 /// Waiting adds to the latency of every span, and takes from the decision wait.
-pub(crate) const BATCH_TIMEOUT: DurationBounds = DurationBounds::ms(1, 10_000);
+pub(crate) static BATCH_TIMEOUT: DurationBounds = DurationBounds::ms(1, 10_000);
 /// 4 MiB of spans of 42 bytes, the smallest that OTLP allows with both IDs.
 const BATCH_SPANS_MAX: u32 = 100_000;
 

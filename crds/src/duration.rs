@@ -11,7 +11,7 @@ use crate::pattern;
 // Four units of five digits and two letters: 4 x 7 characters.
 const LENGTH_MAX: u32 = 28;
 
-/// A duration as it was written; [`DurationBounds::read`] gives its value.
+/// A duration as it was written; [`DurationText::parse`] gives its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DurationText(String);
@@ -19,7 +19,11 @@ pub struct DurationText(String);
 impl DurationText {
     /// The value, or `None` when the text is not a duration.
     pub fn parse(&self) -> Option<Duration> {
-        let mut rest = self.0.as_str();
+        Self::parse_str(&self.0)
+    }
+
+    pub(crate) fn parse_str(text: &str) -> Option<Duration> {
+        let mut rest = text;
         let mut total_ms = 0u64;
         while !rest.is_empty() {
             let (count, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
@@ -36,7 +40,7 @@ impl DurationText {
             total_ms = total_ms.checked_add(count.parse::<u64>().ok()?.checked_mul(unit_ms)?)?;
             rest = &tail[unit.len()..];
         }
-        (!self.0.is_empty()).then_some(Duration::from_millis(total_ms))
+        (!text.is_empty()).then_some(Duration::from_millis(total_ms))
     }
 }
 
@@ -107,19 +111,12 @@ impl DurationBounds {
         .message(self.demand().as_str())
     }
 
-    /// The value of `text`, or what is wrong with it.
-    pub(crate) fn read(&self, text: &DurationText) -> Result<Duration, String> {
-        let value = text
-            .parse()
-            .ok_or_else(|| format!("must be {}", pattern::DURATION.wants))?;
-        if (self.least..=self.most).contains(&value) {
-            Ok(value)
-        } else {
-            Err(self.demand())
-        }
+    pub(crate) fn contain(&self, value: Duration) -> bool {
+        (self.least..=self.most).contains(&value)
     }
 
-    fn demand(&self) -> String {
+    /// What is wrong with a value outside.
+    pub(crate) fn demand(&self) -> String {
         let (least, most) = self.texts();
         format!("must be from {least} to {most}")
     }

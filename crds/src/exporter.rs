@@ -1,8 +1,9 @@
 //! `spec.exporters`: where kept traces go.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
-use kube::{KubeSchema, core::Rule};
+use kube::KubeSchema;
+use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ use crate::{
     compression::Compression,
     duration::{DurationBounds, DurationText},
     pattern,
+    rules::{NodeRule, durations},
     size::{SizeBounds, SizeText},
     union::member,
 };
@@ -17,16 +19,16 @@ use crate::{
 /// More backends than anybody has been seen to feed; each one costs a queue.
 pub(crate) const EXPORTERS_MAX: usize = 8;
 /// A backend that takes minutes for one request is down.
-pub(crate) const TIMEOUT: DurationBounds = DurationBounds::ms(100, 300_000);
+pub(crate) static TIMEOUT: DurationBounds = DurationBounds::ms(100, 300_000);
 /// From two requests of half a MiB to half of a very large gateway.
-pub(crate) const QUEUE_BYTES: SizeBounds = SizeBounds {
+pub(crate) static QUEUE_BYTES: SizeBounds = SizeBounds {
     least: 1 << 20,
     most: 64 << 30,
 };
 /// A day of retries is a decision; more is a leak.
-pub(crate) const RETRY_ELAPSED: DurationBounds = DurationBounds::ms(1_000, 86_400_000);
+pub(crate) static RETRY_ELAPSED: DurationBounds = DurationBounds::ms(1_000, 86_400_000);
 /// Ten milliseconds is a busy loop already, and after ten minutes nobody remembers that a retry is due.
-pub(crate) const RETRY_INTERVAL: DurationBounds = DurationBounds::ms(10, 600_000);
+pub(crate) static RETRY_INTERVAL: DurationBounds = DurationBounds::ms(10, 600_000);
 const NAME_LENGTH_MAX: u32 = 63;
 // "http://" (7), a host name (253), ":65535" (6).
 const ENDPOINT_LENGTH_MAX: u32 = 266;
@@ -131,7 +133,7 @@ pub struct Header {
     /// The name in lower case, such as x-scope-orgid. Names that the protocol uses itself (content-type, te, user-agent,
     /// host, connection and all that start with grpc-) and names that end in -bin are refused.
     #[schemars(length(max = HEADER_NAME_LENGTH_MAX), regex(pattern = pattern::HEADER_NAME.regex))]
-    #[x_kube(validation = header_is_free())]
+    #[x_kube(validation = HEADER_IS_FREE.rule())]
     pub name: String,
 
     /// The value: printable ASCII.
@@ -139,35 +141,27 @@ pub struct Header {
     pub value: String,
 }
 
-// Headers that HTTP/2 forbids or that gRPC sets itself.
-const RESERVED_HEADERS: [&str; 10] = [
-    "connection",
-    "content-length",
-    "content-type",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-];
-
-/// What is wrong with a header that the protocol uses itself.
-pub(crate) const HEADER_RESERVED: &str = "is reserved: gRPC sets this header itself";
-
-/// Whether a user may set the header.
-pub(crate) fn is_free(name: &str) -> bool {
-    !name.starts_with("grpc-") && !name.ends_with("-bin") && !RESERVED_HEADERS.contains(&name)
+// Headers that HTTP/2 forbids or that gRPC sets itself; values of -bin headers would have to be base64.
+macro_rules! reserved {
+    () => {
+        "^(grpc-.*|.*-bin|connection|content-length|content-type|host|keep-alive|proxy-connection|te|\
+         transfer-encoding|upgrade|user-agent)$"
+    };
 }
 
-fn header_is_free() -> Rule {
-    let reserved = RESERVED_HEADERS.map(|name| format!("'{name}'")).join(", ");
-    Rule::new(format!(
-        "!self.startsWith('grpc-') && !self.endsWith('-bin') && !(self in [{reserved}])"
-    ))
-    .message(HEADER_RESERVED)
-}
+/// A header that the protocol does not use itself.
+pub(crate) static HEADER_IS_FREE: NodeRule = NodeRule {
+    cel: concat!("!self.matches('", reserved!(), "')"),
+    holds: |name| {
+        static RESERVED: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(reserved!()).ok());
+        !name
+            .as_str()
+            .zip(RESERVED.as_ref())
+            .is_some_and(|(name, reserved)| reserved.is_match(name))
+    },
+    message: "is reserved: gRPC sets this header itself, or takes only base64 in it",
+    field: "",
+};
 
 /// What waits for a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -195,7 +189,7 @@ fn queue_bytes() -> SizeText {
 /// How a failed request is repeated: after waits that grow from the first to the longest, each with a random part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = intervals_in_order())]
+#[x_kube(validation = INTERVALS_IN_ORDER.rule())]
 pub struct Retry {
     /// How long one request is repeated before its spans are dropped and counted. From 1s to 24h.
     #[serde(default = "max_elapsed")]
@@ -235,11 +229,10 @@ fn max_interval() -> DurationText {
     Duration::from_secs(30).into()
 }
 
-/// What is wrong with waits that would have to shrink.
-pub(crate) const INTERVALS_REVERSED: &str = "must not be shorter than initialInterval";
-
-fn intervals_in_order() -> Rule {
-    Rule::new("duration(self.maxInterval) >= duration(self.initialInterval)")
-        .message(INTERVALS_REVERSED)
-        .field_path(".maxInterval")
-}
+/// Waits between repetitions grow.
+pub(crate) static INTERVALS_IN_ORDER: NodeRule = NodeRule {
+    cel: "duration(self.maxInterval) >= duration(self.initialInterval)",
+    holds: |retry| durations(retry, "/maxInterval", "/initialInterval", Duration::ge),
+    message: "must not be shorter than initialInterval",
+    field: ".maxInterval",
+};

@@ -14,6 +14,7 @@ pub mod compression; // of the hop, and to backends
 pub mod duration; //    30s, 500ms, 1m30s
 pub mod exporter; //    where kept traces go
 pub mod gateway; //     the tier that decides
+pub mod generated; //   the files that are made from the types
 pub mod percentage; //  25, "0.1"
 pub mod pipeline; //    the resource itself
 pub mod problem; //     what is wrong with a manifest
@@ -24,8 +25,9 @@ pub mod schema; //      the definition that is installed
 pub mod size; //        512Ki, 64Mi, 1Gi
 pub mod validate; //    the check without a cluster
 
-mod pattern;
-mod union;
+mod pattern; // the patterns of strings, with words for them
+mod rules; //   what goes beyond types and patterns, in CEL and offline
+mod union; //   `type` and its members
 
 pub use pipeline::{TracePipeline, TracePipelineSpec};
 pub use problem::Problem;

@@ -1,6 +1,8 @@
 //! `TracePipeline`: the resource itself.
 
-use kube::{CustomResource, KubeSchema, core::Rule};
+use std::time::Duration;
+
+use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -8,6 +10,7 @@ use crate::{
     exporter::{EXPORTERS_MAX, Exporter},
     gateway::Gateway,
     routing::Routing,
+    rules::{NodeRule, durations},
     sampling::Sampling,
 };
 
@@ -43,7 +46,7 @@ use crate::{
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = batch_before_decision())]
+#[x_kube(validation = BATCH_BEFORE_DECISION.rule())]
 pub struct TracePipelineSpec {
     /// How long to wait for a trace, and which traces to keep.
     pub sampling: Sampling,
@@ -67,12 +70,17 @@ pub struct TracePipelineSpec {
     pub gateway: Gateway,
 }
 
-/// What is wrong with a batch that arrives after the decision.
-pub(crate) const BATCH_AFTER_DECISION: &str =
-    "must be less than sampling.decisionWait, or spans would arrive after the decision";
-
-fn batch_before_decision() -> Rule {
-    Rule::new("duration(self.agent.batch.timeout) < duration(self.sampling.decisionWait)")
-        .message(format!("agent.batch.timeout {BATCH_AFTER_DECISION}").as_str())
-        .field_path(".agent.batch.timeout")
-}
+/// Spans are sent before their trace is decided.
+pub(crate) static BATCH_BEFORE_DECISION: NodeRule = NodeRule {
+    cel: "duration(self.agent.batch.timeout) < duration(self.sampling.decisionWait)",
+    holds: |spec| {
+        durations(
+            spec,
+            "/agent/batch/timeout",
+            "/sampling/decisionWait",
+            Duration::lt,
+        )
+    },
+    message: "must be less than sampling.decisionWait, or spans would arrive after the decision",
+    field: ".agent.batch.timeout",
+};

@@ -2,24 +2,26 @@
 
 use std::time::Duration;
 
-use kube::{KubeSchema, core::Rule};
+use kube::KubeSchema;
 use ringtail_engine::policy::limits::{
     MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_POLICIES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     duration::{DurationBounds, DurationText},
     pattern,
     percentage::Percentage,
+    rules::{NodeRule, durations},
     union::member,
 };
 
 /// Below a second nothing would be gathered; above an hour no buffer holds it.
-pub(crate) const DECISION_WAIT: DurationBounds = DurationBounds::ms(1_000, 3_600_000);
+pub(crate) static DECISION_WAIT: DurationBounds = DurationBounds::ms(1_000, 3_600_000);
 /// No trace of interest outlives a day.
-pub(crate) const LATENCY: DurationBounds = DurationBounds::ms(1, 86_400_000);
+pub(crate) static LATENCY: DurationBounds = DurationBounds::ms(1, 86_400_000);
 /// A million spans of 450 bytes are 450 MB: beyond it one trace could fill a gateway.
 const TRACE_SPANS_MAX: u32 = 1_000_000;
 
@@ -46,11 +48,11 @@ pub struct Sampling {
     pub policies: Vec<Policy>,
 }
 
-pub(crate) fn decision_wait() -> DurationText {
+fn decision_wait() -> DurationText {
     Duration::from_secs(30).into()
 }
 
-pub(crate) fn max_trace_spans() -> u32 {
+fn max_trace_spans() -> u32 {
     100_000
 }
 
@@ -178,7 +180,7 @@ pub enum StatusCode {
 /// Settings of a Latency policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = upper_above_lower())]
+#[x_kube(validation = UPPER_ABOVE_LOWER.rule())]
 pub struct LatencyPolicy {
     /// Traces that take longer than this match. From 1ms to 24h.
     #[x_kube(validation = LATENCY.rule())]
@@ -190,16 +192,13 @@ pub struct LatencyPolicy {
     pub upper_threshold: Option<DurationText>,
 }
 
-/// What is wrong with a range of durations that holds none.
-pub(crate) const UPPER_NOT_ABOVE: &str = "must be longer than threshold";
-
-fn upper_above_lower() -> Rule {
-    Rule::new(
-        "!has(self.upperThreshold) || duration(self.upperThreshold) > duration(self.threshold)",
-    )
-    .message(UPPER_NOT_ABOVE)
-    .field_path(".upperThreshold")
-}
+/// A range of durations holds some.
+pub(crate) static UPPER_ABOVE_LOWER: NodeRule = NodeRule {
+    cel: "!has(self.upperThreshold) || duration(self.upperThreshold) > duration(self.threshold)",
+    holds: |latency| durations(latency, "/upperThreshold", "/threshold", Duration::gt),
+    message: "must be longer than threshold",
+    field: ".upperThreshold",
+};
 
 /// Settings of a Probabilistic policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -243,7 +242,7 @@ pub struct StringAttributePolicy {
 /// Settings of a NumericAttribute policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = some_bound(), validation = bounds_in_order())]
+#[x_kube(validation = SOME_BOUND.rule(), validation = BOUNDS_IN_ORDER.rule())]
 pub struct NumericAttributePolicy {
     /// The name of the attribute, such as http.response.status_code.
     #[schemars(length(min = 1, max = MAX_KEY_BYTES))]
@@ -263,20 +262,26 @@ pub struct NumericAttributePolicy {
     pub invert_match: bool,
 }
 
-/// What is wrong with a numeric attribute that any number would match.
-pub(crate) const NO_BOUND: &str = "needs minValue, maxValue or both";
-/// What is wrong with a range of numbers that holds none.
-pub(crate) const BOUNDS_REVERSED: &str = "must not be less than minValue";
+/// A numeric attribute that any number would match is a mistake.
+pub(crate) static SOME_BOUND: NodeRule = NodeRule {
+    cel: "has(self.minValue) || has(self.maxValue)",
+    holds: |attribute| attribute.get("minValue").is_some() || attribute.get("maxValue").is_some(),
+    message: "needs minValue, maxValue or both",
+    field: "",
+};
 
-fn some_bound() -> Rule {
-    Rule::new("has(self.minValue) || has(self.maxValue)").message(NO_BOUND)
-}
-
-fn bounds_in_order() -> Rule {
-    Rule::new("!has(self.minValue) || !has(self.maxValue) || self.minValue <= self.maxValue")
-        .message(BOUNDS_REVERSED)
-        .field_path(".maxValue")
-}
+/// A range of numbers holds some.
+pub(crate) static BOUNDS_IN_ORDER: NodeRule = NodeRule {
+    cel: "!has(self.minValue) || !has(self.maxValue) || self.minValue <= self.maxValue",
+    holds: |attribute| {
+        let read = |name| attribute.get(name).and_then(Value::as_i64);
+        read("minValue")
+            .zip(read("maxValue"))
+            .is_none_or(|(least, most)| least <= most)
+    },
+    message: "must not be less than minValue",
+    field: ".maxValue",
+};
 
 /// The policies that And, Or and Drop combine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]

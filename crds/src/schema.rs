@@ -51,6 +51,7 @@ pub(crate) fn root() -> &'static JSONSchemaProps {
 // doc comment end where the source's margin is, not where a reader's is.
 fn polish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    schema.title = None;
     // The bounds say it already, and API servers warn of formats that they do not know.
     schema.format.take_if(|format| format == "uint32");
     if let Some(description) = &mut schema.description {
@@ -83,3 +84,6 @@ fn named() -> JSONSchemaProps {
         ..JSONSchemaProps::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

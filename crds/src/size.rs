@@ -23,7 +23,7 @@ const UNITS: [(&str, u64); 8] = [
     ("k", 1_000),
 ];
 
-/// A number of bytes as it was written; [`SizeBounds::read`] gives its value.
+/// A number of bytes as it was written; [`SizeText::parse`] gives its value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SizeText(String);
@@ -31,8 +31,12 @@ pub struct SizeText(String);
 impl SizeText {
     /// The value, or `None` when the text is not a size or does not fit 64 bits.
     pub fn parse(&self) -> Option<u64> {
-        let digits = self.0.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let suffix = &self.0[digits.len()..];
+        Self::parse_str(&self.0)
+    }
+
+    pub(crate) fn parse_str(text: &str) -> Option<u64> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let suffix = &text[digits.len()..];
         let unit = match suffix {
             "" => 1,
             _ => UNITS.iter().find(|(name, _)| *name == suffix)?.1,
@@ -49,7 +53,7 @@ impl From<u64> for SizeText {
         let binary = UNITS
             .iter()
             .take(4)
-            .find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+            .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
         Self(match binary {
             Some((name, unit)) => format!("{}{name}", bytes / unit),
             None => bytes.to_string(),
@@ -99,19 +103,13 @@ impl SizeBounds {
         .message(self.demand().as_str())
     }
 
-    /// The value of `text`, or what is wrong with it.
-    pub(crate) fn read(&self, text: &SizeText) -> Result<u64, String> {
-        let value = text
-            .parse()
-            .ok_or_else(|| format!("must be {}", pattern::SIZE.wants))?;
-        if (self.least..=self.most).contains(&value) {
-            Ok(value)
-        } else {
-            Err(self.demand())
-        }
+    /// Whether a value lies within; `None` is a value beyond 64 bits.
+    pub(crate) fn contain(&self, value: Option<u64>) -> bool {
+        value.is_some_and(|value| (self.least..=self.most).contains(&value))
     }
 
-    fn demand(&self) -> String {
+    /// What is wrong with a value outside.
+    pub(crate) fn demand(&self) -> String {
         let (least, most) = self.texts();
         format!("must be from {least} to {most}")
     }

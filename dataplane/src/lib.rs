@@ -1,3 +1,3 @@
-//! The Ringtail data plane: agent, gateway, local fleet and command-line tools.
+//! The Ringtail data plane: agent, gateway and the wire they speak over.
 
-pub mod stats; // what a role tells about itself
+pub mod transport; // the wire edge: frames, compression, admission, server, client

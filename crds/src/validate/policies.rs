@@ -3,30 +3,36 @@
 use ringtail_engine::policy::{self, Role, Rule, Status, limits};
 use serde_json::Value;
 
-use super::{path::Path, resolve::Reader};
+use super::{findings::Findings, path::Path};
 use crate::sampling::{
-    self, LatencyPolicy, NumericAttributePolicy, Policy, PolicyNames, PolicyRole, PolicyType,
-    ProbabilisticPolicy, StatusCode, StatusCodePolicy, StringAttributePolicy,
+    LatencyPolicy, Policy, PolicyRole, PolicyType, ProbabilisticPolicy, StatusCode,
+    StatusCodePolicy, StringAttributePolicy,
 };
 
-/// The list at `at` as the engine reads it. `None` when a policy could not be read or the list does not compile.
-pub(crate) fn resolve(reader: &mut Reader<'_>, at: &Path) -> Option<Vec<policy::Policy>> {
-    let entries = reader.entries(at);
-    if entries.len() > limits::MAX_POLICIES {
-        return None;
+/// The list at `at` as the engine reads it; what keeps it from compiling is added to `findings`.
+pub(crate) fn resolve(list: &Value, at: &Path, findings: &mut Findings) -> Vec<policy::Policy> {
+    let entries = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    if entries.is_empty() || entries.len() > limits::MAX_POLICIES {
+        return Vec::new();
     }
-    let read: Vec<_> = entries.iter().map(|entry| convert(reader, entry)).collect();
-    compile(reader, at, &read);
-    read.into_iter().collect()
+    let read = entries.iter().enumerate().map(|(index, entry)| {
+        let broken = findings.touches(&at.index(index));
+        if broken {
+            None
+        } else {
+            convert(serde_json::from_value(entry.clone()).ok()?)
+        }
+    });
+    let read: Vec<_> = read.collect();
+    compile(entries, &read, at, findings);
+    read.into_iter().flatten().collect()
 }
 
 // A policy that could not be read is compiled as one that always votes, so that what names it finds it; what the
 // compiler says of the stand-in itself is not passed on.
-fn compile(reader: &mut Reader<'_>, at: &Path, read: &[Option<policy::Policy>]) {
+fn compile(entries: &[Value], read: &[Option<policy::Policy>], at: &Path, findings: &mut Findings) {
     let stand_in = |index: usize| {
-        let name = reader
-            .value(&at.index(index).key("name"))
-            .and_then(Value::as_str);
+        let name = entries[index].get("name").and_then(Value::as_str);
         let name = name.map_or_else(|| format!("policies[{index}]"), str::to_owned);
         policy::Policy {
             name,
@@ -36,58 +42,59 @@ fn compile(reader: &mut Reader<'_>, at: &Path, read: &[Option<policy::Policy>]) 
     };
     let whole = read.iter().enumerate();
     let whole = whole.map(|(index, policy)| policy.clone().unwrap_or_else(|| stand_in(index)));
-    let list: Vec<_> = whole.collect();
-    for problem in compile_later(&list).err().into_iter().flatten() {
+    for problem in policy::compile(&whole.collect::<Vec<_>>())
+        .err()
+        .into_iter()
+        .flatten()
+    {
         let place = match problem.policy {
             Some(index) if read.get(index).is_some_and(Option::is_none) => continue,
             Some(index) => at.index(index).join(&problem.field),
             None => at.clone(),
         };
-        reader.findings.add_unless_known(place, problem.message);
+        findings.add_unless_known(place, problem.message);
     }
 }
 
-fn convert(reader: &mut Reader<'_>, at: &Path) -> Option<policy::Policy> {
-    let policy: Policy = reader.part(at)?;
-    let role = match policy.role {
+// `None` when a text cannot be read or a member is missing, which the walk does not let pass.
+fn convert(written: Policy) -> Option<policy::Policy> {
+    let role = match written.role {
         PolicyRole::Vote => Role::Vote,
         PolicyRole::Part => Role::Part,
     };
-    let rule = match policy.type_ {
+    let rule = match written.type_ {
         PolicyType::AlwaysSample => Rule::AlwaysSample,
-        PolicyType::StatusCode => status_code(&policy.status_code?),
-        PolicyType::Latency => latency(reader, &policy.latency?, &at.key("latency"))?,
-        PolicyType::Probabilistic => {
-            probabilistic(reader, policy.probabilistic?, &at.key("probabilistic"))?
+        PolicyType::StatusCode => status_code(&written.status_code?),
+        PolicyType::Latency => latency(&written.latency?)?,
+        PolicyType::Probabilistic => probabilistic(written.probabilistic?)?,
+        PolicyType::StringAttribute => string_attribute(written.string_attribute?),
+        PolicyType::NumericAttribute => {
+            let attribute = written.numeric_attribute?;
+            Rule::NumericAttribute {
+                key: attribute.key,
+                min_value: attribute.min_value,
+                max_value: attribute.max_value,
+                invert_match: attribute.invert_match,
+            }
         }
-        PolicyType::StringAttribute => string_attribute(policy.string_attribute?),
-        PolicyType::NumericAttribute => numeric_attribute(
-            reader,
-            policy.numeric_attribute?,
-            &at.key("numericAttribute"),
-        ),
         PolicyType::And => Rule::And {
-            policies: names(policy.and?),
+            policies: written.and?.policies,
         },
         PolicyType::Or => Rule::Or {
-            policies: names(policy.or?),
+            policies: written.or?.policies,
         },
         PolicyType::Not => Rule::Not {
-            policy: policy.not?.policy,
+            policy: written.not?.policy,
         },
         PolicyType::Drop => Rule::Drop {
-            policies: names(policy.drop?),
+            policies: written.drop?.policies,
         },
     };
     Some(policy::Policy {
-        name: policy.name,
+        name: written.name,
         role,
         rule,
     })
-}
-
-fn names(written: PolicyNames) -> Vec<String> {
-    written.policies
 }
 
 fn status_code(written: &StatusCodePolicy) -> Rule {
@@ -101,34 +108,22 @@ fn status_code(written: &StatusCodePolicy) -> Rule {
     }
 }
 
-fn latency(reader: &mut Reader<'_>, written: &LatencyPolicy, at: &Path) -> Option<Rule> {
-    let mut read = |text, name: &str| {
-        let value = reader.duration(text, sampling::LATENCY, at.key(name))?;
-        u64::try_from(value.as_millis()).ok()
-    };
-    let threshold_ms = read(&written.threshold, "threshold");
+fn latency(written: &LatencyPolicy) -> Option<Rule> {
+    let threshold_ms = u64::try_from(written.threshold.parse()?.as_millis()).ok()?;
     let upper_threshold_ms = match &written.upper_threshold {
-        Some(text) => Some(read(text, "upperThreshold")?),
+        Some(text) => Some(u64::try_from(text.parse()?.as_millis()).ok()?),
         None => None,
     };
-    let threshold_ms = threshold_ms?;
-    if upper_threshold_ms.is_some_and(|upper| upper <= threshold_ms) {
-        reader
-            .findings
-            .add(at.key("upperThreshold"), sampling::UPPER_NOT_ABOVE);
-    }
     Some(Rule::Latency {
         threshold_ms,
         upper_threshold_ms,
     })
 }
 
-fn probabilistic(reader: &mut Reader<'_>, written: ProbabilisticPolicy, at: &Path) -> Option<Rule> {
-    let percentage = written.sampling_percentage.read();
-    let here = at.key("samplingPercentage");
-    let read = percentage.map_err(|message| reader.findings.add_unless_known(here, message));
+fn probabilistic(written: ProbabilisticPolicy) -> Option<Rule> {
+    let sampling_percentage = written.sampling_percentage.parse()?;
     Some(Rule::Probabilistic {
-        sampling_percentage: read.ok()?,
+        sampling_percentage,
         hash_salt: written.hash_salt,
     })
 }
@@ -140,27 +135,4 @@ fn string_attribute(written: StringAttributePolicy) -> Rule {
         regex: written.enabled_regex_matching,
         invert_match: written.invert_match,
     }
-}
-
-fn numeric_attribute(reader: &mut Reader<'_>, written: NumericAttributePolicy, at: &Path) -> Rule {
-    match (written.min_value, written.max_value) {
-        (None, None) => reader.findings.add(at.clone(), sampling::NO_BOUND),
-        (Some(least), Some(most)) if least > most => {
-            reader
-                .findings
-                .add(at.key("maxValue"), sampling::BOUNDS_REVERSED);
-        }
-        _ => {}
-    }
-    Rule::NumericAttribute {
-        key: written.key,
-        min_value: written.min_value,
-        max_value: written.max_value,
-        invert_match: written.invert_match,
-    }
-}
-
-// Until the engine's compiler is merged.
-fn compile_later(_: &[policy::Policy]) -> Result<(), Vec<policy::Problem>> {
-    Ok(())
 }

@@ -73,18 +73,19 @@ fn check_length(schema: &JSONSchemaProps, text: &str) -> Option<String> {
 }
 
 fn check_whole(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
-    let Some(value) = number.as_i64() else {
-        return Some(format!("must be a whole number of 64 bits, not {number}"));
-    };
-    let least = schema.minimum.filter(|least| (value as f64) < *least);
-    let most = schema.maximum.filter(|most| (value as f64) > *most);
-    match (least, most, schema.minimum, schema.maximum) {
-        (None, None, ..) => None,
-        (.., Some(least), Some(most)) => {
-            Some(format!("must be from {least} to {most}, not {value}"))
+    if number.is_f64() {
+        return Some(format!("must be a whole number, not {number}"));
+    }
+    let value = number.as_f64()?;
+    let low = schema.minimum.is_some_and(|least| value < least);
+    let high = schema.maximum.is_some_and(|most| value > most);
+    match (schema.minimum, schema.maximum) {
+        (Some(least), Some(most)) if low || high => {
+            Some(format!("must be from {least} to {most}, not {number}"))
         }
-        (Some(least), ..) => Some(format!("must be at least {least}, not {value}")),
-        (_, Some(most), ..) => Some(format!("must be at most {most}, not {value}")),
+        // All others are int64.
+        (None, None) if number.as_i64().is_none() => Some("must fit 64 bits".to_owned()),
+        _ => None,
     }
 }
 

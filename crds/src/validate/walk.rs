@@ -9,6 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::{Map, Value};
 
 use super::{findings::Findings, list, path::Path, scalar, suggest, union};
+use crate::rules;
 
 /// Adds to `findings` everything in `value` that does not fit `schema`.
 pub(crate) fn walk(schema: &JSONSchemaProps, value: &Value, at: &Path, findings: &mut Findings) {
@@ -22,6 +23,16 @@ pub(crate) fn walk(schema: &JSONSchemaProps, value: &Value, at: &Path, findings:
             .into_iter()
             .for_each(|m| findings.add(at.clone(), m)),
     }
+    check_rules(schema, value, at, findings);
+}
+
+fn check_rules(schema: &JSONSchemaProps, value: &Value, at: &Path, findings: &mut Findings) {
+    if findings.is_broken(at) {
+        return;
+    }
+    let rules = schema.x_kubernetes_validations.iter().flatten();
+    let broken = rules.filter_map(|rule| rules::twin(&rule.rule)?.broken(value));
+    broken.for_each(|(field, message)| findings.add_unless_known(at.join(field), message));
 }
 
 fn walk_map(

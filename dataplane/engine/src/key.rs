@@ -1,15 +1,16 @@
 //! The keyed 64-bit hash of a trace ID, from which ring, shards and decision memory work.
 //!
-//! The seed is a secret of the fleet: whoever can choose trace IDs but does not know the seed cannot aim them at one
-//! gateway or at one bucket of a table.
+//! The seed is a secret of the fleet: whoever can choose trace IDs but does not know the seed cannot aim
+//! them at one gateway or at one bucket of a table.
 
 use siphasher::sip::SipHasher13;
 
-/// What is hashed, under the seed, into [`KeySeed::id`]. Its length differs from a trace ID's 16 bytes, so the id
-/// equals no key of a trace.
+/// What is hashed, under the seed, into [`KeySeed::id`]. Its length differs from a trace ID's 16 bytes, so
+/// the id equals no key of a trace.
 const SEED_ID_LABEL: &[u8] = b"ringtail.dev/seed-id";
 
-/// Separates the choice of a shard from the choice of a member, which mixes the same key with hashes of member ids.
+/// Separates the choice of a shard from the choice of a member, which mixes the same key with hashes of
+/// member ids.
 const SHARD_SALT: u64 = 0xa076_1d64_78bd_642f;
 
 /// The secret of the fleet under which trace IDs are hashed.
@@ -80,7 +81,8 @@ impl std::fmt::Debug for KeySeed {
 
 /// Which of a process's shards holds the trace, below `shards` (0 when there are none).
 ///
-/// It does not follow the choice of the member: else the keys of one gateway would gather in few of its shards.
+/// It does not follow the choice of the member: else the keys of one gateway would gather in few of its
+/// shards.
 #[inline]
 pub const fn shard_of(key: TraceKey, shards: u32) -> u32 {
     let high = mix(key.0 ^ SHARD_SALT) >> 32;

@@ -1,15 +1,16 @@
 //! Remembered decisions, so that spans which come after their trace was decided follow the verdict.
 //!
-//! Two generations of keys: new verdicts go to the current one; when it is full it becomes the previous one and the
-//! one before is forgotten at once. So at least the last [`DecisionMemory::generation`] keys are known, at most twice
-//! as many, and nothing is ever searched for what is oldest.
+//! Two generations of keys: new verdicts go to the current one; when it is full it becomes the previous one
+//! and the one before is forgotten at once. So at least the last [`DecisionMemory::generation`] keys are
+//! known, at most twice as many, and nothing is ever searched for what is oldest.
 
 use hashbrown::HashTable;
 
 use crate::key::{TraceKey, mix};
 
-/// The bit of an entry that holds the verdict; the other 63 are the key's. Two keys that differ in this bit alone
-/// share an entry: among 100 million remembered keys a new one meets such a neighbour once in 10^11 times.
+/// The bit of an entry that holds the verdict; the other 63 are the key's. Two keys that differ in this bit
+/// alone share an entry: among 100 million remembered keys a new one meets such a neighbour once in 10^11
+/// times.
 const KEPT: u64 = 1;
 
 /// The verdicts of the traces that were decided last, 8 bytes a key plus one control byte of the table.
@@ -21,8 +22,9 @@ pub struct DecisionMemory {
 }
 
 impl DecisionMemory {
-    /// A memory for the last `keys_per_generation` keys or somewhat more: the tables have the next size that is a
-    /// power of two, and the memory uses all of it (7/8 of the slots). All of it is allocated here, nothing later.
+    /// A memory for the last `keys_per_generation` keys or somewhat more: the tables have the next size
+    /// that is a power of two, and the memory uses all of it (7/8 of the slots). All of it is allocated
+    /// here, nothing later.
     pub fn new(keys_per_generation: usize) -> Self {
         let current = HashTable::with_capacity(keys_per_generation.max(1));
         let previous = HashTable::with_capacity(keys_per_generation.max(1));

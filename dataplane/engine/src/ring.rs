@@ -1,9 +1,9 @@
 //! Members, views and owners: which gateway a trace belongs to.
 //!
-//! Every process that knows the same members under the same seed names the same owner, on every machine and in every
-//! build of one ring version. Placement is rendezvous hashing: each member gets a score for the key, the highest owns
-//! it, the next ones are its second and third choice. A member that joins takes only the keys where it scores
-//! highest, a member that leaves gives up only its own.
+//! Every process that knows the same members under the same seed names the same owner, on every machine and
+//! in every build of one ring version. Placement is rendezvous hashing: each member gets a score for the
+//! key, the highest owns it, the next ones are its second and third choice. A member that joins takes only
+//! the keys where it scores highest, a member that leaves gives up only its own.
 //!
 //! ```
 //! use ringtail_engine::key::KeySeed;
@@ -23,12 +23,12 @@ use siphasher::sip::SipHasher13;
 
 use crate::key::{KeySeed, TraceKey, mix};
 
-/// The version of everything that decides an owner: key, member hash, score and the order of ties. It is part of the
-/// digest; a fleet uses the lowest version that all its members know.
+/// The version of everything that decides an owner: key, member hash, score and the order of ties. It is
+/// part of the digest; a fleet uses the lowest version that all its members know.
 pub const RING_VERSION: u32 = 1;
 
-/// Set before a member's id when it is hashed under the seed. It makes the text longer than the 16 bytes of a trace
-/// ID, so no member's hash equals the key of a trace.
+/// Set before a member's id when it is hashed under the seed. It makes the text longer than the 16 bytes of
+/// a trace ID, so no member's hash equals the key of a trace.
 const MEMBER_LABEL: &[u8] = b"ringtail.dev/member/";
 
 /// A gateway that takes part in the ring.
@@ -50,7 +50,8 @@ pub struct View {
 }
 
 impl View {
-    /// A view of these members in any order. Of several with the same id the one with the highest `inst` counts.
+    /// A view of these members in any order. Of several with the same id the one with the highest `inst`
+    /// counts.
     pub fn new(mut members: Vec<Member>, seed: &KeySeed) -> Self {
         members.sort_unstable_by(|a, b| a.id.cmp(&b.id).then(b.inst.cmp(&a.inst)));
         members.dedup_by(|later, first| later.id == first.id);

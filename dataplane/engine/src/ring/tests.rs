@@ -1,5 +1,5 @@
-//! Balance, movement and recorded answers of the ring; the recorded ones come from an independent implementation
-//! (SipHash-1-3, mix, rendezvous and digest layout written again in Python).
+//! Balance, movement and recorded answers of the ring; the recorded ones come from an independent
+//! implementation (SipHash-1-3, mix, rendezvous and digest layout written again in Python).
 
 use std::collections::HashSet;
 
@@ -239,8 +239,8 @@ const HUNDRED: Choices = [
     ["gw-90", "gw-58", "gw-6"],
 ];
 
-/// Ring version 1. When this test fails, a fleet of two builds would name two owners for one trace: that takes a new
-/// ring version, never a new table.
+/// Ring version 1. When this test fails, a fleet of two builds would name two owners for one trace: that
+/// takes a new ring version, never a new table.
 #[test]
 fn owners_and_digests_are_the_recorded_ones() {
     let restarted = vec![member("gw-0", 1), member("gw-1", 2), member("gw-2", 1)];

@@ -1,0 +1,1 @@
+//! Hazards of the wire format, one test each.
