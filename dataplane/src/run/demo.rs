@@ -71,18 +71,33 @@ impl Demo {
         if !options.demo {
             return Ok(None);
         }
-        let elsewhere = |name: &str| options.exports.iter().any(|to| to.split('=').next() == Some(name));
+        let elsewhere = |name: &str| {
+            options
+                .exports
+                .iter()
+                .any(|to| to.split('=').next() == Some(name))
+        };
         let mut sinks = Vec::new();
-        for exporter in pipeline.exporters.iter().filter(|exporter| !elsewhere(&exporter.name)) {
+        for exporter in pipeline
+            .exporters
+            .iter()
+            .filter(|exporter| !elsewhere(&exporter.name))
+        {
             let sink = Sink::open(compile(&pipeline.policies)?).await?;
             sinks.push((exporter.name.clone(), sink));
         }
-        Ok(Some(Self { sinks, shop: None, policies: pipeline.policies.clone() }))
+        Ok(Some(Self {
+            sinks,
+            shop: None,
+            policies: pipeline.policies.clone(),
+        }))
     }
 
     /// What turns the fleet's exporters to the backend, as values of `--export`.
     pub fn exports(&self) -> impl Iterator<Item = String> {
-        self.sinks.iter().map(|(name, sink)| format!("{name}={}", sink.address()))
+        self.sinks
+            .iter()
+            .map(|(name, sink)| format!("{name}={}", sink.address()))
     }
 
     /// Lets the customers in, until early enough before `end` that the last traces are decided in time.
@@ -93,10 +108,17 @@ impl Demo {
         end: Option<Instant>,
     ) -> Result<(), DemoError> {
         let mut agents = Vec::new();
-        for member in fleet.members().iter().filter(|member| member.role == Role::Agent) {
+        for member in fleet
+            .members()
+            .iter()
+            .filter(|member| member.role == Role::Agent)
+        {
             let listening = member.listening.as_ref();
             let address = listening.and_then(|at| {
-                Some(AgentAddress { grpc: at.otlp_grpc, http: at.otlp_http? })
+                Some(AgentAddress {
+                    grpc: at.otlp_grpc,
+                    http: at.otlp_http?,
+                })
             });
             agents.push(address.ok_or_else(|| DemoError::Agent(member.identity.clone()))?);
         }
@@ -126,11 +148,17 @@ impl Demo {
             };
             let report = Report::compare(&shop, &arrivals, &self.policies);
             report.lines().iter().for_each(|line| screen.say(line));
-            let said = ledger.gateways.exporters.get(&name).map_or(0, |exporter| exporter.sent);
+            let said = ledger
+                .gateways
+                .exporters
+                .get(&name)
+                .map_or(0, |exporter| exporter.sent);
             let arrived = arrivals.spans();
             if said != arrived {
                 let (said, arrived) = (number(said), number(arrived));
-                screen.say(&format!("WRONG: exporter {name} sent {said} spans, {arrived} arrived"));
+                screen.say(&format!(
+                    "WRONG: exporter {name} sent {said} spans, {arrived} arrived"
+                ));
             }
             satisfied &= report.satisfied() && said == arrived;
         }
@@ -140,7 +168,10 @@ impl Demo {
 
 fn compile(policies: &[Policy]) -> Result<Program, DemoError> {
     policy::compile(policies).map_err(|problems| {
-        let problems: Vec<String> = problems.iter().map(|problem| problem.message.clone()).collect();
+        let problems: Vec<String> = problems
+            .iter()
+            .map(|problem| problem.message.clone())
+            .collect();
         DemoError::Policies(problems.join("; "))
     })
 }

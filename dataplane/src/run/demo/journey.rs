@@ -92,8 +92,18 @@ const HOME: Step = request(
     "/",
     4,
     &[
-        rpc(ServiceName::Inventory, "ListProducts", 3, &[query("postgresql", "SELECT products", 8)]),
-        rpc(ServiceName::Cart, "CountItems", 1, &[query("redis", "HLEN cart", 1)]),
+        rpc(
+            ServiceName::Inventory,
+            "ListProducts",
+            3,
+            &[query("postgresql", "SELECT products", 8)],
+        ),
+        rpc(
+            ServiceName::Cart,
+            "CountItems",
+            1,
+            &[query("redis", "HLEN cart", 1)],
+        ),
     ],
 )
 .at_once();
@@ -101,8 +111,18 @@ const PRODUCT: Step = request(
     "/product/{id}",
     3,
     &[
-        rpc(ServiceName::Inventory, "GetProduct", 2, &[query("postgresql", "SELECT product", 4)]),
-        rpc(ServiceName::Cart, "GetCart", 1, &[query("redis", "HGETALL cart", 1)]),
+        rpc(
+            ServiceName::Inventory,
+            "GetProduct",
+            2,
+            &[query("postgresql", "SELECT product", 4)],
+        ),
+        rpc(
+            ServiceName::Cart,
+            "GetCart",
+            1,
+            &[query("redis", "HGETALL cart", 1)],
+        ),
         rpc(ServiceName::Shipping, "EstimateDelivery", 2, &[]),
     ],
 )
@@ -115,14 +135,28 @@ const ADD_TO_CART: Step = request(
         "AddItem",
         2,
         &[
-            rpc(ServiceName::Inventory, "Reserve", 2, &[query("postgresql", "UPDATE stock", 5)]),
+            rpc(
+                ServiceName::Inventory,
+                "Reserve",
+                2,
+                &[query("postgresql", "UPDATE stock", 5)],
+            ),
             query("redis", "HSET cart", 1),
         ],
     )],
 );
-const CHECKOUT: Step = request("/checkout", 5, &[rpc(ServiceName::Checkout, "PlaceOrder", 6, &ORDER)]);
+const CHECKOUT: Step = request(
+    "/checkout",
+    5,
+    &[rpc(ServiceName::Checkout, "PlaceOrder", 6, &ORDER)],
+);
 const ORDER: [Step; 6] = [
-    rpc(ServiceName::Cart, "GetCart", 1, &[query("redis", "HGETALL cart", 1)]),
+    rpc(
+        ServiceName::Cart,
+        "GetCart",
+        1,
+        &[query("redis", "HGETALL cart", 1)],
+    ),
     rpc(
         ServiceName::Inventory,
         "ReserveAll",
@@ -134,26 +168,65 @@ const ORDER: [Step; 6] = [
         ],
     )
     .at_once(),
-    rpc(ServiceName::Shipping, "Quote", 2, &[outside("carrier.example", "GET /quotes", 20)]),
-    rpc(ServiceName::Payment, "Charge", 3, &[outside("acquirer.example", "POST /charges", 30)]),
+    rpc(
+        ServiceName::Shipping,
+        "Quote",
+        2,
+        &[outside("carrier.example", "GET /quotes", 20)],
+    ),
+    rpc(
+        ServiceName::Payment,
+        "Charge",
+        3,
+        &[outside("acquirer.example", "POST /charges", 30)],
+    ),
     query("postgresql", "INSERT orders", 6),
-    rpc(ServiceName::Shipping, "Ship", 2, &[outside("carrier.example", "POST /parcels", 15)]),
+    rpc(
+        ServiceName::Shipping,
+        "Ship",
+        2,
+        &[outside("carrier.example", "POST /parcels", 15)],
+    ),
 ];
 
 const fn request(route: &'static str, work_ms: u64, calls: &'static [Step]) -> Step {
-    Step { name: route, what: What::Request(route), work_ms, calls, at_once: false }
+    Step {
+        name: route,
+        what: What::Request(route),
+        work_ms,
+        calls,
+        at_once: false,
+    }
 }
 
 const fn rpc(to: ServiceName, name: &'static str, work_ms: u64, calls: &'static [Step]) -> Step {
-    Step { name, what: What::Rpc(to), work_ms, calls, at_once: false }
+    Step {
+        name,
+        what: What::Rpc(to),
+        work_ms,
+        calls,
+        at_once: false,
+    }
 }
 
 const fn query(system: &'static str, name: &'static str, work_ms: u64) -> Step {
-    Step { name, what: What::Query(system), work_ms, calls: &[], at_once: false }
+    Step {
+        name,
+        what: What::Query(system),
+        work_ms,
+        calls: &[],
+        at_once: false,
+    }
 }
 
 const fn outside(host: &'static str, name: &'static str, work_ms: u64) -> Step {
-    Step { name, what: What::Outside(host), work_ms, calls: &[], at_once: false }
+    Step {
+        name,
+        what: What::Outside(host),
+        work_ms,
+        calls: &[],
+        at_once: false,
+    }
 }
 
 // === impl Step ===
@@ -187,7 +260,10 @@ impl Step {
                 KeyValue::new("http.request.method", "GET"),
                 KeyValue::new("url.scheme", "https"),
                 KeyValue::new("server.address", "shop.example"),
-                KeyValue::new("client.address", format!("203.0.113.{}", fastrand::u8(1..255))),
+                KeyValue::new(
+                    "client.address",
+                    format!("203.0.113.{}", fastrand::u8(1..255)),
+                ),
                 KeyValue::new("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64)"),
                 KeyValue::new("session.id", format!("{:016x}", fastrand::u64(..))),
             ],
@@ -243,12 +319,23 @@ pub async fn wander(services: Arc<Services>) -> Sent {
     let (_, kind, step, trouble) = *journey.unwrap_or(&JOURNEYS[0]);
     // The ID is drawn here, because the root span that has it is made further down.
     let (made, id) = enter(&services, step, trouble).await;
-    Sent { id: id.to_bytes(), kind, spans: made.spans, agents: made.agents }
+    Sent {
+        id: id.to_bytes(),
+        kind,
+        spans: made.spans,
+        agents: made.agents,
+    }
 }
 
 async fn enter(services: &Arc<Services>, step: &'static Step, trouble: Trouble) -> (Made, TraceId) {
     let service = ServiceName::Frontend;
-    let context = start(services, service, step, step.kind_of_span(), &Context::new());
+    let context = start(
+        services,
+        service,
+        step,
+        step.kind_of_span(),
+        &Context::new(),
+    );
     let id = context.span().span_context().trace_id();
     let mut made = services.made(service);
     made.add(work(services, service, step, &context, trouble).await);
@@ -292,10 +379,22 @@ async fn work(
 ) -> Made {
     let mut made = Made::default();
     sleep(Duration::from_millis(fastrand::u64(0..=step.work_ms))).await;
-    let call = |step| perform(Arc::clone(services), service, step, context.clone(), trouble);
+    let call = |step| {
+        perform(
+            Arc::clone(services),
+            service,
+            step,
+            context.clone(),
+            trouble,
+        )
+    };
     if step.at_once {
         let calls: JoinSet<Made> = step.calls.iter().map(call).collect();
-        calls.join_all().await.into_iter().for_each(|more| made.add(more));
+        calls
+            .join_all()
+            .await
+            .into_iter()
+            .for_each(|more| made.add(more));
     } else {
         for step in step.calls {
             made.add(call(step).await);
@@ -333,7 +432,10 @@ fn start(
 fn finish(context: &Context, step: &Step, failed: bool) {
     let span = context.span();
     if let What::Request(_) = step.what {
-        span.set_attribute(KeyValue::new("http.response.status_code", if failed { 500 } else { 200 }));
+        span.set_attribute(KeyValue::new(
+            "http.response.status_code",
+            if failed { 500 } else { 200 },
+        ));
     }
     if failed {
         span.set_status(Status::error(format!("{} failed", step.name)));
@@ -343,7 +445,11 @@ fn finish(context: &Context, step: &Step, failed: bool) {
 
 impl Services {
     fn made(&self, service: ServiceName) -> Made {
-        Made { spans: 1, agents: 1 << self.agent(service), failed: false }
+        Made {
+            spans: 1,
+            agents: 1 << self.agent(service),
+            failed: false,
+        }
     }
 }
 

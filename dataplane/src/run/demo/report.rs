@@ -1,6 +1,6 @@
 //! What the shop sent beside what the backend got: which traces were kept, why, and whether they are whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ringtail_engine::policy::{Policy, Role, Rule, Status};
 
@@ -46,17 +46,28 @@ struct Example {
 impl Report {
     /// Compares the two sides.
     pub fn compare(shop: &Closed, arrivals: &Arrivals, policies: &[Policy]) -> Self {
-        let mut report = Self { wrongs: shop.complaints.clone(), ..Self::default() };
+        let mut report = Self {
+            wrongs: shop.complaints.clone(),
+            ..Self::default()
+        };
         for sent in &shop.sent {
             report.add(sent, arrivals, promised(sent.kind, policies));
         }
-        let known = |id| shop.sent.iter().any(|sent| sent.id == *id);
-        let strangers = arrivals.traces.keys().filter(|id| !known(id)).count();
+        let known: HashSet<_> = shop.sent.iter().map(|sent| sent.id).collect();
+        let strangers = arrivals
+            .traces
+            .keys()
+            .filter(|id| !known.contains(*id))
+            .count();
         if strangers > 0 {
-            report.wrongs.push(format!("{strangers} traces arrived that the shop did not send"));
+            report.wrongs.push(format!(
+                "{strangers} traces arrived that the shop did not send"
+            ));
         }
         if arrivals.unreadable > 0 {
-            report.wrongs.push(format!("{} spans could not be read", arrivals.unreadable));
+            report
+                .wrongs
+                .push(format!("{} spans could not be read", arrivals.unreadable));
         }
         report
     }
@@ -73,7 +84,11 @@ impl Report {
         self.crossed += u64::from(sent.agents.count_ones() > 1);
         let Some(arrived) = arrivals.traces.get(&sent.id) else {
             if promised {
-                self.wrongs.push(format!("{} trace {} was not kept", sent.kind.name(), hex(&sent.id)));
+                self.wrongs.push(format!(
+                    "{} trace {} was not kept",
+                    sent.kind.name(),
+                    hex(&sent.id)
+                ));
             }
             return;
         };
@@ -87,16 +102,30 @@ impl Report {
 
     fn explain(&mut self, sent: &Sent, arrived: &Arrived, arrivals: &Arrivals) {
         let verdict = arrivals.verdict(arrived);
-        let name = verdict.policy.and_then(|policy| arrivals.policies().get(usize::from(policy)));
+        let name = verdict
+            .policy
+            .and_then(|policy| arrivals.policies().get(usize::from(policy)));
         let (true, Some(policy)) = (verdict.keep, name) else {
-            let wrong = format!("{} trace {} was kept by no policy", sent.kind.name(), hex(&sent.id));
+            let wrong = format!(
+                "{} trace {} was kept by no policy",
+                sent.kind.name(),
+                hex(&sent.id)
+            );
             return self.wrongs.push(wrong);
         };
         *self.kept_by.entry(policy.clone()).or_default() += 1;
-        let shown = self.examples.iter().any(|example| example.kind == sent.kind);
+        let shown = self
+            .examples
+            .iter()
+            .any(|example| example.kind == sent.kind);
         if !shown && matches!(sent.kind, Kind::Error | Kind::Slow) {
             let (policy, tree) = (policy.clone(), arrived.tree());
-            self.examples.push(Example { kind: sent.kind, id: sent.id, policy, tree });
+            self.examples.push(Example {
+                kind: sent.kind,
+                id: sent.id,
+                policy,
+                tree,
+            });
         }
     }
 
@@ -106,21 +135,39 @@ impl Report {
         for example in &self.examples {
             let (kind, id, policy) = (example.kind.name(), hex(&example.id), &example.policy);
             lines.push(String::new());
-            lines.push(format!("a kept {kind} trace, {id}, kept by policy {policy}"));
+            lines.push(format!(
+                "a kept {kind} trace, {id}, kept by policy {policy}"
+            ));
             lines.extend(example.tree.iter().map(|line| format!("  {line}")));
         }
         lines.push(String::new());
-        lines.push(format!("{:<10}{:>8}{:>8}{:>8}{:>8}", "traces", "sent", "spans", "kept", "whole"));
+        lines.push(format!(
+            "{:<10}{:>8}{:>8}{:>8}{:>8}",
+            "traces", "sent", "spans", "kept", "whole"
+        ));
         for kind in Kind::ALL {
-            let Row { traces, spans, kept, whole } = self.rows.get(&kind).copied().unwrap_or_default();
+            let Row {
+                traces,
+                spans,
+                kept,
+                whole,
+            } = self.rows.get(&kind).copied().unwrap_or_default();
             let name = kind.name();
             let [traces, spans, kept, whole] = [traces, spans, kept, whole].map(number);
-            lines.push(format!("{name:<10}{traces:>8}{spans:>8}{kept:>8}{whole:>8}"));
+            lines.push(format!(
+                "{name:<10}{traces:>8}{spans:>8}{kept:>8}{whole:>8}"
+            ));
         }
-        let kept: Vec<String> =
-            self.kept_by.iter().map(|(policy, traces)| format!("{policy} {}", number(*traces))).collect();
+        let kept: Vec<String> = self
+            .kept_by
+            .iter()
+            .map(|(policy, traces)| format!("{policy} {}", number(*traces)))
+            .collect();
         lines.push(format!("kept by   {}", kept.join(", ")));
-        lines.push(format!("{} traces crossed both agents", number(self.crossed)));
+        lines.push(format!(
+            "{} traces crossed both agents",
+            number(self.crossed)
+        ));
         lines.extend(self.verdict());
         lines.push(String::new());
         lines
@@ -128,7 +175,9 @@ impl Report {
 
     fn verdict(&self) -> Vec<String> {
         if self.satisfied() {
-            return vec!["every error and slow trace was kept, every kept trace is whole".to_owned()];
+            return vec![
+                "every error and slow trace was kept, every kept trace is whole".to_owned(),
+            ];
         }
         let more = self.wrongs.len().saturating_sub(COMPLAINTS_MAX);
         let shown = self.wrongs.iter().take(COMPLAINTS_MAX);
@@ -151,12 +200,21 @@ fn incomplete(sent: &Sent, arrived: &Arrived) -> Option<String> {
 
 /// Whether the manifest says that traces of this kind are kept.
 fn promised(kind: Kind, policies: &[Policy]) -> bool {
-    policies.iter().filter(|policy| policy.role == Role::Vote).any(|policy| match (kind, &policy.rule) {
-        (Kind::Error, Rule::StatusCode { codes }) => codes.contains(&Status::Error),
-        (Kind::Slow, Rule::Latency { threshold_ms, upper_threshold_ms: None }) => *threshold_ms < SLOW_MS,
-        (Kind::Error | Kind::Slow, Rule::AlwaysSample) => true,
-        _ => false,
-    })
+    policies
+        .iter()
+        .filter(|policy| policy.role == Role::Vote)
+        .any(|policy| match (kind, &policy.rule) {
+            (Kind::Error, Rule::StatusCode { codes }) => codes.contains(&Status::Error),
+            (
+                Kind::Slow,
+                Rule::Latency {
+                    threshold_ms,
+                    upper_threshold_ms: None,
+                },
+            ) => *threshold_ms < SLOW_MS,
+            (Kind::Error | Kind::Slow, Rule::AlwaysSample) => true,
+            _ => false,
+        })
 }
 
 fn hex(id: &[u8]) -> String {

@@ -2,30 +2,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
-use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span as WireSpan};
 use prost::Message;
 use ringtail_engine::facts::TraceFacts;
 use ringtail_engine::policy::{Program, Verdict};
-use ringtail_engine::scan::{self, Group, Headers, TraceId, Visit};
+use ringtail_engine::scan::{self, Group, Headers, ScanLimits, TraceId, Visit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::DemoError;
-use crate::transport::admission::Admission;
-use crate::transport::answer::{Refusal, Reply};
-use crate::transport::server::{Call, Handler, Method, Protocol, ServerLimits, serve};
+use crate::transport::{
+    Admission, Call, Handler, OVERLOAD_PAUSE, Protocol, Refusal, Reply, ServerLimits, serve,
+};
 
 /// Requests that wait for the writer; more make the gateways wait, as a real backend would.
 const REQUESTS_MAX: usize = 64;
 /// Bytes of requests that may be in memory: each is a few hundred KiB at most, this is 64 of one MiB.
 const RECEIVE_BYTES: u64 = 64 << 20;
-/// What a gateway is asked to wait while the backend closes.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A running backend.
 #[derive(Debug)]
@@ -73,22 +69,34 @@ pub struct Span {
 }
 
 #[derive(Clone, Debug)]
-struct Intake(mpsc::Sender<Bytes>);
+struct Intake(mpsc::Sender<Call>);
 
 // === impl Sink ===
 
 impl Sink {
     /// Listens on any port of loopback.
     pub async fn open(program: Program) -> Result<Self, DemoError> {
-        let listener =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(DemoError::Listen)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .map_err(DemoError::Listen)?;
         let address = listener.local_addr().map_err(DemoError::Listen)?;
         let (stop, stopping) = watch::channel(false);
         let (intake, requests) = mpsc::channel(REQUESTS_MAX);
         let (admission, limits) = (Admission::new(RECEIVE_BYTES), ServerLimits::default());
-        tokio::spawn(serve(listener, Protocol::Grpc, limits, admission, Intake(intake), stopping));
+        tokio::spawn(serve(
+            listener,
+            Protocol::Grpc,
+            limits,
+            admission,
+            Intake(intake),
+            stopping,
+        ));
         let writer = tokio::spawn(write_down(program, requests));
-        Ok(Self { address, stop, writer })
+        Ok(Self {
+            address,
+            stop,
+            writer,
+        })
     }
 
     /// Where it listens.
@@ -103,11 +111,15 @@ impl Sink {
     }
 }
 
-async fn write_down(program: Program, mut requests: mpsc::Receiver<Bytes>) -> Arrivals {
-    let mut arrivals = Arrivals { traces: HashMap::new(), unreadable: 0, program };
+async fn write_down(program: Program, mut requests: mpsc::Receiver<Call>) -> Arrivals {
+    let mut arrivals = Arrivals {
+        traces: HashMap::new(),
+        unreadable: 0,
+        program,
+    };
     // Ends when the server has dropped its handlers.
     while let Some(request) = requests.recv().await {
-        arrivals.add(&request);
+        arrivals.add(&request.message);
     }
     arrivals
 }
@@ -115,17 +127,13 @@ async fn write_down(program: Program, mut requests: mpsc::Receiver<Bytes>) -> Ar
 // === impl Intake ===
 
 impl Handler for Intake {
-    fn admits(&self, method: Method) -> Result<(), Refusal> {
-        match method {
-            Method::ExportTraces => Ok(()),
-            other => Err(Refusal::unimplemented(other)),
-        }
-    }
-
     async fn handle(&self, call: Call) -> Result<Reply, Refusal> {
-        let taken = self.0.send(call.message).await;
-        taken.map_err(|_| Refusal::unavailable("the demo is over", RETRY_AFTER))?;
-        Ok(Reply::export(0))
+        let over = |_| Refusal::Unavailable {
+            message: "the demo is over".to_owned(),
+            retry_after: OVERLOAD_PAUSE,
+        };
+        self.0.send(call).await.map_err(over)?;
+        Ok(Reply::default())
     }
 }
 
@@ -134,7 +142,11 @@ impl Handler for Intake {
 impl Arrivals {
     /// How many spans arrived.
     pub fn spans(&self) -> u64 {
-        self.traces.values().map(|trace| trace.spans.len() as u64).sum::<u64>() + self.unreadable
+        self.traces
+            .values()
+            .map(|trace| trace.spans.len() as u64)
+            .sum::<u64>()
+            + self.unreadable
     }
 
     /// What the policies say about a trace as it arrived.
@@ -148,8 +160,16 @@ impl Arrivals {
     }
 
     fn add(&mut self, request: &[u8]) {
-        let mut reader = SpanReader { arrivals: self, service: String::new(), resource_bits: 0 };
-        if scan::walk(request, &mut reader).is_err() {
+        let mut reader = SpanReader {
+            arrivals: self,
+            service: String::new(),
+            resource_bits: 0,
+        };
+        let shape = scan::check(request, &ScanLimits::default());
+        if shape
+            .and_then(|shape| scan::walk(request, &shape, &mut reader))
+            .is_err()
+        {
             self.unreadable += 1;
         }
     }
@@ -168,15 +188,20 @@ impl Visit for SpanReader<'_> {
         self.service = service_name(&group.resource).unwrap_or_default();
     }
 
-    fn span(&mut self, id: &TraceId, span: &[u8]) {
+    fn span(&mut self, _: &Group<'_>, id: &TraceId, span: &[u8]) {
         let Ok(wire) = WireSpan::decode(span) else {
             self.arrivals.unreadable += 1;
             return;
         };
         let facts = self.arrivals.program.span_facts(span);
-        let empty = || Arrived { spans: Vec::new(), facts: TraceFacts::new(*id) };
+        let empty = || Arrived {
+            spans: Vec::new(),
+            facts: TraceFacts::new(*id),
+        };
         let trace = self.arrivals.traces.entry(*id).or_insert_with(empty);
-        trace.facts.add(&facts, self.resource_bits, span.len() as u64);
+        trace
+            .facts
+            .add(&facts, self.resource_bits, span.len() as u64);
         trace.spans.push(Span::of(wire, self.service.clone()));
     }
 
@@ -186,10 +211,11 @@ impl Visit for SpanReader<'_> {
 }
 
 fn service_name(resource: &Headers<'_>) -> Option<String> {
-    let mut bytes = Vec::with_capacity(resource.len());
-    resource.copy_to(&mut bytes);
-    let attributes = ResourceSpans::decode(bytes.as_slice()).ok()?.resource?.attributes;
-    let name = attributes.into_iter().find(|attribute| attribute.key == "service.name")?;
+    let bytes = resource.bytes();
+    let attributes = ResourceSpans::decode(bytes).ok()?.resource?.attributes;
+    let name = attributes
+        .into_iter()
+        .find(|attribute| attribute.key == "service.name")?;
     match name.value?.value? {
         Value::StringValue(name) => Some(name),
         _ => None,
@@ -201,7 +227,10 @@ fn service_name(resource: &Headers<'_>) -> Option<String> {
 impl Span {
     fn of(wire: WireSpan, service: String) -> Self {
         const ERROR: i32 = 2;
-        let error = wire.status.filter(|status| status.code == ERROR).map(|status| status.message);
+        let error = wire
+            .status
+            .filter(|status| status.code == ERROR)
+            .map(|status| status.message);
         Self {
             id: wire.span_id,
             parent: wire.parent_span_id,
@@ -219,7 +248,11 @@ impl Span {
 impl Arrived {
     /// How many different spans there are.
     pub fn distinct(&self) -> usize {
-        self.spans.iter().map(|span| &span.id).collect::<std::collections::HashSet<_>>().len()
+        self.spans
+            .iter()
+            .map(|span| &span.id)
+            .collect::<std::collections::HashSet<_>>()
+            .len()
     }
 
     /// The trace as an indented tree, one line a span.
@@ -238,11 +271,23 @@ impl Arrived {
 }
 
 /// Spans below `parent`. No trace of the shop is deeper than ten, and IDs that form a circle are never reached.
-fn draw(children: &BTreeMap<&[u8], Vec<&Span>>, parent: &[u8], depth: usize, lines: &mut Vec<String>) {
+fn draw(
+    children: &BTreeMap<&[u8], Vec<&Span>>,
+    parent: &[u8],
+    depth: usize,
+    lines: &mut Vec<String>,
+) {
     for span in children.get(parent).into_iter().flatten() {
-        let (left, ms) = ("  ".repeat(depth), span.end_ns.saturating_sub(span.start_ns) / 1_000_000);
+        let (left, ms) = (
+            "  ".repeat(depth),
+            span.end_ns.saturating_sub(span.start_ns) / 1_000_000,
+        );
         let name = format!("{left}{} {}", span.service, span.name);
-        let error = span.error.as_ref().map(|error| format!("  ERROR: {error}")).unwrap_or_default();
+        let error = span
+            .error
+            .as_ref()
+            .map(|error| format!("  ERROR: {error}"))
+            .unwrap_or_default();
         lines.push(format!("{name:<44}{ms:>6} ms{error}"));
         draw(children, &span.id, depth + 1, lines);
     }
