@@ -1,7 +1,7 @@
 //! `ringtail run`: a manifest as a local fleet, two agents and its gateways as processes on loopback.
 //!
-//! The fleet is started, watched until Ctrl-C or the end of `--duration`, drained agents first, and judged by its
-//! ledger: every span that came in must have a place where it went.
+//! The fleet is started, watched until Ctrl-C or the end of `--duration`, drained agents first, and judged by
+//! its ledger: every span that came in must have a place where it went.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -127,7 +127,7 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
     let plan =
         Plan::new(&options, &pipeline, &exports.collect::<Vec<_>>()).map_err(RunError::Plan)?;
 
-    let mut fleet = Fleet::new();
+    let mut fleet = Fleet::empty();
     let up = tokio::select! {
         up = fleet.start(&plan, &mut screen) => up.map(|()| true),
         () = stop.asked() => Ok(false),

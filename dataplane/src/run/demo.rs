@@ -20,6 +20,7 @@ use super::table::number;
 use crate::stats::Role;
 
 pub mod journey;
+pub mod menu;
 pub mod report;
 pub mod service;
 pub mod shop;

@@ -1,4 +1,4 @@
-//! What customers do: trees of calls between services, performed as spans of the OpenTelemetry SDK in real time.
+//! A customer's way through the shop: the calls of the menu, performed in real time as spans of the SDK.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,20 +10,8 @@ use opentelemetry::{Context, KeyValue};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::menu::{CRAWL_MS, JOURNEYS, Kind, Step, Trouble, What};
 use super::service::{ServiceName, Services};
-
-/// What a trace is to whoever reads traces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// Some span failed.
-    Error,
-    /// Some call crawled.
-    Slow,
-    /// All is well.
-    Ordinary,
-    /// A probe.
-    Health,
-}
 
 /// A trace that was sent, as the shop knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,258 +24,6 @@ pub struct Sent {
     pub spans: u32,
     /// The agents that its services send to: bit n is agent n.
     pub agents: u8,
-}
-
-/// One call of a service to another, or to a store.
-#[derive(Debug)]
-struct Step {
-    name: &'static str,
-    what: What,
-    /// The work before and after the calls, on average.
-    work_ms: u64,
-    calls: &'static [Step],
-    /// Whether the calls go out together.
-    at_once: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum What {
-    /// A request from a customer; the route.
-    Request(&'static str),
-    /// A call to another service: a span on either side.
-    Rpc(ServiceName),
-    /// A query to a database or a cache of the service itself.
-    Query(&'static str),
-    /// A request to somebody outside.
-    Outside(&'static str),
-}
-
-/// What goes wrong on the way, at the step of that name.
-#[derive(Clone, Copy, Debug)]
-enum Trouble {
-    Nothing,
-    Fails(&'static str),
-    Crawls(&'static str),
-}
-
-/// How often customers do what, out of 100.
-const JOURNEYS: [(u32, Kind, &Step, Trouble); 10] = [
-    (30, Kind::Ordinary, &HOME, Trouble::Nothing),
-    (27, Kind::Ordinary, &PRODUCT, Trouble::Nothing),
-    (12, Kind::Ordinary, &ADD_TO_CART, Trouble::Nothing),
-    (8, Kind::Ordinary, &CHECKOUT, Trouble::Nothing),
-    (9, Kind::Health, &HEALTH, Trouble::Nothing),
-    (4, Kind::Error, &CHECKOUT, Trouble::Fails("POST /charges")),
-    (3, Kind::Error, &ADD_TO_CART, Trouble::Fails("UPDATE stock")),
-    (3, Kind::Slow, &CHECKOUT, Trouble::Crawls("GET /quotes")),
-    (2, Kind::Slow, &HOME, Trouble::Crawls("SELECT products")),
-    (2, Kind::Slow, &PRODUCT, Trouble::Crawls("HGETALL cart")),
-];
-
-/// What a step that crawls takes on top: more than the 500 ms from which the demo's manifest calls a trace slow.
-const CRAWL_MS: std::ops::Range<u64> = 700..1_100;
-
-const HEALTH: Step = request("/healthz", 1, &[]);
-const HOME: Step = request(
-    "/",
-    4,
-    &[
-        rpc(
-            ServiceName::Inventory,
-            "ListProducts",
-            3,
-            &[query("postgresql", "SELECT products", 8)],
-        ),
-        rpc(
-            ServiceName::Cart,
-            "CountItems",
-            1,
-            &[query("redis", "HLEN cart", 1)],
-        ),
-    ],
-)
-.at_once();
-const PRODUCT: Step = request(
-    "/product/{id}",
-    3,
-    &[
-        rpc(
-            ServiceName::Inventory,
-            "GetProduct",
-            2,
-            &[query("postgresql", "SELECT product", 4)],
-        ),
-        rpc(
-            ServiceName::Cart,
-            "GetCart",
-            1,
-            &[query("redis", "HGETALL cart", 1)],
-        ),
-        rpc(ServiceName::Shipping, "EstimateDelivery", 2, &[]),
-    ],
-)
-.at_once();
-const ADD_TO_CART: Step = request(
-    "/cart",
-    3,
-    &[rpc(
-        ServiceName::Cart,
-        "AddItem",
-        2,
-        &[
-            rpc(
-                ServiceName::Inventory,
-                "Reserve",
-                2,
-                &[query("postgresql", "UPDATE stock", 5)],
-            ),
-            query("redis", "HSET cart", 1),
-        ],
-    )],
-);
-const CHECKOUT: Step = request(
-    "/checkout",
-    5,
-    &[rpc(ServiceName::Checkout, "PlaceOrder", 6, &ORDER)],
-);
-const ORDER: [Step; 6] = [
-    rpc(
-        ServiceName::Cart,
-        "GetCart",
-        1,
-        &[query("redis", "HGETALL cart", 1)],
-    ),
-    rpc(
-        ServiceName::Inventory,
-        "ReserveAll",
-        2,
-        &[
-            query("postgresql", "UPDATE stock", 5),
-            query("postgresql", "UPDATE stock", 5),
-            query("postgresql", "UPDATE stock", 5),
-        ],
-    )
-    .at_once(),
-    rpc(
-        ServiceName::Shipping,
-        "Quote",
-        2,
-        &[outside("carrier.example", "GET /quotes", 20)],
-    ),
-    rpc(
-        ServiceName::Payment,
-        "Charge",
-        3,
-        &[outside("acquirer.example", "POST /charges", 30)],
-    ),
-    query("postgresql", "INSERT orders", 6),
-    rpc(
-        ServiceName::Shipping,
-        "Ship",
-        2,
-        &[outside("carrier.example", "POST /parcels", 15)],
-    ),
-];
-
-const fn request(route: &'static str, work_ms: u64, calls: &'static [Step]) -> Step {
-    Step {
-        name: route,
-        what: What::Request(route),
-        work_ms,
-        calls,
-        at_once: false,
-    }
-}
-
-const fn rpc(to: ServiceName, name: &'static str, work_ms: u64, calls: &'static [Step]) -> Step {
-    Step {
-        name,
-        what: What::Rpc(to),
-        work_ms,
-        calls,
-        at_once: false,
-    }
-}
-
-const fn query(system: &'static str, name: &'static str, work_ms: u64) -> Step {
-    Step {
-        name,
-        what: What::Query(system),
-        work_ms,
-        calls: &[],
-        at_once: false,
-    }
-}
-
-const fn outside(host: &'static str, name: &'static str, work_ms: u64) -> Step {
-    Step {
-        name,
-        what: What::Outside(host),
-        work_ms,
-        calls: &[],
-        at_once: false,
-    }
-}
-
-// === impl Step ===
-
-impl Step {
-    const fn at_once(mut self) -> Self {
-        self.at_once = true;
-        self
-    }
-
-    fn kind_of_span(&self) -> SpanKind {
-        match self.what {
-            What::Request(_) => SpanKind::Server,
-            What::Rpc(_) | What::Query(_) | What::Outside(_) => SpanKind::Client,
-        }
-    }
-
-    fn span_name(&self) -> String {
-        match self.what {
-            What::Request(route @ ("/cart" | "/checkout")) => format!("POST {route}"),
-            What::Request(route) => format!("GET {route}"),
-            What::Rpc(to) => format!("{}/{}", to.name(), self.name),
-            What::Query(_) | What::Outside(_) => self.name.to_owned(),
-        }
-    }
-
-    fn attributes(&self) -> Vec<KeyValue> {
-        match self.what {
-            What::Request(route) => vec![
-                KeyValue::new("http.route", route),
-                KeyValue::new("http.request.method", "GET"),
-                KeyValue::new("url.scheme", "https"),
-                KeyValue::new("server.address", "shop.example"),
-                KeyValue::new(
-                    "client.address",
-                    format!("203.0.113.{}", fastrand::u8(1..255)),
-                ),
-                KeyValue::new("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64)"),
-                KeyValue::new("session.id", format!("{:016x}", fastrand::u64(..))),
-            ],
-            What::Rpc(to) => vec![
-                KeyValue::new("rpc.system.name", "grpc"),
-                KeyValue::new("rpc.method", self.name),
-                KeyValue::new("server.address", to.name()),
-                KeyValue::new("server.port", 8080),
-                KeyValue::new("network.transport", "tcp"),
-            ],
-            What::Query(system) => vec![
-                KeyValue::new("db.system.name", system),
-                KeyValue::new("db.query.summary", self.name),
-                KeyValue::new("db.namespace", "shop"),
-                KeyValue::new("server.address", format!("{system}.shop.svc")),
-            ],
-            What::Outside(host) => vec![
-                KeyValue::new("http.request.method", "POST"),
-                KeyValue::new("server.address", host),
-                KeyValue::new("server.port", 443),
-                KeyValue::new("url.full", format!("https://{host}{}", self.name)),
-            ],
-        }
-    }
 }
 
 // === Performing ===
@@ -317,7 +53,6 @@ pub async fn wander(services: Arc<Services>) -> Sent {
         found
     });
     let (_, kind, step, trouble) = *journey.unwrap_or(&JOURNEYS[0]);
-    // The ID is drawn here, because the root span that has it is made further down.
     let (made, id) = enter(&services, step, trouble).await;
     Sent {
         id: id.to_bytes(),
@@ -449,21 +184,6 @@ impl Services {
             spans: 1,
             agents: 1 << self.agent(service),
             failed: false,
-        }
-    }
-}
-
-impl Kind {
-    /// All of them, in the order in which they are told.
-    pub const ALL: [Self; 4] = [Self::Error, Self::Slow, Self::Ordinary, Self::Health];
-
-    /// The word for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Slow => "slow",
-            Self::Ordinary => "ordinary",
-            Self::Health => "health",
         }
     }
 }

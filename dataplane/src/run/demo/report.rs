@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 
 use ringtail_engine::policy::{Policy, Role, Rule, Status};
 
-use super::journey::{Kind, Sent};
+use super::journey::Sent;
+use super::menu::Kind;
 use super::shop::Closed;
 use super::sink::{Arrivals, Arrived};
 use crate::run::table::number;
@@ -220,3 +221,6 @@ fn promised(kind: Kind, policies: &[Policy]) -> bool {
 fn hex(id: &[u8]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The services of the shop: each with an SDK, a resource and an exporter of its own, as separate processes have.
+//! The services of the shop: each with an SDK, a resource and an exporter of its own, as real ones have.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +45,8 @@ enum Wire {
     Http,
 }
 
-/// Who sends where, and how. Callers and callees sit on different agents, so that nearly every trace crosses both.
+/// Who sends where, and how. Callers and callees sit on different agents, so that nearly every trace crosses
+/// both.
 const SERVICES: [(ServiceName, usize, Wire); 6] = [
     (ServiceName::Frontend, 0, Wire::Grpc),
     (ServiceName::Cart, 1, Wire::GrpcGzip),

@@ -22,6 +22,8 @@ use crate::transport::{
 const REQUESTS_MAX: usize = 64;
 /// Bytes of requests that may be in memory: each is a few hundred KiB at most, this is 64 of one MiB.
 const RECEIVE_BYTES: u64 = 64 << 20;
+/// Traces of the shop are six deep; a span that is its own parent would be drawn for ever.
+const TREE_DEPTH_MAX: usize = 32;
 
 /// A running backend.
 #[derive(Debug)]
@@ -76,21 +78,9 @@ struct Intake(mpsc::Sender<Call>);
 impl Sink {
     /// Listens on any port of loopback.
     pub async fn open(program: Program) -> Result<Self, DemoError> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .await
-            .map_err(DemoError::Listen)?;
-        let address = listener.local_addr().map_err(DemoError::Listen)?;
         let (stop, stopping) = watch::channel(false);
         let (intake, requests) = mpsc::channel(REQUESTS_MAX);
-        let (admission, limits) = (Admission::new(RECEIVE_BYTES), ServerLimits::default());
-        tokio::spawn(serve(
-            listener,
-            Protocol::Grpc,
-            limits,
-            admission,
-            Intake(intake),
-            stopping,
-        ));
+        let address = listen(Protocol::Grpc, Intake(intake), stopping).await?;
         let writer = tokio::spawn(write_down(program, requests));
         Ok(Self {
             address,
@@ -109,6 +99,22 @@ impl Sink {
         self.stop.send_replace(true);
         self.writer.await.ok()
     }
+}
+
+async fn listen(
+    protocol: Protocol,
+    intake: Intake,
+    stopping: watch::Receiver<bool>,
+) -> Result<SocketAddr, DemoError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .map_err(DemoError::Listen)?;
+    let address = listener.local_addr().map_err(DemoError::Listen)?;
+    let (admission, limits) = (Admission::new(RECEIVE_BYTES), ServerLimits::default());
+    tokio::spawn(serve(
+        listener, protocol, limits, admission, intake, stopping,
+    ));
+    Ok(address)
 }
 
 async fn write_down(program: Program, mut requests: mpsc::Receiver<Call>) -> Arrivals {
@@ -140,6 +146,15 @@ impl Handler for Intake {
 // === impl Arrivals ===
 
 impl Arrivals {
+    /// Nothing yet; `program` will say why a trace was kept.
+    pub fn new(program: Program) -> Self {
+        Self {
+            traces: HashMap::new(),
+            unreadable: 0,
+            program,
+        }
+    }
+
     /// How many spans arrived.
     pub fn spans(&self) -> u64 {
         self.traces
@@ -159,7 +174,8 @@ impl Arrivals {
         self.program.names()
     }
 
-    fn add(&mut self, request: &[u8]) {
+    /// Takes the spans of one request.
+    pub fn add(&mut self, request: &[u8]) {
         let mut reader = SpanReader {
             arrivals: self,
             service: String::new(),
@@ -270,25 +286,27 @@ impl Arrived {
     }
 }
 
-/// Spans below `parent`. No trace of the shop is deeper than ten, and IDs that form a circle are never reached.
+/// Draws the spans below `parent`.
 fn draw(
     children: &BTreeMap<&[u8], Vec<&Span>>,
     parent: &[u8],
     depth: usize,
     lines: &mut Vec<String>,
 ) {
+    if depth == TREE_DEPTH_MAX {
+        return;
+    }
     for span in children.get(parent).into_iter().flatten() {
-        let (left, ms) = (
-            "  ".repeat(depth),
-            span.end_ns.saturating_sub(span.start_ns) / 1_000_000,
-        );
-        let name = format!("{left}{} {}", span.service, span.name);
+        let ms = span.end_ns.saturating_sub(span.start_ns) / 1_000_000;
+        let name = format!("{}{} {}", "  ".repeat(depth), span.service, span.name);
         let error = span
             .error
             .as_ref()
-            .map(|error| format!("  ERROR: {error}"))
-            .unwrap_or_default();
-        lines.push(format!("{name:<44}{ms:>6} ms{error}"));
+            .map_or_else(String::new, |why| format!("  ERROR: {why}"));
+        lines.push(format!("{name:<48}{ms:>6} ms{error}"));
         draw(children, &span.id, depth + 1, lines);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ fn deadline() -> Instant {
 }
 
 async fn fleet_of(scripts: &[(Role, String)]) -> (Fleet, Screen) {
-    let (mut fleet, mut screen) = (Fleet::new(), Screen::open());
+    let (mut fleet, mut screen) = (Fleet::empty(), Screen::open());
     for (index, (role, script)) in scripts.iter().enumerate() {
         fleet.spawn(&spec(*role, index, script)).unwrap();
     }
@@ -121,7 +121,7 @@ async fn what_does_not_add_up_is_named() {
 
 #[tokio::test]
 async fn a_process_that_does_not_start_ends_the_wait() {
-    let (mut fleet, mut screen) = (Fleet::new(), Screen::open());
+    let (mut fleet, mut screen) = (Fleet::empty(), Screen::open());
     fleet
         .spawn(&spec(Role::Gateway, 0, "echo 'address in use' >&2; exit 1"))
         .unwrap();
