@@ -13,7 +13,7 @@ bench: ## spans per CPU-second and bytes a span, beside a raw relay and the Open
 	$(CARGO) build -q --profile dist -p ringtail && $(CARGO) run -q --profile dist -p ringtail-bench
 ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current
 generate: ## rewrite the generated files: the CRD
-	RINGTAIL_GENERATE=1 $(CARGO) test -q -p ringtail-crds
+	$(CARGO) run -q -p ringtail-crds --example generate
 fmt: ## format the code
 	$(CARGO) fmt --all
 fmt-check: ## complain where `make fmt` would change something

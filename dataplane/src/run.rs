@@ -1,7 +1,7 @@
 //! `ringtail run`: a manifest as a local fleet, two agents and its gateways as processes on loopback.
 //!
-//! The fleet is started, watched until Ctrl-C or the end of `--duration`, drained agents first, and judged by its
-//! ledger: every span that came in must have a place where it went.
+//! The fleet is started, watched until Ctrl-C or the end of `--duration`, drained agents first, and judged by
+//! its ledger: every span that came in must have a place where it went.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,8 +30,6 @@ pub mod plan;
 pub mod poll;
 pub mod screen;
 pub mod table;
-#[cfg(test)]
-mod tests;
 
 /// How often the fleet is asked for its figures.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -129,7 +127,7 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
     let plan =
         Plan::new(&options, &pipeline, &exports.collect::<Vec<_>>()).map_err(RunError::Plan)?;
 
-    let mut fleet = Fleet::new();
+    let mut fleet = Fleet::empty();
     let up = tokio::select! {
         up = fleet.start(&plan, &mut screen) => up.map(|()| true),
         () = stop.asked() => Ok(false),
@@ -139,12 +137,12 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
         return up.map(|_| ExitCode::FAILURE);
     }
     welcome(&plan, &fleet, started, &mut screen);
+    let end = options.duration.map(|duration| started + duration);
 
     #[cfg(feature = "demo")]
     if let Some(demo) = &mut demo {
-        demo.start_shop(&fleet, options.duration.map(|duration| started + duration))?;
+        demo.start_shop(&fleet, &plan, end)?;
     }
-    let end = options.duration.map(|duration| started + duration);
     watch(&plan, &mut fleet, &mut screen, &mut stop, (started, end)).await;
 
     #[cfg(feature = "demo")]
@@ -162,7 +160,10 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
 
     let ledger = FleetLedger::of(fleet.members());
     #[cfg(feature = "demo")]
-    let satisfied = demo.is_none_or(|demo| demo.judge(&ledger, &mut screen));
+    let satisfied = match demo {
+        Some(demo) => demo.judge(&ledger, &mut screen).await,
+        None => true,
+    };
     #[cfg(not(feature = "demo"))]
     let satisfied = true;
     ledger.lines().iter().for_each(|line| screen.say(line));

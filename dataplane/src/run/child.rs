@@ -50,8 +50,8 @@ pub enum Order {
 
 /// Starts a child; a task in `tasks` attends it and kills it when it is dropped.
 ///
-/// The child has a process group of its own, so that Ctrl-C reaches only us and we stop the tiers in order, and
-/// a pipe as stdin, whose end tells it that we are gone, however we went.
+/// The child has a process group of its own, so that Ctrl-C reaches only us and we stop the tiers in order,
+/// and a pipe as stdin, whose end tells it that we are gone, however we went.
 pub fn spawn(
     child: usize,
     spec: &Spec,

@@ -18,7 +18,8 @@ use crate::stats::{LedgerReport, Listening, Report, Role, Stats};
 
 /// Events are a few a second; a child that floods its stderr waits for us to read.
 const EVENTS_MAX: usize = 1024;
-/// Binding takes milliseconds, and agents let joins settle for two seconds; a loaded machine takes ten times that.
+/// Binding takes milliseconds, and agents let joins settle for two seconds; a loaded machine takes ten times
+/// that.
 const START_WITHIN: Duration = Duration::from_secs(30);
 /// A drain waits for backends for up to 30 s and hands over in moments; past it something is stuck.
 const STOP_WITHIN: Duration = Duration::from_secs(45);
@@ -69,13 +70,14 @@ pub struct Ending {
 
 impl Fleet {
     /// A fleet without processes.
-    pub fn new() -> Self {
+    pub fn empty() -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let (members, tasks) = (Vec::new(), JoinSet::new());
         Self {
-            members: Vec::new(),
+            members,
             sender,
             events,
-            tasks: JoinSet::new(),
+            tasks,
         }
     }
 
@@ -328,3 +330,6 @@ impl Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

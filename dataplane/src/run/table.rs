@@ -156,11 +156,8 @@ fn row(member: &Member, fleet: &Figures) -> String {
     } else {
         fleet.gathered
     };
-    let share = if whole == 0 {
-        "-".to_owned()
-    } else {
-        format!("{}%", (spans * 100 + whole / 2) / whole)
-    };
+    let share = (spans * 100 + whole / 2).checked_div(whole);
+    let share = share.map_or("-".to_owned(), |percent| format!("{percent}%"));
     let digest = stats.ring.digest.get(..8).unwrap_or_default();
     format!(
         "{name:<12}{:>12}{share:>7}{:>12}{:>12}{:>10}{:>10}  {digest}",
@@ -217,4 +214,45 @@ fn clock(elapsed: Duration) -> String {
         elapsed.as_secs() / 60,
         elapsed.as_secs() % 60
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_readable() {
+        let numbers = [0, 999, 1_000, 1_234_567, u64::MAX].map(number);
+        assert_eq!(
+            numbers,
+            [
+                "0",
+                "999",
+                "1,000",
+                "1,234,567",
+                "18,446,744,073,709,551,615"
+            ]
+        );
+        let sizes = [0, 1_023, 1_024, 1_300_000, 3 << 30, u64::MAX].map(bytes);
+        assert_eq!(
+            sizes,
+            [
+                "0 B",
+                "1023 B",
+                "1.0 KiB",
+                "1.2 MiB",
+                "3.0 GiB",
+                "17179869183.9 GiB"
+            ]
+        );
+        assert_eq!(clock(Duration::from_secs(3_661)), "61:01");
+    }
+
+    #[test]
+    fn reasons_without_spans_are_not_told() {
+        let mut some = Reasons::from([("memory".to_owned(), 2), ("invalidTraceId".to_owned(), 0)]);
+        assert_eq!(reasons("refused", &some), " + refused 2 (memory 2)");
+        some.clear();
+        assert_eq!(reasons("refused", &some), "");
+    }
 }
