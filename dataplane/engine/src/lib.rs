@@ -3,9 +3,9 @@
 //! Nothing here opens a socket, spawns a task or reads a clock; `now` is an argument everywhere. A newcomer reads it
 //! in the order of the list below, which is also the order in which a span travels.
 
-pub mod wire; //     varints, tags and fields of the protobuf wire format
+pub mod scan;
 pub mod schema; //   which fields of OTLP trace messages hold messages, for the validating walk
-pub mod scan; //     check a request once, then walk its groups and spans without decoding them
+pub mod wire; //     varints, tags and fields of the protobuf wire format //     check a request once, then walk its groups and spans without decoding them
 // pub mod key; //      trace ID -> keyed 64-bit key
 // pub mod ring; //     members, views, owners
 pub mod batch; //    spans gathered for one destination, equal resources merged, encoded as one request
