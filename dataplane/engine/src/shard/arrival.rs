@@ -9,7 +9,7 @@ use crate::buffer::index::Entry;
 use crate::buffer::segment::{Chain, Owner};
 use crate::facts::TraceFacts;
 use crate::key::{TraceKey, shard_of};
-use crate::scan::{self, Group, Shape, TraceId, Visit};
+use crate::scan::{self, Group, Headers, Shape, TraceId, Visit};
 
 /// Where the spans of a trace go.
 #[derive(Debug, Clone, Copy)]
