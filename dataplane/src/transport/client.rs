@@ -68,8 +68,8 @@ pub enum CallError {
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection or the stream broke, or what came back is not gRPC. Whether the server did the work is not
-    /// known.
+    /// The connection or the stream broke, or what came back is not gRPC. Whether the server did the work
+    /// is not known.
     #[error("the call broke: {0}")]
     Transport(String),
     /// No answer in time. Whether the server did the work is not known.
@@ -117,7 +117,8 @@ impl Default for ClientLimits {
 // === impl Client ===
 
 impl Client {
-    /// A client of `endpoint` ("host:port"), which connects at its first call. Must be called inside a tokio runtime.
+    /// A client of `endpoint` ("host:port"), which connects at its first call. Must be called inside a
+    /// tokio runtime.
     pub fn new(endpoint: &str, limits: &ClientLimits) -> Result<Self, EndpointError> {
         let wrong = |reason: String| EndpointError {
             endpoint: endpoint.to_owned(),
@@ -139,8 +140,9 @@ impl Client {
         })
     }
 
-    /// Sends one `frame` (see [`framed`](super::framed)), whose message is in `encoding`, and waits for the message
-    /// that answers it. `metadata` is sent along; `timeout` covers everything, connecting too.
+    /// Sends one `frame` (see [`framed`](super::framed)), whose message is in `encoding`, and waits for
+    /// the message that answers it. `metadata` is sent along; `timeout` covers everything, connecting
+    /// too.
     pub async fn call(
         &self,
         method: Method,
@@ -241,8 +243,8 @@ impl Client {
 
 const USER_AGENT_TEXT: &str = concat!("ringtail/", env!("CARGO_PKG_VERSION"));
 
-/// Sends on the link's connection; a request that never left, because the connection had just ended, is sent once
-/// more on the next one.
+/// Sends on the link's connection; a request that never left, because the connection had just ended, is
+/// sent once more on the next one.
 async fn send(link: &Link, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError> {
     let mut sender: Sender = link.sender().await?;
     let mut failed = match sender.try_send_request(request).await {
@@ -257,7 +259,8 @@ async fn send(link: &Link, request: Request<Full<Bytes>>) -> Result<Response<Inc
     again.map_err(|failed| CallError::Transport(failed.into_error().to_string()))
 }
 
-/// The bytes of an answer, inflated if its server compressed it (grpc-go answers in the request's compression).
+/// The bytes of an answer, inflated if its server compressed it (grpc-go answers in the request's
+/// compression).
 fn open(message: Message, encoding: Option<Encoding>) -> Result<Bytes, CallError> {
     let Message {
         compressed,

@@ -17,8 +17,8 @@ use super::client::ClientLimits;
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 type Wire = Connection<TokioIo<TcpStream>, Full<Bytes>, TokioExecutor>;
 
-/// A connection that lived shorter than this counts as a failed attempt: behind a load balancer without backends,
-/// connecting works and the connection is closed at once.
+/// A connection that lived shorter than this counts as a failed attempt: behind a load balancer without
+/// backends, connecting works and the connection is closed at once.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// Why there is no connection.
@@ -87,8 +87,8 @@ impl Link {
         }
     }
 
-    /// The connection, made if need be. While a failed attempt is backing off this fails at once, because the caller
-    /// has better things to do than wait: other destinations, its queue.
+    /// The connection, made if need be. While a failed attempt is backing off this fails at once, because
+    /// the caller has better things to do than wait: other destinations, its queue.
     pub(super) async fn sender(&self) -> Result<Sender, ConnectError> {
         let mut state = self.state.clone();
         loop {
