@@ -1,5 +1,6 @@
 //! Calling a gRPC server: one finished frame out, one message back.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::call::{GRPC_ENCODING, Method};
 use super::compress::{ACCEPTED, Encoding, inflate};
 use super::frame::{BodyReader, FrameError, Message, Pace};
 use super::limits::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES};
-use super::link::{ConnectError, Link, Sender};
+use super::link::{ConnectError, Link};
 use super::status::{Code, Status};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -246,17 +247,28 @@ const USER_AGENT_TEXT: &str = concat!("ringtail/", env!("CARGO_PKG_VERSION"));
 /// Sends on the link's connection; a request that never left, because the connection had just ended, is
 /// sent once more on the next one.
 async fn send(link: &Link, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError> {
-    let mut sender: Sender = link.sender().await?;
-    let mut failed = match sender.try_send_request(request).await {
-        Ok(response) => return Ok(response),
-        Err(failed) => failed,
-    };
-    let Some(unsent) = failed.take_message() else {
-        return Err(CallError::Transport(failed.into_error().to_string()));
-    };
-    let mut sender = link.sender().await?;
-    let again = sender.try_send_request(unsent).await;
-    again.map_err(|failed| CallError::Transport(failed.into_error().to_string()))
+    let mut lease = link.lease().await?;
+    let mut answer = lease.sender.try_send_request(request).await;
+    if let Err(failed) = &mut answer
+        && let Some(unsent) = failed.take_message()
+    {
+        lease = link.lease().await?;
+        answer = lease.sender.try_send_request(unsent).await;
+    }
+    let answer = answer.map_err(|failed| CallError::Transport(in_full(&failed.into_error())))?;
+    lease.answered();
+    Ok(answer)
+}
+
+/// An error with its causes, which hyper leaves out of its own words.
+fn in_full(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// The bytes of an answer, inflated if its server compressed it (grpc-go answers in the request's

@@ -273,6 +273,53 @@ async fn a_client_finds_a_server_that_comes_back() {
 }
 
 #[tokio::test]
+async fn a_client_leaves_a_server_that_says_goodbye() {
+    let old = Server::start(Protocol::Grpc);
+    let client = Arc::new(old.client());
+    call(&client, framed(0, |_| {}), Encoding::Identity)
+        .await
+        .unwrap();
+    let gate = old.probe.gate.acquire().await.unwrap();
+    let begin_call = || {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { call(&client, framed(0, |_| {}), Encoding::Identity).await })
+    };
+    let slow = begin_call();
+    old.probe.entered.acquire_many(2).await.unwrap().forget();
+    old.stop.send(true).unwrap();
+    until(|| async { TcpStream::connect(old.address).await.is_err() }).await;
+
+    // The old server still works on the slow call; every new one finds the new server without an error
+    // between.
+    let (_stop, stopped) = watch::channel(false);
+    let new = Server::start(Protocol::Grpc);
+    let listener = bind(old.address).unwrap();
+    let probe = Arc::clone(&new.probe);
+    let budget = probe.budget.clone();
+    tokio::spawn(serve(
+        listener,
+        Protocol::Grpc,
+        limits(),
+        budget,
+        probe,
+        stopped,
+    ));
+    let mut calls = Vec::new();
+    for _ in 0..20 {
+        calls.push(begin_call());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    until(|| async { !new.seen().is_empty() }).await;
+    assert!(!slow.is_finished());
+    drop(gate);
+    slow.await.unwrap().unwrap();
+    for one in calls {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!(old.seen().len() + new.seen().len(), 22);
+}
+
+#[tokio::test]
 async fn a_call_gives_up_in_time() {
     let server = Server::start(Protocol::Grpc);
     let _gate = server.probe.gate.acquire().await.unwrap();
