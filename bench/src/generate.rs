@@ -251,3 +251,6 @@ impl Payloads {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! The raw limit: Ringtail's own server and client with nothing between them, on one thread.
 //!
-//! Each request's message goes to the next upstream as it came (inflated, if it came compressed) and is answered
-//! after the upstream has answered. The one copy is the client's: a frame is one buffer with its prefix in front.
+//! Each request's message goes to the next upstream as it came (inflated, if it came compressed) and is
+//! answered after the upstream has answered. The one copy is the client's: a frame is one buffer with its
+//! prefix in front.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -29,8 +29,8 @@ pub struct Agent {
     #[serde(default)]
     pub batch: Batch,
 
-    /// How requests to gateways are compressed: None, Gzip or Zstd. Zstd is the cheapest for its size; None saves the
-    /// CPU where the network costs nothing.
+    /// How requests to gateways are compressed: None, Gzip or Zstd. Zstd is the cheapest for its size; None
+    /// saves the CPU where the network costs nothing.
     #[serde(default = "compression")]
     pub compression: Compression,
 }
@@ -52,8 +52,8 @@ fn compression() -> Compression {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Batch {
-    /// Send when this many bytes are gathered, before compression. From 1Ki to 4Mi, which is the largest message that
-    /// gRPC servers take by default.
+    /// Send when this many bytes are gathered, before compression. From 1Ki to 4Mi, which is the largest
+    /// message that gRPC servers take by default.
     #[serde(default = "max_bytes")]
     #[x_kube(validation = BATCH_BYTES.rule())]
     pub max_bytes: SizeText,

@@ -16,6 +16,16 @@ const LENGTH_MAX: u32 = 28;
 #[serde(transparent)]
 pub struct DurationText(String);
 
+/// Parses a duration of a command line in the manifest's own spelling.
+///
+/// # Errors
+/// Says which forms are understood.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    DurationText::parse_str(text)
+        .filter(|_| !text.is_empty())
+        .ok_or_else(|| format!("`{text}` is not a duration; write one like 30s, 500ms or 1m30s"))
+}
+
 impl DurationText {
     /// The value, or `None` when the text is not a duration.
     pub fn parse(&self) -> Option<Duration> {

@@ -78,8 +78,8 @@ pub struct OtlpExporter {
     #[serde(default)]
     pub protocol: OtlpProtocol,
 
-    /// How requests are compressed: None, Gzip or Zstd. Every OTLP backend reads Gzip; Zstd costs less CPU for the same size where the
-    /// backend reads it.
+    /// How requests are compressed: None, Gzip or Zstd. Every OTLP backend reads Gzip; Zstd costs less CPU
+    /// for the same size where the backend reads it.
     #[serde(default = "compression")]
     pub compression: Compression,
 
@@ -88,8 +88,8 @@ pub struct OtlpExporter {
     #[x_kube(validation = TIMEOUT.rule())]
     pub timeout: DurationText,
 
-    /// Headers to send with every request, such as a tenant. Everybody who may read this resource can read the values,
-    /// so do not put secrets here.
+    /// Headers to send with every request, such as a tenant. Everybody who may read this resource can read
+    /// the values, so do not put secrets here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = HEADERS_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -99,8 +99,8 @@ pub struct OtlpExporter {
     #[serde(default)]
     pub queue: Queue,
 
-    /// What happens to requests that fail and may be repeated. Requests that the backend refuses for good are dropped
-    /// and counted.
+    /// What happens to requests that fail and may be repeated. Requests that the backend refuses for good
+    /// are dropped and counted.
     #[serde(default)]
     pub retry: Retry,
 }
@@ -130,8 +130,9 @@ pub enum OtlpProtocol {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Header {
-    /// The name in lower case, such as x-scope-orgid. Names that the protocol uses itself (content-type, te, user-agent,
-    /// host, connection and all that start with grpc-) and names that end in -bin are refused.
+    /// The name in lower case, such as x-scope-orgid. Names that the protocol uses itself (content-type,
+    /// te, user-agent, host, connection and all that start with grpc-) and names that end in -bin are
+    /// refused.
     #[schemars(length(max = HEADER_NAME_LENGTH_MAX), regex(pattern = pattern::HEADER_NAME.regex))]
     #[x_kube(validation = HEADER_IS_FREE.rule())]
     pub name: String,
@@ -167,8 +168,8 @@ pub(crate) static HEADER_IS_FREE: NodeRule = NodeRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Queue {
-    /// The most that waits for this backend in one gateway, in bytes. When it is full, further spans for this backend
-    /// are dropped and counted. From 1Mi to 64Gi.
+    /// The most that waits for this backend in one gateway, in bytes. When it is full, further spans for
+    /// this backend are dropped and counted. From 1Mi to 64Gi.
     #[serde(default = "queue_bytes")]
     #[x_kube(validation = QUEUE_BYTES.rule())]
     pub max_bytes: SizeText,
@@ -186,7 +187,8 @@ fn queue_bytes() -> SizeText {
     (64 << 20).into()
 }
 
-/// How a failed request is repeated: after waits that grow from the first to the longest, each with a random part.
+/// How a failed request is repeated: after waits that grow from the first to the longest, each with a
+/// random part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = INTERVALS_IN_ORDER.rule())]

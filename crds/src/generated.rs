@@ -1,4 +1,5 @@
-//! The files that are made from the types: the definition in YAML, and the table of fields in the reference page.
+//! The files that are made from the types: the definition in YAML, and the table of fields in the reference
+//! page.
 
 use std::fmt::Write;
 

@@ -1,8 +1,9 @@
 //! The `TracePipeline` resource.
 //!
-//! The types are the contract: their doc comments, bounds and defaults become the schema that is installed in clusters,
-//! and [`validate`] checks a manifest against that same schema without one. What comes out is a [`ValidPipeline`]: plain
-//! data, every default in place, which is all that the data plane knows of a manifest.
+//! The types are the contract: their doc comments, bounds and defaults become the schema that is installed
+//! in clusters, and [`validate`] checks a manifest against that same schema without one. What comes out is
+//! a [`ValidPipeline`]: plain data, every default in place, which is all that the data plane knows of a
+//! manifest.
 
 #![expect(
     unreachable_pub,
@@ -30,6 +31,8 @@ mod rules; //   what goes beyond types and patterns, in CEL and offline
 mod union; //   `type` and its members
 
 pub use pipeline::{TracePipeline, TracePipelineSpec};
+pub use compression::Compression;
+pub use duration::parse_duration;
 pub use problem::Problem;
 pub use resolved::ValidPipeline;
 pub use validate::validate;

@@ -1,7 +1,8 @@
 //! The patterns that strings of a manifest follow, each with the words for what it wants.
 //!
-//! A schema can only say that a string does not match a regular expression. The offline check looks the expression up
-//! here and says in a user's words what is wanted, so every pattern of the schema has a row (a test proves it).
+//! A schema can only say that a string does not match a regular expression. The offline check looks the
+//! expression up here and says in a user's words what is wanted, so every pattern of the schema has a row
+//! (a test proves it).
 
 use std::sync::LazyLock;
 
@@ -23,8 +24,8 @@ macro_rules! port {
     };
 }
 
-// An IPv6 address in brackets, or a host name or IPv4 address. The underscore is no letter of DNS, but Compose files
-// name services with it.
+// An IPv6 address in brackets, or a host name or IPv4 address. The underscore is no letter of DNS, but
+// Compose files name services with it.
 macro_rules! host {
     () => {
         r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)"
@@ -50,7 +51,8 @@ pub(crate) const PERCENTAGE: Pattern = Pattern {
     wants: "a percentage from 0 to 100 such as 25 or \"0.1\", without a % sign",
 };
 
-/// Names of policies: what people write in Collector configurations, without blanks, because they become metric labels.
+/// Names of policies: what people write in Collector configurations, without blanks, because they become
+/// metric labels.
 pub(crate) const POLICY_NAME: Pattern = Pattern {
     regex: "^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$",
     wants: "a name of letters, digits, '-', '_' and '.', with a letter or digit at both ends",
@@ -83,7 +85,8 @@ pub(crate) const HOST_PORT: Pattern = Pattern {
     wants: "host:port, such as gateway-0.example.com:4317 or [::1]:4317",
 };
 
-/// gRPC metadata names are lower case on the wire; asking for them so keeps `X-Org` and `x-org` from being two.
+/// gRPC metadata names are lower case on the wire; asking for them so keeps `X-Org` and `x-org` from being
+/// two.
 pub(crate) const HEADER_NAME: Pattern = Pattern {
     regex: "^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$",
     wants: "a header name in lower case, such as x-scope-orgid",

@@ -11,8 +11,8 @@ use crate::pattern;
 // "100." or two digits and a point, and ten digits after it.
 const LENGTH_MAX: u32 = 14;
 
-/// A percentage as it was written: a whole number, or a string when it has a fraction. Kubernetes resources hold no
-/// floating-point numbers, because their text does not survive every tool that passes them on.
+/// A percentage as it was written: a whole number, or a string when it has a fraction. Kubernetes resources
+/// hold no floating-point numbers, because their text does not survive every tool that passes them on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Percentage(IntOrString);

@@ -14,8 +14,8 @@ use crate::{
     sampling::Sampling,
 };
 
-/// A fleet that samples traces by their tails: agents take spans in and send each trace to one gateway, which waits for
-/// all of it, keeps or drops it whole, and exports what is kept.
+/// A fleet that samples traces by their tails: agents take spans in and send each trace to one gateway,
+/// which waits for all of it, keeps or drops it whole, and exports what is kept.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "ringtail.dev",

@@ -5,7 +5,8 @@ use std::fmt;
 /// One thing that is wrong with a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The field, such as `spec.sampling.policies[2].latency.threshold`; empty when it is the file as a whole.
+    /// The field, such as `spec.sampling.policies[2].latency.threshold`; empty when it is the file as a
+    /// whole.
     pub path: String,
     /// What is wrong and what to do about it.
     pub message: String,

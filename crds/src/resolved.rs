@@ -1,7 +1,7 @@
 //! A manifest with every default in place: plain data, as the data plane uses it.
 //!
-//! The types of the other modules hold what was written; these hold what it means. No `Option` here stands for a
-//! default, no text is left to parse, and a value of [`ValidPipeline`] has passed every check.
+//! The types of the other modules hold what was written; these hold what it means. No `Option` here stands
+//! for a default, no text is left to parse, and a value of [`ValidPipeline`] has passed every check.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
-//! The rules of the schema that go beyond types and patterns, each twice: for the API server in CEL, and as a function
-//! that the offline check calls on the same part of a document.
+//! The rules of the schema that go beyond types and patterns, each twice: for the API server in CEL, and as
+//! a function that the offline check calls on the same part of a document.
 //!
-//! The offline check looks a rule up here by its CEL text; so a test can prove that every rule of the schema has its
-//! twin, and another that both agree. Unions have rules too (`union.rs`), but no twins: the offline check reads them off
-//! the schema.
+//! The offline check looks a rule up here by its CEL text; so a test can prove that every rule of the
+//! schema has its twin, and another that both agree. Unions have rules too (`union.rs`), but no twins: the
+//! offline check reads them off the schema.
 
 use kube::core::Rule;
 use serde_json::Value;

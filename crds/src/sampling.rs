@@ -29,15 +29,15 @@ const TRACE_SPANS_MAX: u32 = 1_000_000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Sampling {
-    /// How long a gateway gathers the spans of a trace before it decides, counted from the first span that it sees.
-    /// The 99th percentile of your trace durations plus 10 to 15 seconds is a good start. Spans that come later follow
-    /// the decision. From 1s to 1h.
+    /// How long a gateway gathers the spans of a trace before it decides, counted from the first span that
+    /// it sees. The 99th percentile of your trace durations plus 10 to 15 seconds is a good start. Spans
+    /// that come later follow the decision. From 1s to 1h.
     #[serde(default = "decision_wait")]
     #[x_kube(validation = DECISION_WAIT.rule())]
     pub decision_wait: DurationText,
 
-    /// A trace that reaches this many spans is decided at once, on what is there; spans that come later follow the
-    /// decision. It keeps one runaway trace from filling a gateway.
+    /// A trace that reaches this many spans is decided at once, on what is there; spans that come later
+    /// follow the decision. It keeps one runaway trace from filling a gateway.
     #[serde(default = "max_trace_spans")]
     #[schemars(range(min = 1, max = TRACE_SPANS_MAX))]
     pub max_trace_spans: u32,
@@ -76,12 +76,13 @@ pub struct Policy {
     pub name: String,
 
     /// What the policy looks at. AlwaysSample matches every trace. StatusCode, Latency, StringAttribute and
-    /// NumericAttribute look at spans; Probabilistic at the trace ID. And, Or and Not combine other policies by name.
-    /// Drop drops the traces that all its policies match, whatever else votes for them.
+    /// NumericAttribute look at spans; Probabilistic at the trace ID. And, Or and Not combine other
+    /// policies by name. Drop drops the traces that all its policies match, whatever else votes for them.
     #[serde(rename = "type")]
     pub type_: PolicyType,
 
-    /// Vote: a match keeps the trace. Part: the policy has no vote of its own and serves And, Or, Not and Drop.
+    /// Vote: a match keeps the trace. Part: the policy has no vote of its own and serves And, Or, Not and
+    /// Drop.
     #[serde(default)]
     pub role: PolicyRole,
 
@@ -89,7 +90,8 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_code: Option<StatusCodePolicy>,
 
-    /// Matches by the time from the start of the first span to the end of the last. Set it when type is Latency.
+    /// Matches by the time from the start of the first span to the end of the last. Set it when type is
+    /// Latency.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencyPolicy>,
 
@@ -97,13 +99,13 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probabilistic: Option<ProbabilisticPolicy>,
 
-    /// Matches a trace in which a span or its resource has the attribute with one of the values. Set it when type is
-    /// StringAttribute.
+    /// Matches a trace in which a span or its resource has the attribute with one of the values. Set it
+    /// when type is StringAttribute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub string_attribute: Option<StringAttributePolicy>,
 
-    /// Matches a trace in which a span or its resource has the whole-number attribute within the bounds. Set it when
-    /// type is NumericAttribute.
+    /// Matches a trace in which a span or its resource has the whole-number attribute within the bounds.
+    /// Set it when type is NumericAttribute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numeric_attribute: Option<NumericAttributePolicy>,
 
@@ -119,7 +121,8 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not: Option<PolicyName>,
 
-    /// Drops a trace when all of the named policies match, and goes before every vote. Set it when type is Drop.
+    /// Drops a trace when all of the named policies match, and goes before every vote. Set it when type is
+    /// Drop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop: Option<PolicyNames>,
 }
@@ -204,12 +207,12 @@ pub(crate) static UPPER_ABOVE_LOWER: NodeRule = NodeRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ProbabilisticPolicy {
-    /// The share of traces that match, in percent, from 0 to 100: a whole number, or a string when it has a fraction,
-    /// such as "0.1".
+    /// The share of traces that match, in percent, from 0 to 100: a whole number, or a string when it has a
+    /// fraction, such as "0.1".
     pub sampling_percentage: Percentage,
 
-    /// Pipelines with the same salt choose the same traces; another salt chooses independently. Empty is the salt that
-    /// the OpenTelemetry Collector uses when it is given none.
+    /// Pipelines with the same salt choose the same traces; another salt chooses independently. Empty is
+    /// the salt that the OpenTelemetry Collector uses when it is given none.
     #[serde(default)]
     #[schemars(length(max = MAX_SALT_BYTES))]
     pub hash_salt: String,
@@ -228,13 +231,13 @@ pub struct StringAttributePolicy {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub values: Vec<String>,
 
-    /// Take values for regular expressions (RE2 syntax). They match anywhere in the attribute: anchor them with ^ and $
-    /// to match all of it.
+    /// Take values for regular expressions (RE2 syntax). They match anywhere in the attribute: anchor them
+    /// with ^ and $ to match all of it.
     #[serde(default)]
     pub enabled_regex_matching: bool,
 
-    /// Match the traces in which no span and no resource has the attribute with one of the values, also those without
-    /// the attribute.
+    /// Match the traces in which no span and no resource has the attribute with one of the values, also
+    /// those without the attribute.
     #[serde(default)]
     pub invert_match: bool,
 }
@@ -256,8 +259,8 @@ pub struct NumericAttributePolicy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_value: Option<i64>,
 
-    /// Match the traces in which no span and no resource has the attribute within the bounds, also those without the
-    /// attribute.
+    /// Match the traces in which no span and no resource has the attribute within the bounds, also those
+    /// without the attribute.
     #[serde(default)]
     pub invert_match: bool,
 }
@@ -287,8 +290,8 @@ pub(crate) static BOUNDS_IN_ORDER: NodeRule = NodeRule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyNames {
-    /// Names of other policies of this pipeline, of any role. A combination may name other combinations, but not
-    /// itself, directly or in a circle; a Drop cannot be named.
+    /// Names of other policies of this pipeline, of any role. A combination may name other combinations,
+    /// but not itself, directly or in a circle; a Drop cannot be named.
     #[schemars(
         length(min = 1, max = MAX_POLICIES),
         inner(length(max = MAX_NAME_BYTES), regex(pattern = pattern::POLICY_NAME.regex)),

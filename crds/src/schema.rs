@@ -47,8 +47,8 @@ pub(crate) fn root() -> &'static JSONSchemaProps {
     &ROOT
 }
 
-// A null is as good as absent: without `nullable` the API server prunes it, and so does the offline check. Lines of a
-// doc comment end where the source's margin is, not where a reader's is.
+// A null is as good as absent: without `nullable` the API server prunes it, and so does the offline check.
+// Lines of a doc comment end where the source's margin is, not where a reader's is.
 fn polish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.title = None;

@@ -15,7 +15,8 @@ use crate::failure::{Doing, Failure, Result};
 /// How long a process may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What Ringtail may use: more than any case holds, so that nothing is decided early.
+/// What a gateway may use: more than any case holds, so that nothing is decided early. Agents keep their
+/// default.
 const MEMORY_LIMIT: &str = "8Gi";
 
 /// Any free port.
@@ -70,7 +71,9 @@ impl Start<'_> {
         });
         command.arg("--pipeline").arg(&file);
         command.args(["--otlp-grpc", ANY, "--otlp-http", ANY, "--admin", ANY]);
-        command.args(["--memory-limit", MEMORY_LIMIT]);
+        if self.tier == Tier::Gateway {
+            command.args(["--memory-limit", MEMORY_LIMIT]);
+        }
         self.listening(&mut command, |line| &line["listening"]["otlpGrpc"])
     }
 

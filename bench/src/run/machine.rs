@@ -33,7 +33,7 @@ impl Machine {
                 first_line(Command::new(path).arg("--version"))
             }),
             rustc: first_line(Command::new("rustc").arg("--version")),
-            commit: first_line(Command::new("git").args(["describe", "--always", "--dirty"])),
+            commit: commit(),
         }
     }
 
@@ -52,6 +52,15 @@ impl Machine {
             self.collector
         )
     }
+}
+
+/// The commit of the checkout that cargo runs this from, or of the working directory.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    if let Some(package) = std::env::var_os("CARGO_MANIFEST_DIR") {
+        git.current_dir(package);
+    }
+    first_line(git.args(["describe", "--always", "--dirty"]))
 }
 
 fn unknown() -> String {

@@ -1,4 +1,5 @@
-//! What must hold for every node of the schema, so that the API server takes it and the offline check understands it.
+//! What must hold for every node of the schema, so that the API server takes it and the offline check
+//! understands it.
 
 use serde_json::Value;
 
@@ -65,7 +66,8 @@ fn the_offline_check_understands_every_keyword() {
     }
 }
 
-// The API server estimates the cost of rules by these, and refuses a definition whose rules could cost too much.
+// The API server estimates the cost of rules by these, and refuses a definition whose rules could cost too
+// much.
 #[test]
 fn every_list_map_and_string_has_a_maximum() {
     for (path, node) in nodes() {

@@ -1,4 +1,5 @@
-//! Defaults as the API server puts them in before it checks anything: from the schema, wherever a map lacks the field.
+//! Defaults as the API server puts them in before it checks anything: from the schema, wherever a map lacks
+//! the field.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray,

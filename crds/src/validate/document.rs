@@ -7,7 +7,7 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Number, Value};
-use serde_saphyr::{NonFiniteFloatPolicy, Options, Spanned};
+use serde_saphyr::{NonFiniteFloatPolicy, Options, Spanned, UserMessageFormatter};
 
 use super::path::{Path, Step};
 use crate::problem::Problem;
@@ -69,7 +69,10 @@ fn options() -> Options {
 }
 
 fn syntax_problem(error: serde_saphyr::Error) -> Problem {
-    let message = format!("is not valid YAML: {}", error.without_snippet());
+    let told = error
+        .without_snippet()
+        .render_with_formatter(&UserMessageFormatter);
+    let message = format!("is not valid YAML: {told}");
     Problem {
         path: String::new(),
         message,
@@ -78,8 +81,8 @@ fn syntax_problem(error: serde_saphyr::Error) -> Problem {
 }
 
 impl Node {
-    /// The value without its lines and without nulls in maps: a field without a value is as good as absent, for the API
-    /// server too.
+    /// The value without its lines and without nulls in maps: a field without a value is as good as absent,
+    /// for the API server too.
     pub(crate) fn to_value(&self) -> Value {
         match &self.content {
             Content::Scalar(value) => value.clone(),

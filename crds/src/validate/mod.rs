@@ -1,8 +1,10 @@
-//! The check of a manifest without a cluster: everything that is wrong with it at once, each with its path and line.
+//! The check of a manifest without a cluster: everything that is wrong with it at once, each with its path
+//! and line.
 //!
-//! The order is an API server's: the text becomes a tree ([`document`]), fields without a value are left out, defaults
-//! are filled in ([`defaults`]), and the tree is compared with the schema that clusters install, rules included
-//! ([`walk`]). Then comes what no schema can say: the policies are compiled for real ([`policies`]).
+//! The order is an API server's: the text becomes a tree ([`document`]), fields without a value are left
+//! out, defaults are filled in ([`defaults`]), and the tree is compared with the schema that clusters
+//! install, rules included ([`walk`]). Then comes what no schema can say: the policies are compiled for
+//! real ([`policies`]).
 
 mod defaults; //  what the API server fills in
 mod document; //  text -> tree with lines
@@ -29,7 +31,8 @@ use path::Path;
 
 static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(metadata::with_envelope);
 
-/// Checks the text of a manifest and resolves it, or says everything that is wrong with it, in the order of its lines.
+/// Checks the text of a manifest and resolves it, or says everything that is wrong with it, in the order of
+/// its lines.
 ///
 /// The text may hold resources of other kinds, which are not looked at, but exactly one TracePipeline.
 pub fn validate(yaml: &str) -> Result<ValidPipeline, Vec<Problem>> {
@@ -57,8 +60,8 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     if !findings.is_empty() {
         return Err(findings);
     }
-    // The walk lets pass only what the types take; random tests look for the contrary. Should they ever differ, the
-    // user is told what the types said.
+    // The walk lets pass only what the types take; random tests look for the contrary. Should they ever
+    // differ, the user is told what the types said.
     let told = match serde_json::from_value(value) {
         Ok(pipeline) => match resolve::resolve(pipeline, policies) {
             Some(valid) => return Ok(valid),

@@ -9,6 +9,15 @@ pub(crate) enum Step {
     Index(usize),
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => f.write_str(key),
+            Self::Index(index) => index.fmt(f),
+        }
+    }
+}
+
 /// The steps from the root of a document to one of its nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Path(Vec<Step>);
@@ -24,8 +33,8 @@ impl Path {
         self.step(Step::Index(index))
     }
 
-    /// The path that `text` (such as `latency.values[2]`) leads to from here. Only for text that holds names of
-    /// fields: a key with a point or bracket in it would be taken apart.
+    /// The path that `text` (such as `latency.values[2]`) leads to from here. Only for text that holds
+    /// names of fields: a key with a point or bracket in it would be taken apart.
     pub(crate) fn join(&self, text: &str) -> Self {
         let pieces = text
             .split(['.', '[', ']'])

@@ -3,7 +3,7 @@
 use ringtail_engine::policy::{self, Role, Rule, Status, limits};
 use serde_json::Value;
 
-use super::{findings::Findings, path::Path};
+use super::{findings::Findings, path::Path, suggest};
 use crate::sampling::{
     LatencyPolicy, Policy, PolicyRole, PolicyType, ProbabilisticPolicy, StatusCode,
     StatusCodePolicy, StringAttributePolicy,
@@ -28,31 +28,89 @@ pub(crate) fn resolve(list: &Value, at: &Path, findings: &mut Findings) -> Vec<p
     read.into_iter().flatten().collect()
 }
 
-// A policy that could not be read is compiled as one that always votes, so that what names it finds it; what the
-// compiler says of the stand-in itself is not passed on.
 fn compile(entries: &[Value], read: &[Option<policy::Policy>], at: &Path, findings: &mut Findings) {
-    let stand_in = |index: usize| {
-        let name = entries[index].get("name").and_then(Value::as_str);
-        let name = name.map_or_else(|| format!("policies[{index}]"), str::to_owned);
-        policy::Policy {
-            name,
-            role: Role::Vote,
-            rule: Rule::AlwaysSample,
-        }
-    };
-    let whole = read.iter().enumerate();
-    let whole = whole.map(|(index, policy)| policy.clone().unwrap_or_else(|| stand_in(index)));
-    for problem in policy::compile(&whole.collect::<Vec<_>>())
-        .err()
-        .into_iter()
-        .flatten()
-    {
-        let place = match problem.policy {
+    let whole = entries
+        .iter()
+        .zip(read)
+        .enumerate()
+        .map(|(index, (entry, policy))| policy.clone().unwrap_or_else(|| stand_in(entry, index)));
+    let whole: Vec<_> = whole.collect();
+    for problem in policy::compile(&whole).err().into_iter().flatten() {
+        let (place, hint) = match problem.policy {
+            // What the compiler says of a stand-in is not passed on.
             Some(index) if read.get(index).is_some_and(Option::is_none) => continue,
-            Some(index) => at.index(index).join(&problem.field),
-            None => at.clone(),
+            Some(index) => {
+                let field = Path::default().join(&problem.field);
+                (
+                    at.index(index).join(&problem.field),
+                    near_name(&entries[index], &field, &whole),
+                )
+            }
+            None => (at.clone(), String::new()),
         };
-        findings.add_unless_known(place, problem.message);
+        findings.add_unless_known(place, format!("{}{hint}", problem.message));
+    }
+}
+
+// A policy that could not be read is compiled as one that votes and names what can be seen that it names:
+// so neither those that name it nor those that it names are blamed.
+fn stand_in(entry: &Value, index: usize) -> policy::Policy {
+    let name = entry.get("name").and_then(Value::as_str);
+    let name = name.map_or_else(|| format!("policies[{index}]"), str::to_owned);
+    let policies = NAMING
+        .iter()
+        .filter_map(|pointer| entry.pointer(pointer))
+        .flat_map(texts);
+    let policies: Vec<_> = policies.collect();
+    let rule = if policies.is_empty() {
+        Rule::AlwaysSample
+    } else {
+        Rule::Or { policies }
+    };
+    policy::Policy {
+        name,
+        role: Role::Vote,
+        rule,
+    }
+}
+
+/// Where a policy names others.
+const NAMING: [&str; 4] = [
+    "/and/policies",
+    "/or/policies",
+    "/drop/policies",
+    "/not/policy",
+];
+
+fn texts(value: &Value) -> Vec<String> {
+    let items = value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice);
+    items
+        .iter()
+        .filter_map(|item| Some(item.as_str()?.to_owned()))
+        .collect()
+}
+
+// Where the problem is a name that no policy has, the one that may be meant.
+fn near_name(entry: &Value, field: &Path, whole: &[policy::Policy]) -> String {
+    let pointer: String = field
+        .steps()
+        .iter()
+        .map(|step| format!("/{step}"))
+        .collect();
+    let naming = NAMING.iter().any(|prefix| pointer.starts_with(prefix));
+    let Some(name) = entry
+        .pointer(&pointer)
+        .and_then(Value::as_str)
+        .filter(|_| naming)
+    else {
+        return String::new();
+    };
+    let others: Vec<_> = whole.iter().map(|policy| policy.name.as_str()).collect();
+    match suggest::nearest(name, others.iter().copied()) {
+        Some(near) if !others.contains(&name) => format!("; did you mean {near}?"),
+        _ => String::new(),
     }
 }
 

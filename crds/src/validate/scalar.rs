@@ -32,12 +32,16 @@ pub(crate) fn check(schema: &JSONSchemaProps, value: &Value) -> Option<String> {
 fn check_text(schema: &JSONSchemaProps, text: &str) -> Option<String> {
     check_enum(schema, text)
         .or_else(|| check_length(schema, text))
-        .or_else(|| {
-            Some(format!(
-                "must be {}",
-                pattern::mismatch(schema.pattern.as_ref()?, text)?
-            ))
-        })
+        .or_else(|| check_pattern(schema.pattern.as_ref()?, text))
+}
+
+fn check_pattern(regex: &str, text: &str) -> Option<String> {
+    let wants = pattern::mismatch(regex, text)?;
+    // The value of a header may be a secret that stands in the wrong place: it is not repeated.
+    match regex == pattern::HEADER_VALUE.regex {
+        true => Some(format!("must be {wants}")),
+        false => Some(format!("must be {wants}, not {text:?}")),
+    }
 }
 
 fn check_enum(schema: &JSONSchemaProps, text: &str) -> Option<String> {
@@ -100,12 +104,16 @@ fn check_whole_or_quoted(schema: &JSONSchemaProps, number: &Number) -> Option<St
 }
 
 fn not_text(schema: &JSONSchemaProps, value: &Value) -> String {
-    let scalar = value.is_number() || value.is_boolean();
-    let quoted = value.to_string();
-    if scalar && check_text(schema, &quoted).is_none() {
-        return format!("must be text: write \"{quoted}\", with the quotes");
+    match value {
+        Value::Number(number) if check_text(schema, &number.to_string()).is_none() => {
+            format!("must be text: write \"{number}\", with the quotes")
+        }
+        // The file may say `on` or `yes`, which YAML reads as true.
+        Value::Bool(_) if schema.enum_.is_none() && schema.pattern.is_none() => {
+            format!("must be text, not the value {value}: put quotes around it")
+        }
+        _ => format!("must be {}, not {}", wants(schema), named(value)),
     }
-    format!("must be {}, not {}", wants(schema), named(value))
 }
 
 fn wants(schema: &JSONSchemaProps) -> String {
@@ -135,7 +143,7 @@ fn kind_named(kind: &str) -> &str {
 fn named(value: &Value) -> String {
     match value {
         Value::Null => "empty".to_owned(),
-        Value::Bool(value) => value.to_string(),
+        Value::Bool(value) => format!("the value {value}"),
         Value::Number(number) => format!("the number {number}"),
         Value::String(text) => format!("the text {text:?}"),
         Value::Array(_) => "a list".to_owned(),

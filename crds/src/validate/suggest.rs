@@ -36,8 +36,9 @@ fn score(word: &str, candidate: &str) -> usize {
     if unit { 1 } else { distance(word, candidate) }
 }
 
-// Levenshtein: the insertions, deletions and replacements that make one word of the other. Words come from a manifest's
-// keys, whose length a limit bounds elsewhere only after this; so long ones are not compared at all.
+// Levenshtein: the insertions, deletions and replacements that make one word of the other. Words come from
+// a manifest's keys, whose length a limit bounds elsewhere only after this; so long ones are not compared
+// at all.
 fn distance(left: &str, right: &str) -> usize {
     const LENGTH_MAX: usize = 64;
     let right: Vec<char> = right.chars().collect();

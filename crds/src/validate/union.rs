@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use super::{findings::Findings, path::Path};
 
-/// The members of a union with the value of `type` that each belongs to: every property whose name is such a value,
-/// apart from case.
+/// The members of a union with the value of `type` that each belongs to: every property whose name is such
+/// a value, apart from case.
 pub(crate) fn members(schema: &JSONSchemaProps) -> Vec<(&str, &str)> {
     let Some(properties) = &schema.properties else {
         return Vec::new();
@@ -39,7 +39,8 @@ pub(crate) fn kind_of<'a>(
     }
 }
 
-/// Adds a finding for the member that `type` asks for and that is missing, and for each one that it does not ask for.
+/// Adds a finding for the member that `type` asks for and that is missing, and for each one that it does
+/// not ask for.
 pub(crate) fn check(
     schema: &JSONSchemaProps,
     map: &Map<String, Value>,

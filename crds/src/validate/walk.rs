@@ -1,7 +1,7 @@
 //! Compares a document with the schema that is installed in clusters, and says everything that does not fit.
 //!
-//! It understands what our schema uses: types, properties, required, enums, patterns, lengths, bounds, list maps and
-//! sets, int-or-string, and unions by `type`. A test proves that the schema uses nothing else.
+//! It understands what our schema uses: types, properties, required, enums, patterns, lengths, bounds, list
+//! maps and sets, int-or-string, and unions by `type`. A test proves that the schema uses nothing else.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

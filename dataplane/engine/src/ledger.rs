@@ -134,7 +134,12 @@ impl Ledger {
     /// Where the spans that came in are now.
     pub fn outgoing(&self) -> u64 {
         let decided = self.kept + self.sampled_away;
-        self.out + decided + total(&self.refused) + self.duplicate + total(&self.dropped) + self.held
+        self.out
+            + decided
+            + total(&self.refused)
+            + self.duplicate
+            + total(&self.dropped)
+            + self.held
     }
 
     /// Adds the account of another thread or process.
@@ -158,7 +163,8 @@ impl Ledger {
     pub fn balance(&self) -> Result<(), Imbalance> {
         compare("spans", self.incoming.total(), self.outgoing())?;
         let mut exporters = self.exporters.iter();
-        exporters.try_for_each(|(name, exporter)| compare(name, exporter.incoming, exporter.outgoing()))
+        exporters
+            .try_for_each(|(name, exporter)| compare(name, exporter.incoming, exporter.outgoing()))
     }
 }
 
@@ -166,9 +172,24 @@ impl fmt::Display for Ledger {
     /// An aligned table for people; lines that say nothing are left out, the first and the verdict never.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(f, "in", self.incoming.total())?;
-        let doors = [("clients", self.incoming.clients), ("peers", self.incoming.peers)];
-        lines(f, doors.into_iter().chain([("replays", self.incoming.replays)]))?;
-        lines(f, [("out", self.out), ("kept", self.kept), ("sampled away", self.sampled_away)])?;
+        let doors = [
+            ("clients", self.incoming.clients),
+            ("peers", self.incoming.peers),
+        ];
+        lines(
+            f,
+            doors
+                .into_iter()
+                .chain([("replays", self.incoming.replays)]),
+        )?;
+        lines(
+            f,
+            [
+                ("out", self.out),
+                ("kept", self.kept),
+                ("sampled away", self.sampled_away),
+            ],
+        )?;
         reasons(f, "refused", &self.refused)?;
         lines(f, [("duplicate", self.duplicate)])?;
         reasons(f, "dropped", &self.dropped)?;
@@ -204,7 +225,11 @@ fn total(reasons: &Reasons) -> u64 {
 fn compare(account: &str, incoming: u64, outgoing: u64) -> Result<(), Imbalance> {
     match incoming == outgoing {
         true => Ok(()),
-        false => Err(Imbalance { account: account.to_owned(), incoming, outgoing }),
+        false => Err(Imbalance {
+            account: account.to_owned(),
+            incoming,
+            outgoing,
+        }),
     }
 }
 
@@ -219,11 +244,16 @@ fn line(f: &mut fmt::Formatter<'_>, name: &str, spans: u64) -> fmt::Result {
     writeln!(f, "{name:<32}{spans:>14}")
 }
 
-fn lines<'a>(f: &mut fmt::Formatter<'_>, rows: impl IntoIterator<Item = (&'a str, u64)>) -> fmt::Result {
+fn lines<'a>(
+    f: &mut fmt::Formatter<'_>,
+    rows: impl IntoIterator<Item = (&'a str, u64)>,
+) -> fmt::Result {
     let mut rows = rows.into_iter().filter(|(_, spans)| *spans > 0);
     rows.try_for_each(|(name, spans)| line(f, name, spans))
 }
 
 fn reasons(f: &mut fmt::Formatter<'_>, name: &str, reasons: &Reasons) -> fmt::Result {
-    reasons.iter().try_for_each(|(reason, spans)| line(f, &format!("{name}: {reason}"), *spans))
+    reasons
+        .iter()
+        .try_for_each(|(reason, spans)| line(f, &format!("{name}: {reason}"), *spans))
 }

@@ -1,8 +1,10 @@
-//! One shard of a gateway: spans go in, wait for the rest of their trace, and come out if the policies say so.
+//! One shard of a gateway: spans go in, wait for the rest of their trace, and come out if the policies say
+//! so.
 //!
-//! A shard is owned by one thread and does nothing by itself: the owner inserts requests, asks it to decide what is
-//! due, and sends what came out. How much may be resident is the owner's to say; [`Shard::held`] and
-//! [`Shard::worst_case`] tell it what is, and what a request can add at most, [`Shard::relieve`] makes room.
+//! A shard is owned by one thread and does nothing by itself: the owner inserts requests, asks it to decide
+//! what is due, and sends what came out. How much may be resident is the owner's to say; [`Shard::held`]
+//! and [`Shard::worst_case`] tell it what is, and what a request can add at most, [`Shard::relieve`] makes
+//! room.
 
 use std::sync::Arc;
 
@@ -53,7 +55,8 @@ pub struct ShardConfig {
     pub memory_keys: usize,
 }
 
-/// What became of the spans of a request. Every span with a valid trace ID is in one of the first five counts.
+/// What became of the spans of a request. Every span with a valid trace ID is in one of the first five
+/// counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inserted {
     /// Taken into the buffer. Those of them that a cap decided at once are in [`ShardStats`] too.
@@ -95,7 +98,8 @@ pub struct Progress {
 /// What a shard holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Everything resident: segments with what is dead in them, index, headers, duplicates, deadlines, memory.
+    /// Everything resident: segments with what is dead in them, index, headers, duplicates, deadlines,
+    /// memory.
     pub bytes: u64,
     /// Undecided spans.
     pub spans: u64,
@@ -126,8 +130,10 @@ impl Shard {
     pub fn new(config: ShardConfig, program: Arc<Program>) -> Self {
         let mut stats = ShardStats::default();
         let rows = rows(&mut stats, &program);
-        let config =
-            ShardConfig { decision_wait_ms: config.decision_wait_ms.min(DECISION_WAIT_MS_MAX), ..config };
+        let config = ShardConfig {
+            decision_wait_ms: config.decision_wait_ms.min(DECISION_WAIT_MS_MAX),
+            ..config
+        };
         Self {
             programs: Programs::new(program, rows),
             log: Log::default(),
@@ -151,18 +157,28 @@ impl Shard {
 
     /// What is held now. Cheap enough to ask before every request.
     pub fn held(&self) -> Held {
-        Held { bytes: self.resident(), spans: self.log.live_records(), traces: self.index.len() as u64 }
+        Held {
+            bytes: self.resident(),
+            spans: self.log.live_records(),
+            traces: self.index.len() as u64,
+        }
     }
 
-    /// At most how much [`Held::bytes`] grows, while and after a request of this shape goes in, whatever is in it:
-    /// every span may open a trace, every group bring a new resource. It is the sum of the parts' own bounds.
+    /// At most how much [`Held::bytes`] grows, while and after a request of this shape goes in, whatever is
+    /// in it: every span may open a trace, every group bring a new resource. It is the sum of the parts'
+    /// own bounds.
     pub fn worst_case(&self, shape: &Shape) -> u64 {
         let spans = u64::from(shape.spans);
-        let headers = self.headers.worst_case(u64::from(shape.groups), shape.header_bytes);
+        let headers = self
+            .headers
+            .worst_case(u64::from(shape.groups), shape.header_bytes);
         self.log.worst_case(spans, shape.span_bytes)
             + self.index.worst_case(spans)
             + self.duplicates.worst_case(spans)
-            + self.deadlines.worst_case(self.now, self.now.saturating_add(self.config.decision_wait_ms))
+            + self.deadlines.worst_case(
+                self.now,
+                self.now.saturating_add(self.config.decision_wait_ms),
+            )
             + headers
     }
 

@@ -39,6 +39,9 @@ pub enum Refusal {
     /// The request did not arrive in time.
     #[error("{0}")]
     TooSlow(String),
+    /// The client or its connection gave up inside the body.
+    #[error("{0}")]
+    Aborted(String),
     /// There is no room now.
     #[error("{message}")]
     Overloaded {
@@ -112,6 +115,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::TooLarge(_) => "too_large",
             Self::TooSlow(_) => "too_slow",
+            Self::Aborted(_) => "aborted",
             Self::Overloaded { .. } => "overloaded",
             Self::Unavailable { .. } => "unavailable",
             Self::Unimplemented(_) => "unimplemented",
@@ -139,6 +143,7 @@ impl Refusal {
                 Code::InvalidArgument
             }
             Self::TooSlow(_) => Code::DeadlineExceeded,
+            Self::Aborted(_) => Code::Cancelled,
             // OTLP: "to signal backpressure the server MUST return Unavailable and MAY supply RetryInfo".
             Self::Overloaded { .. } | Self::Unavailable { .. } => Code::Unavailable,
             Self::Unimplemented(_) | Self::NotPost(_) | Self::UnsupportedEncoding(_) => {
@@ -150,7 +155,7 @@ impl Refusal {
 
     fn http_status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::Aborted(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
@@ -183,7 +188,7 @@ impl From<FrameError> for Refusal {
             FrameError::TooLarge { .. } => Self::TooLarge(message),
             FrameError::Overloaded(_) => Self::overloaded(message),
             FrameError::TooSlow => Self::TooSlow(message),
-            FrameError::Broken(_) => Self::Malformed(message),
+            FrameError::Broken(_) => Self::Aborted(message),
         }
     }
 }

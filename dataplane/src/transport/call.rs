@@ -9,20 +9,16 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 
 use super::admission::{Admission, Permit};
 use super::answer::{AnswerBody, Form, Refusal, Reply, accept, refuse};
 use super::compress::{ACCEPTED, Encoding, Inflation};
 use super::frame::{BodyReader, Message, Pace};
-use super::limits::ServerLimits;
+use super::limits::{DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
 
 pub(super) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-
-/// An HTTP/1.1 client that is refused before it has sent its body may read the answer only after it has sent all of
-/// it, and closing under its hands would lose the answer. So much is read and thrown away first; larger bodies are
-/// cut off.
-const DISCARD_BYTES: u64 = 1 << 20;
 
 /// What a server can be asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +105,7 @@ pub(super) struct Desk<H> {
     pub(super) limits: ServerLimits,
     pub(super) admission: Admission,
     pub(super) handler: H,
+    inflations: Semaphore,
 }
 
 // === impl Method ===
@@ -179,6 +176,22 @@ impl Method {
 // === impl Desk ===
 
 impl<H: Handler> Desk<H> {
+    pub(super) fn new(
+        protocol: Protocol,
+        limits: ServerLimits,
+        admission: Admission,
+        handler: H,
+    ) -> Self {
+        let inflations = Semaphore::new(MAX_INFLATIONS);
+        Self {
+            protocol,
+            limits,
+            admission,
+            handler,
+            inflations,
+        }
+    }
+
     /// Takes one request to its answer.
     pub(super) async fn answer(
         &self,
@@ -244,31 +257,35 @@ impl<H: Handler> Desk<H> {
 
     async fn http(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         method: Option<Method>,
         form: Form,
         peer: SocketAddr,
     ) -> Result<Reply, Refusal> {
         let head = self.check_http(&request, method, form);
+        let lingers = must_be_read(&request);
         let declared = request.body().size_hint().exact();
-        let fits = declared.is_none_or(|length| length <= self.limits.max_wire_bytes);
-        let (method, encoding) = match head {
-            Ok(head) if fits => head,
-            Ok(_) => {
-                self.discard(&mut request).await;
-                return Err(self.too_large(declared));
+        let mut body = BodyReader::new(request.into_body(), self.pace());
+        let read = match head {
+            Err(refusal) => Err(refusal),
+            Ok(head) => body
+                .whole(declared, self.limits.max_wire_bytes, &self.admission)
+                .await
+                .map(|read| (head, read))
+                .map_err(Refusal::from),
+        };
+        match read {
+            Ok(((method, encoding), (payload, permit))) => {
+                self.hand_over(method, encoding, payload, permit, peer)
+                    .await
             }
             Err(refusal) => {
-                self.discard(&mut request).await;
-                return Err(refusal);
+                if lingers && !matches!(refusal, Refusal::TooSlow(_) | Refusal::Aborted(_)) {
+                    body.discard(DISCARD_BYTES).await;
+                }
+                Err(refusal)
             }
-        };
-        let mut body = BodyReader::new(request.into_body(), self.pace());
-        let (payload, permit) = body
-            .whole(declared, self.limits.max_wire_bytes, &self.admission)
-            .await?;
-        self.hand_over(method, encoding, payload, permit, peer)
-            .await
+        }
     }
 
     fn check_http(
@@ -277,25 +294,20 @@ impl<H: Handler> Desk<H> {
         method: Option<Method>,
         form: Form,
     ) -> Result<(Method, Encoding), Refusal> {
-        let Some(method) = method else {
-            return Err(unknown_path(request.uri().path()));
-        };
+        if form == Form::Grpc {
+            let text = "this port speaks OTLP/HTTP; send gRPC to the OTLP/gRPC port (4317)";
+            return Err(Refusal::Unimplemented(text.to_owned()));
+        }
+        let method = method.ok_or_else(|| unknown_path(request.uri().path()))?;
         if request.method() != http::Method::POST {
             let text = format!("{} takes POST only", request.uri().path());
             return Err(Refusal::NotPost(text));
         }
         self.handler.admits(method)?;
-        match form {
-            Form::Protobuf => {}
-            Form::Grpc => {
-                let text = "this port speaks OTLP/HTTP; send gRPC to the OTLP/gRPC port (4317)";
-                return Err(Refusal::Unimplemented(text.to_owned()));
-            }
-            Form::Json | Form::Text => {
-                let text = "only application/x-protobuf is taken here; \
-                            set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf or use OTLP/gRPC";
-                return Err(Refusal::UnsupportedMediaType(text.to_owned()));
-            }
+        if form != Form::Protobuf {
+            let text = "only application/x-protobuf is taken here; \
+                        set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf or use OTLP/gRPC";
+            return Err(Refusal::UnsupportedMediaType(text.to_owned()));
         }
         Ok((method, encoding_of(request.headers(), CONTENT_ENCODING)?))
     }
@@ -332,6 +344,8 @@ impl<H: Handler> Desk<H> {
         mut permit: Permit,
     ) -> Result<(Bytes, Permit), Refusal> {
         let limit = usize::try_from(self.limits.max_message_bytes).unwrap_or(usize::MAX);
+        // Closing the semaphore is nobody's business, so this always gets its turn.
+        let _turn = self.inflations.acquire().await;
         let mut inflation = Inflation::new(encoding, &payload, limit)?;
         while !inflation.step(&mut permit)? {
             yield_now().await;
@@ -342,28 +356,18 @@ impl<H: Handler> Desk<H> {
         Ok((message, permit))
     }
 
-    async fn discard(&self, request: &mut Request<Incoming>) {
-        let waits_for_us = request.headers().contains_key(EXPECT);
-        if request.version() == Version::HTTP_2 || waits_for_us {
-            return;
-        }
-        BodyReader::new(request.body_mut(), self.pace())
-            .discard(DISCARD_BYTES)
-            .await;
-    }
-
-    fn too_large(&self, declared: Option<u64>) -> Refusal {
-        let length = declared.unwrap_or(u64::MAX);
-        let limit = self.limits.max_wire_bytes;
-        Refusal::from(super::frame::FrameError::TooLarge { length, limit })
-    }
-
     fn pace(&self) -> Pace {
         Pace {
             progress: self.limits.progress_timeout,
             whole: self.limits.body_timeout,
         }
     }
+}
+
+/// Whether a client that is refused reads the answer only when its body has been read.
+fn must_be_read(request: &Request<Incoming>) -> bool {
+    // HTTP/2 resets the one stream, and who sends `expect: 100-continue` has not sent the body yet.
+    request.version() < Version::HTTP_2 && !request.headers().contains_key(EXPECT)
 }
 
 /// The language to answer in, which is the one asked in.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admission::{Admission, Overloaded, Permit};
 use super::compress::{DeflateError, Encoding, deflate};
+use super::limits::{COPY_BELOW_BYTES, DISCARD_PAUSE};
 
 /// A flag byte and a big-endian length stand before every message.
 pub const PREFIX_BYTES: usize = 5;
@@ -141,6 +142,7 @@ where
 
     /// Throws away up to `limit` bytes and says whether the body ended within them.
     pub(super) async fn discard(&mut self, limit: u64) -> bool {
+        self.progress = self.progress.min(DISCARD_PAUSE);
         let mut left = limit;
         while let Ok(piece) = self.data().await {
             let Some(piece) = piece else { return true };
@@ -176,7 +178,7 @@ where
         if piece.is_empty() && length > 0 {
             piece = self.data().await?.ok_or(FrameError::Truncated)?;
         }
-        if piece.len() == length {
+        if piece.len() == length && length >= COPY_BELOW_BYTES {
             return Ok(piece);
         }
         let mut buffer = Vec::with_capacity(length);

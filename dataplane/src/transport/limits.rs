@@ -31,6 +31,22 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 4 * STREAM_WINDOW_BYTES;
 /// the buffer of a connection grows to it only when its peer does send frames so large.
 pub const MAX_FRAME_BYTES: u32 = 1 << 20;
 
+/// An HTTP/1.1 client that is refused before it has sent its body may read the answer only after it has sent all of
+/// it, and closing under its hands would lose the answer. So much is read and thrown away first; larger bodies are
+/// cut off.
+pub(super) const DISCARD_BYTES: u64 = 1 << 20;
+
+/// Who pauses for so long while a body is thrown away is not sending it any more.
+pub(super) const DISCARD_PAUSE: Duration = Duration::from_secs(1);
+
+/// A message shorter than this is copied out of the piece it came in. The piece is a slice of the connection's read
+/// buffer (16 to 64 KiB), which a few bytes would otherwise keep alive for as long as a handler holds them.
+pub(super) const COPY_BELOW_BYTES: usize = 4 << 10;
+
+/// Bodies of one listener that are inflated at a time. It is work for processors, so more than a few would only wait
+/// for each other; and each may hold a zstd window of 8 MiB that the budget does not see: 32 MiB in all.
+pub(super) const MAX_INFLATIONS: usize = 4;
+
 /// What a server allows its clients.
 #[derive(Clone, Debug)]
 pub struct ServerLimits {

@@ -163,12 +163,16 @@ impl Keeper {
                 },
             }
         };
-        match ended {
-            Err(error) if since.elapsed() < SHORT_LIFE => self.back_off(&error.to_string()),
-            _ => {
-                self.backoff.succeed();
-                self.state.send_replace(State::Idle);
-            }
+        if since.elapsed() < SHORT_LIFE {
+            let detail = ended.err().map(|error| error.to_string());
+            self.back_off(
+                detail
+                    .as_deref()
+                    .unwrap_or("the server closed the connection at once"),
+            );
+        } else {
+            self.backoff.succeed();
+            self.state.send_replace(State::Idle);
         }
     }
 

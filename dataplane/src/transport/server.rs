@@ -27,6 +27,12 @@ const BACKLOG: u32 = 1024;
 /// When accepting fails, the process is out of file descriptors; some connection has to close first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What every HTTP/2 client sends first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A preface that arrives in parts is looked at again after so long; it almost never does.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+
 /// A listener could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -95,13 +101,9 @@ pub async fn serve<H: Handler>(
 ) -> usize {
     let drain_timeout = limits.drain_timeout;
     let max_connections = limits.max_connections;
-    let desk = Arc::new(Desk {
-        protocol,
-        limits,
-        admission,
-        handler,
-    });
+    let desk = Arc::new(Desk::new(protocol, limits, admission, handler));
     let mut connections = JoinSet::new();
+    let mut turned_away = false;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -111,11 +113,15 @@ pub async fn serve<H: Handler>(
         };
         match accepted {
             Ok((stream, peer)) if connections.len() < max_connections => {
+                turned_away = false;
                 let desk = Arc::clone(&desk);
                 connections.spawn(converse(stream, peer, desk, shutdown.clone()));
             }
+            // Told once until there is room again: who opens too many connections must not fill the log as well.
+            Ok(_) if turned_away => {}
             Ok((_, peer)) => {
-                tracing::warn!(%peer, max_connections, "connection closed: too many are open");
+                turned_away = true;
+                tracing::warn!(%peer, max_connections, "connections are closed: too many are open");
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -143,6 +149,14 @@ async fn converse<H: Handler>(
 ) {
     // Small answers must not wait for the acknowledgement of earlier ones.
     let _ = stream.set_nodelay(true);
+    let spoke = tokio::select! {
+        spoke = timeout(desk.limits.header_timeout, first_words(&stream)) => spoke,
+        () = stopped(&mut shutdown) => return,
+    };
+    if !matches!(spoke, Ok(Ok(()))) {
+        tracing::debug!(%peer, "connection closed: it did not say what it speaks");
+        return;
+    }
     let activity = Arc::new(Activity::default());
     let builder = connection_builder(&desk.limits);
     let idle_timeout = desk.limits.idle_timeout;
@@ -171,6 +185,21 @@ async fn converse<H: Handler>(
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Returns when the client has sent the HTTP/2 preface, or something that is not the beginning of it. The bytes stay in
+/// the socket; hyper looks at them again, but would wait for them for ever.
+async fn first_words(stream: &TcpStream) -> io::Result<()> {
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        let length = stream.peek(&mut seen).await?;
+        let said = seen.get(..length).unwrap_or_default();
+        if length == 0 || length == PREFACE.len() || !PREFACE.starts_with(said) {
+            return Ok(());
+        }
+        // The socket stays readable while part of a preface lies in it, so waiting for readiness would spin.
+        sleep(PREFACE_PAUSE).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which traces are due: buckets of 250 ms, each a list through the entries of the index.
 //!
-//! Adding, moving and cancelling take a few steps and no memory. A trace is due when its bucket has ended: never
-//! before its deadline, and at most one bucket after it.
+//! Adding, moving and cancelling take a few steps and no memory. A trace is due when its bucket has ended:
+//! never before its deadline, and at most one bucket after it.
 
 use std::collections::VecDeque;
 
@@ -14,15 +14,18 @@ mod tests;
 /// How finely deadlines are told apart.
 pub(crate) const BUCKET_MS: Millis = 250;
 
-/// Buckets in advance of the oldest: 65,536 x 250 ms = 4.5 h, with waits up to one hour. A deadline beyond waits in
-/// the last bucket and is put off again when that is reached.
+/// Buckets in advance of the oldest: 65,536 x 250 ms = 4.5 h, with waits up to one hour. A deadline beyond
+/// waits in the last bucket and is put off again when that is reached.
 const BUCKETS_MAX: u64 = 1 << 16;
 
 /// Ends a list.
 const NIL: u32 = u32::MAX;
 
 /// Entries without a bucket.
-pub(crate) const UNLINKED: Links = Links { prev: NIL, next: NIL };
+pub(crate) const UNLINKED: Links = Links {
+    prev: NIL,
+    next: NIL,
+};
 
 /// The deadlines of the traces in an [`Index`].
 #[derive(Debug, Default)]
@@ -48,7 +51,9 @@ impl Deadlines {
 
     /// Takes a trace out of its bucket.
     pub(crate) fn remove(&mut self, index: &mut Index, slot: u32) {
-        let Some(entry) = index.get_mut(slot) else { return };
+        let Some(entry) = index.get_mut(slot) else {
+            return;
+        };
         let (due, links) = (entry.due, entry.links);
         entry.links = UNLINKED;
         if let Some(next) = index.get_mut(links.next) {
@@ -80,7 +85,8 @@ impl Deadlines {
         None
     }
 
-    /// Takes out a trace of the oldest bucket, due or not. Buckets that are not due yet stay, for what may still come.
+    /// Takes out a trace of the oldest bucket, due or not. Buckets that are not due yet stay, for what may
+    /// still come.
     pub(crate) fn pop(&mut self, index: &mut Index) -> Option<u32> {
         let slot = *self.heads.iter().find(|head| **head != NIL)?;
         self.remove(index, slot);
@@ -111,10 +117,17 @@ impl Deadlines {
         (self.heads.capacity() * size_of::<u32>()) as u64
     }
 
-    /// At most how much [`Deadlines::footprint`] grows by deadlines up to `last`: the list of buckets doubles.
+    /// At most how much [`Deadlines::footprint`] grows by deadlines up to `last`: the list of buckets
+    /// doubles.
     pub(crate) fn worst_case(&self, now: Millis, last: Millis) -> u64 {
-        let first = if self.heads.is_empty() { now / BUCKET_MS } else { self.first };
-        let ahead = (last.div_ceil(BUCKET_MS) + 1).saturating_sub(first).max(self.heads.len() as u64);
+        let first = if self.heads.is_empty() {
+            now / BUCKET_MS
+        } else {
+            self.first
+        };
+        let ahead = (last.div_ceil(BUCKET_MS) + 1)
+            .saturating_sub(first)
+            .max(self.heads.len() as u64);
         2 * ahead.clamp(4, BUCKETS_MAX) * size_of::<u32>() as u64
     }
 
@@ -129,8 +142,8 @@ impl Deadlines {
         }
     }
 
-    /// Where the bucket with number `due` is; it is made if it is not there. What should have been due before the first
-    /// is due with it.
+    /// Where the bucket with number `due` is; it is made if it is not there. What should have been due
+    /// before the first is due with it.
     fn place(&mut self, due: u64) -> usize {
         let at = due.saturating_sub(self.first).min(BUCKETS_MAX - 1) as usize;
         if at >= self.heads.len() {

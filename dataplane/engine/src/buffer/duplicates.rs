@@ -1,9 +1,10 @@
 //! Which spans of a trace are already here, for a few bytes a trace.
 //!
-//! Retries and replays deliver spans twice. The first [`CHAINED_SPANS`] spans of a trace are compared byte by byte,
-//! but only when a filter of 128 bits in the trace's entry says that the span may be known: for new spans it says so
-//! about once in seventeen. Most traces end there. The spans after those, of large traces, are found by a 64-bit
-//! keyed hash in one table of the shard, because a chain of a hundred thousand spans cannot be walked for each new one.
+//! Retries and replays deliver spans twice. The first [`CHAINED_SPANS`] spans of a trace are compared byte
+//! by byte, but only when a filter of 128 bits in the trace's entry says that the span may be known: for
+//! new spans it says so about once in seventeen. Most traces end there. The spans after those, of large
+//! traces, are found by a 64-bit keyed hash in one table of the shard, because a chain of a hundred
+//! thousand spans cannot be walked for each new one.
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
@@ -18,11 +19,12 @@ use crate::key::KeySeed;
 #[cfg(test)]
 mod tests;
 
-/// Spans of a trace that are found by walking. With 16 spans an eighth of the filter's bits is set, so even the walks
-/// for nothing cost two steps a span at most.
+/// Spans of a trace that are found by walking. With 16 spans an eighth of the filter's bits is set, so even
+/// the walks for nothing cost two steps a span at most.
 pub(crate) const CHAINED_SPANS: u32 = 16;
 
-/// What the seeds of the hash are derived from, under the fleet's secret: nobody outside can aim two spans at one hash.
+/// What the seeds of the hash are derived from, under the fleet's secret: nobody outside can aim two spans
+/// at one hash.
 const LABEL: &[u8] = b"ringtail.dev/span-bytes";
 const SHARED_LABEL: &[u8] = b"ringtail.dev/span-bytes/shared";
 
@@ -58,11 +60,14 @@ pub(crate) struct Duplicates {
 
 impl Duplicates {
     pub(crate) fn new(seed: &KeySeed) -> Self {
-        // foldhash wants the larger part of its seed to live for ever. There is one seed a process; tests with several
-        // share the first one here and differ by the other part.
+        // foldhash wants the larger part of its seed to live for ever. There is one seed a process; tests
+        // with several share the first one here and differ by the other part.
         static SHARED: OnceLock<SharedSeed> = OnceLock::new();
         let shared = SHARED.get_or_init(|| SharedSeed::from_u64(seed.hash(SHARED_LABEL)));
-        Self { hasher: SeedableRandomState::with_seed(seed.hash(LABEL), shared), later: HashTable::new() }
+        Self {
+            hasher: SeedableRandomState::with_seed(seed.hash(LABEL), shared),
+            later: HashTable::new(),
+        }
     }
 
     /// The hash of a span's bytes, its ID among them.
@@ -83,7 +88,14 @@ impl Duplicates {
 
     /// Notes a span that is the `nth` of its trace, counted from one, and was just appended to the chain.
     #[inline]
-    pub(crate) fn note(&mut self, nth: u32, slot: u32, hash: u64, seen: &mut Seen, chain: &mut Chain) {
+    pub(crate) fn note(
+        &mut self,
+        nth: u32,
+        slot: u32,
+        hash: u64,
+        seen: &mut Seen,
+        chain: &mut Chain,
+    ) {
         if nth <= CHAINED_SPANS {
             seen.add(hash);
             chain.elders = chain.head;
@@ -137,8 +149,8 @@ fn chained(log: &Log, mut at: Location, span: &[u8]) -> bool {
     false
 }
 
-/// Two traces may hold equal bytes in different slots only in theory (a span names its trace), but forgetting the
-/// spans of one must not touch the other's either way.
+/// Two traces may hold equal bytes in different slots only in theory (a span names its trace), but
+/// forgetting the spans of one must not touch the other's either way.
 fn mixed(slot: u32, hash: u64) -> u64 {
     hash ^ u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

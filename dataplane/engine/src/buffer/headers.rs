@@ -1,7 +1,7 @@
 //! Resource and scope bytes, each stored once however many spans share them.
 //!
-//! Resources and scopes are stored apart: a request may hold one large resource with a hundred thousand scopes, and
-//! storing the pair would multiply what came in.
+//! Resources and scopes are stored apart: a request may hold one large resource with a hundred thousand
+//! scopes, and storing the pair would multiply what came in.
 
 use hashbrown::HashTable;
 
@@ -44,14 +44,24 @@ impl Texts {
     fn intern(&mut self, headers: &Headers<'_>) -> u32 {
         let (bytes, hash) = (headers.bytes(), headers.hash());
         let slots = &mut self.slots;
-        let same = |slot: &u32| slots.get(*slot).is_some_and(|text| text.hash == hash && *text.bytes == *bytes);
+        let same = |slot: &u32| {
+            slots
+                .get(*slot)
+                .is_some_and(|text| text.hash == hash && *text.bytes == *bytes)
+        };
         if let Some(slot) = self.by_hash.find(hash, same) {
             return *slot;
         }
         self.bytes += bytes.len() as u64;
-        let slot =
-            slots.insert(Text { bytes: bytes.into(), hash, users: 0, bits: [(NO_PROGRAM, 0); 2] });
-        self.by_hash.insert_unique(hash, slot, |slot| slots.get(*slot).map_or(0, |text| text.hash));
+        let slot = slots.insert(Text {
+            bytes: bytes.into(),
+            hash,
+            users: 0,
+            bits: [(NO_PROGRAM, 0); 2],
+        });
+        self.by_hash.insert_unique(hash, slot, |slot| {
+            slots.get(*slot).map_or(0, |text| text.hash)
+        });
         slot
     }
 
@@ -62,7 +72,9 @@ impl Texts {
     }
 
     fn release(&mut self, slot: u32) {
-        let Some(text) = self.slots.get_mut(slot) else { return };
+        let Some(text) = self.slots.get_mut(slot) else {
+            return;
+        };
         text.users -= 1;
         if text.users > 0 {
             return;
@@ -82,7 +94,9 @@ impl Texts {
 
     fn shrink(&mut self) {
         let slots = &self.slots;
-        shrink(&mut self.by_hash, |slot| slots.get(*slot).map_or(0, |text| text.hash));
+        shrink(&mut self.by_hash, |slot| {
+            slots.get(*slot).map_or(0, |text| text.hash)
+        });
     }
 
     fn footprint(&self) -> u64 {
@@ -146,15 +160,23 @@ impl HeaderTable {
         let hash = pair_hash(resource, scope);
         let groups = &mut self.groups;
         let same = |slot: &u32| {
-            groups.get(*slot).is_some_and(|group| (group.resource, group.scope) == (resource, scope))
+            groups
+                .get(*slot)
+                .is_some_and(|group| (group.resource, group.scope) == (resource, scope))
         };
         let slot = match self.by_pair.find(hash, same) {
             Some(slot) => *slot,
             None => {
                 self.resources.retain(resource);
                 self.scopes.retain(scope);
-                let slot = groups.insert(Group { resource, scope, spans: 0, gathered: None });
-                self.by_pair.insert_unique(hash, slot, |slot| groups.get(*slot).map_or(0, Group::hash));
+                let slot = groups.insert(Group {
+                    resource,
+                    scope,
+                    spans: 0,
+                    gathered: None,
+                });
+                self.by_pair
+                    .insert_unique(hash, slot, |slot| groups.get(*slot).map_or(0, Group::hash));
                 slot
             }
         };
@@ -173,7 +195,9 @@ impl HeaderTable {
     /// One span less names the group; without any it is forgotten.
     #[inline]
     pub(crate) fn release(&mut self, slot: u32) {
-        let Some(group) = self.groups.get_mut(slot) else { return };
+        let Some(group) = self.groups.get_mut(slot) else {
+            return;
+        };
         group.spans -= 1;
         if group.spans == 0 {
             self.forget(slot);
@@ -182,9 +206,18 @@ impl HeaderTable {
 
     /// What generation `program` says of a resource: asked once a resource and generation.
     #[inline]
-    pub(crate) fn resource_bits(&mut self, group: u32, program: u32, ask: impl FnOnce(&[u8]) -> u64) -> u64 {
-        let Some(group) = self.groups.get(group) else { return 0 };
-        let Some(text) = self.resources.slots.get_mut(group.resource) else { return 0 };
+    pub(crate) fn resource_bits(
+        &mut self,
+        group: u32,
+        program: u32,
+        ask: impl FnOnce(&[u8]) -> u64,
+    ) -> u64 {
+        let Some(group) = self.groups.get(group) else {
+            return 0;
+        };
+        let Some(text) = self.resources.slots.get_mut(group.resource) else {
+            return 0;
+        };
         let cached = &mut text.bits[program as usize % 2];
         if cached.0 != program {
             *cached = (program, ask(&text.bytes));
@@ -200,12 +233,19 @@ impl HeaderTable {
     }
 
     /// Where this gathering put a group; `intern` is asked with resource and scope the first time.
-    pub(crate) fn gathered(&mut self, group: u32, intern: impl FnOnce(&[u8], &[u8]) -> GroupRef) -> Option<GroupRef> {
+    pub(crate) fn gathered(
+        &mut self,
+        group: u32,
+        intern: impl FnOnce(&[u8], &[u8]) -> GroupRef,
+    ) -> Option<GroupRef> {
         let group = self.groups.get_mut(group)?;
         match group.gathered {
             Some((gathering, place)) if gathering == self.gathering => Some(place),
             _ => {
-                let place = intern(self.resources.bytes_of(group.resource), self.scopes.bytes_of(group.scope));
+                let place = intern(
+                    self.resources.bytes_of(group.resource),
+                    self.scopes.bytes_of(group.scope),
+                );
                 group.gathered = Some((self.gathering, place));
                 Some(place)
             }
@@ -219,7 +259,9 @@ impl HeaderTable {
         self.resources.shrink();
         self.scopes.shrink();
         let groups = &self.groups;
-        shrink(&mut self.by_pair, |slot| groups.get(*slot).map_or(0, Group::hash));
+        shrink(&mut self.by_pair, |slot| {
+            groups.get(*slot).map_or(0, Group::hash)
+        });
     }
 
     /// Capacity in bytes.
@@ -228,7 +270,8 @@ impl HeaderTable {
         self.resources.footprint() + self.scopes.footprint() + pairs
     }
 
-    /// At most how much [`HeaderTable::footprint`] grows by `groups` more groups with `bytes` of resources and scopes.
+    /// At most how much [`HeaderTable::footprint`] grows by `groups` more groups with `bytes` of resources
+    /// and scopes.
     pub(crate) fn worst_case(&self, groups: u64, bytes: u64) -> u64 {
         let pairs = self.groups.worst_case(groups) + table_growth(&self.by_pair, groups);
         // One more of each: a request holds a resource and a group while it goes in.
@@ -236,8 +279,13 @@ impl HeaderTable {
     }
 
     fn forget(&mut self, slot: u32) {
-        let Some(group) = self.groups.remove(slot) else { return };
-        if let Ok(entry) = self.by_pair.find_entry(group.hash(), |other| *other == slot) {
+        let Some(group) = self.groups.remove(slot) else {
+            return;
+        };
+        if let Ok(entry) = self
+            .by_pair
+            .find_entry(group.hash(), |other| *other == slot)
+        {
             entry.remove();
         }
         self.resources.release(group.resource);

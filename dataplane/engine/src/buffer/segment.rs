@@ -1,24 +1,25 @@
 //! Append-only segments of span bytes, and the records that chain the spans of one trace through them.
 //!
-//! A span is copied once, into the open segment, so nothing of a request is kept alive and nothing is allocated per
-//! span. What a decision has to walk lies apart, in an array of 20-byte records beside the bytes: forgetting
-//! a dropped trace never touches the bytes of its spans.
+//! A span is copied once, into the open segment, so nothing of a request is kept alive and nothing is
+//! allocated per span. What a decision has to walk lies apart, in an array of 20-byte records beside the
+//! bytes: forgetting a dropped trace never touches the bytes of its spans.
 
 use std::mem;
 
 #[cfg(test)]
 mod tests;
 
-/// Bytes of spans that one segment takes. Small beside any budget, and so large that a shard with a gigabyte has a
-/// thousand of them: lists of segments can be searched.
+/// Bytes of spans that one segment takes. Small beside any budget, and so large that a shard with a
+/// gigabyte has a thousand of them: lists of segments can be searched.
 pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
 
-/// A span of this size gets a segment of its own, of exactly its size. So a segment that is closed because the next
-/// span does not fit wastes less than 1/16, and a span may be larger than a segment.
+/// A span of this size gets a segment of its own, of exactly its size. So a segment that is closed because
+/// the next span does not fit wastes less than 1/16, and a span may be larger than a segment.
 pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
 
-/// Empty segments kept for reuse: at 100 MB/s of spans a second of them would be 100, but the allocator takes 1 MiB
-/// back and hands it out again in microseconds; four are enough to keep it out of the steady state.
+/// Empty segments kept for reuse: at 100 MB/s of spans a second of them would be 100, but the allocator
+/// takes 1 MiB back and hands it out again in microseconds; four are enough to keep it out of the steady
+/// state.
 const SPARE_SEGMENTS: usize = 4;
 
 /// Records that a spare segment may keep room for: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
@@ -32,7 +33,10 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    pub(crate) const NONE: Self = Self { segment: u32::MAX, record: u32::MAX };
+    pub(crate) const NONE: Self = Self {
+        segment: u32::MAX,
+        record: u32::MAX,
+    };
 
     pub(crate) fn is_none(self) -> bool {
         self == Self::NONE
@@ -49,7 +53,10 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) const EMPTY: Self = Self { head: Location::NONE, elders: Location::NONE };
+    pub(crate) const EMPTY: Self = Self {
+        head: Location::NONE,
+        elders: Location::NONE,
+    };
 }
 
 /// What is kept of a span beside its bytes.
@@ -84,7 +91,10 @@ struct Segment {
 
 impl Segment {
     fn with_room(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            ..Self::default()
+        }
     }
 
     fn footprint(&self) -> u64 {
@@ -114,8 +124,17 @@ impl Segment {
         self.bytes.extend_from_slice(span);
         self.live_bytes += span.len();
         self.live_records += 1;
-        let Owner { prev, headers, slot } = owner;
-        self.records.push(Record { prev, end: self.bytes.len() as u32, headers, slot });
+        let Owner {
+            prev,
+            headers,
+            slot,
+        } = owner;
+        self.records.push(Record {
+            prev,
+            end: self.bytes.len() as u32,
+            headers,
+            slot,
+        });
         self.records.len() as u32 - 1
     }
 
@@ -146,7 +165,11 @@ impl Log {
     /// Copies a span in and returns where it is.
     pub(crate) fn append(&mut self, span: &[u8], owner: Owner) -> Location {
         let lone = span.len() >= LONE_BYTES;
-        let number = if lone { self.add(Segment::with_room(span.len())) } else { self.room_for(span.len()) };
+        let number = if lone {
+            self.add(Segment::with_room(span.len()))
+        } else {
+            self.room_for(span.len())
+        };
         let segment = &mut self.segments[number as usize];
         let before = segment.footprint();
         let record = segment.push(span, owner);
@@ -156,7 +179,10 @@ impl Log {
         if lone {
             self.seal(number);
         }
-        Location { segment: number, record }
+        Location {
+            segment: number,
+            record,
+        }
     }
 
     /// The record at a location.
@@ -174,10 +200,14 @@ impl Log {
         self.segments[at.segment as usize].span(at.record)
     }
 
-    /// Takes one span out of the account and returns what its record said. A segment without live spans is reused.
+    /// Takes one span out of the account and returns what its record said. A segment without live spans is
+    /// reused.
     pub(crate) fn release(&mut self, at: Location) -> Record {
         let segment = &mut self.segments[at.segment as usize];
-        let (record, len) = (segment.records[at.record as usize], segment.len_of(at.record));
+        let (record, len) = (
+            segment.records[at.record as usize],
+            segment.len_of(at.record),
+        );
         segment.live_bytes -= len;
         segment.live_records -= 1;
         self.live_bytes -= len as u64;
@@ -202,8 +232,8 @@ impl Log {
 
     /// At most how much [`Log::footprint`] grows by `spans` more spans of `bytes` in all.
     ///
-    /// A closed segment is at least 15/16 full, a lone one is full; spare segments are paid for already. Arrays of
-    /// records double, and close at their exact length, so each is at most twice what it holds.
+    /// A closed segment is at least 15/16 full, a lone one is full; spare segments are paid for already.
+    /// Arrays of records double, and close at their exact length, so each is at most twice what it holds.
     pub(crate) fn worst_case(&self, spans: u64, bytes: u64) -> u64 {
         let (room, records) = match self.open {
             Some(open) => {
@@ -216,12 +246,16 @@ impl Log {
         let fresh = match bytes {
             _ if bytes <= room as u64 && bytes < LONE_BYTES as u64 => 0,
             // All of it lone spans, or all of it small ones, whichever is more.
-            _ => bytes.max((bytes + bytes.div_ceil(15) + SEGMENT_BYTES as u64).saturating_sub(spare)),
+            _ => {
+                bytes.max((bytes + bytes.div_ceil(15) + SEGMENT_BYTES as u64).saturating_sub(spare))
+            }
         };
         let segments = bytes / LONE_BYTES as u64 + 2;
         let lists = self.segments.capacity() as u64 + 2 * segments + SPARE_SEGMENTS as u64;
         let record = size_of::<Record>() as u64;
-        fresh + record * (2 * spans + records as u64 + 4 * segments) + lists * (size_of::<Segment>() as u64 + 4)
+        fresh
+            + record * (2 * spans + records as u64 + 4 * segments)
+            + lists * (size_of::<Segment>() as u64 + 4)
     }
 
     fn room_for(&mut self, len: usize) -> u32 {
@@ -309,25 +343,31 @@ impl Log {
         self.reserved
     }
 
-    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less are
-    /// reserved without being live.
+    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less
+    /// are reserved without being live.
     pub(crate) fn sparse(&self, percent: u64, slack: u64) -> Option<u32> {
         if self.reserved.saturating_sub(self.live_bytes) <= slack {
             return None;
         }
-        let closed = self.segments.iter().zip(0u32..).filter(|(segment, number)| {
-            segment.bytes.capacity() == SEGMENT_BYTES && Some(*number) != self.open
-        });
+        let closed = self
+            .segments
+            .iter()
+            .zip(0u32..)
+            .filter(|(segment, number)| {
+                segment.bytes.capacity() == SEGMENT_BYTES && Some(*number) != self.open
+            });
         let (emptiest, number) = closed.min_by_key(|(segment, _)| segment.live_bytes)?;
         let live = emptiest.live_bytes as u64;
         (live * 100 < SEGMENT_BYTES as u64 * percent).then_some(number)
     }
 
-    /// Moves the live spans of a closed segment into the open one and frees it; returns how many bytes moved.
+    /// Moves the live spans of a closed segment into the open one and frees it; returns how many bytes
+    /// moved.
     ///
-    /// `each` is called once for every slot that a record names and calls [`Mover::walk`] with the chain of the trace
-    /// there, if there is one. A dead record may name a slot that is someone else's by now; that chain has
-    /// nothing here. A chain is walked as a whole, because the pointer to a record is in another record.
+    /// `each` is called once for every slot that a record names and calls [`Mover::walk`] with the chain of
+    /// the trace there, if there is one. A dead record may name a slot that is someone else's by now; that
+    /// chain has nothing here. A chain is walked as a whole, because the pointer to a record is in another
+    /// record.
     pub(crate) fn evacuate(&mut self, from: u32, mut each: impl FnMut(u32, &mut Mover<'_>)) -> u64 {
         let source = mem::take(&mut self.segments[from as usize]);
         let mut slots: Vec<u32> = source.records.iter().map(|record| record.slot).collect();
@@ -338,7 +378,11 @@ impl Log {
         self.live_bytes -= source.live_bytes as u64;
         self.live_records -= u64::from(source.live_records);
         let moved = source.live_bytes as u64;
-        let mut mover = Mover { log: self, source: &source, from };
+        let mut mover = Mover {
+            log: self,
+            source: &source,
+            from,
+        };
         for slot in slots {
             each(slot, &mut mover);
         }
@@ -374,7 +418,10 @@ impl Mover<'_> {
                 }
                 match newer.is_none() {
                     true => chain.head = moved,
-                    false => self.log.segments[newer.segment as usize].records[newer.record as usize].prev = moved,
+                    false => {
+                        self.log.segments[newer.segment as usize].records[newer.record as usize]
+                            .prev = moved
+                    }
                 }
                 at = moved;
             }
@@ -384,7 +431,19 @@ impl Mover<'_> {
     }
 
     fn move_record(&mut self, at: Location) -> Location {
-        let Record { prev, headers, slot, .. } = self.source.records[at.record as usize];
-        self.log.append(self.source.span(at.record), Owner { prev, headers, slot })
+        let Record {
+            prev,
+            headers,
+            slot,
+            ..
+        } = self.source.records[at.record as usize];
+        self.log.append(
+            self.source.span(at.record),
+            Owner {
+                prev,
+                headers,
+                slot,
+            },
+        )
     }
 }

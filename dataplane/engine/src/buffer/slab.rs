@@ -1,7 +1,8 @@
 //! Numbered slots in chunks: growing never moves what is there, and an empty chunk is given back.
 //!
-//! A `Vec` of a million entries doubles by copying, and holds both copies while it does; and it never shrinks while
-//! one entry near its end lives. Chunks are filled lowest first, so that the highest empty out after a peak.
+//! A `Vec` of a million entries doubles by copying, and holds both copies while it does; and it never
+//! shrinks while one entry near its end lives. Chunks are filled lowest first, so that the highest empty
+//! out after a peak.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -36,7 +37,13 @@ pub(crate) struct Slab<T, const N: usize> {
 
 impl<T, const N: usize> Default for Slab<T, N> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), roomy: BTreeSet::new(), bare: BTreeSet::new(), len: 0, allocated: 0 }
+        Self {
+            chunks: Vec::new(),
+            roomy: BTreeSet::new(),
+            bare: BTreeSet::new(),
+            len: 0,
+            allocated: 0,
+        }
     }
 }
 
@@ -77,7 +84,9 @@ impl<T, const N: usize> Slab<T, N> {
         if matches!(place, Slot::Vacant(_)) {
             return None;
         }
-        let Slot::Used(value) = mem::replace(place, Slot::Vacant(chunk.vacant)) else { return None };
+        let Slot::Used(value) = mem::replace(place, Slot::Vacant(chunk.vacant)) else {
+            return None;
+        };
         chunk.vacant = offset;
         if chunk.used == N {
             self.roomy.insert(number);
@@ -97,7 +106,12 @@ impl<T, const N: usize> Slab<T, N> {
     /// The value in a slot, if there is one.
     #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
-        match self.chunks.get(slot as usize / N)?.slots.get(slot as usize % N)? {
+        match self
+            .chunks
+            .get(slot as usize / N)?
+            .slots
+            .get(slot as usize % N)?
+        {
             Slot::Used(value) => Some(value),
             Slot::Vacant(_) => None,
         }
@@ -106,7 +120,12 @@ impl<T, const N: usize> Slab<T, N> {
     /// The value in a slot, if there is one, to change.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        match self.chunks.get_mut(slot as usize / N)?.slots.get_mut(slot as usize % N)? {
+        match self
+            .chunks
+            .get_mut(slot as usize / N)?
+            .slots
+            .get_mut(slot as usize % N)?
+        {
             Slot::Used(value) => Some(value),
             Slot::Vacant(_) => None,
         }
@@ -137,7 +156,11 @@ impl<T, const N: usize> Slab<T, N> {
         }
         let number = self.bare.pop_first().unwrap_or(self.chunks.len() as u32);
         if number as usize == self.chunks.len() {
-            self.chunks.push(Chunk { slots: Vec::new(), used: 0, vacant: NIL });
+            self.chunks.push(Chunk {
+                slots: Vec::new(),
+                used: 0,
+                vacant: NIL,
+            });
         }
         self.chunks[number as usize].slots.reserve_exact(N);
         self.allocated += 1;
@@ -167,21 +190,33 @@ mod tests {
         let mut model = HashMap::new();
         let mut dice = 7_u64;
         for round in 0..20_000_u64 {
-            dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            dice = dice
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let growing = round % 4_000 < 2_000;
             if model.is_empty() || (dice >> 33) % 10 < if growing { 7 } else { 3 } {
                 let bound = slab.footprint() + slab.worst_case(1);
                 let slot = slab.insert(round);
                 assert!(slab.footprint() <= bound);
-                assert!(model.insert(slot, round).is_none(), "slot {slot} handed out twice");
+                assert!(
+                    model.insert(slot, round).is_none(),
+                    "slot {slot} handed out twice"
+                );
             } else {
-                let slot = *model.keys().nth((dice >> 40) as usize % model.len()).unwrap();
+                let slot = *model
+                    .keys()
+                    .nth((dice >> 40) as usize % model.len())
+                    .unwrap();
                 assert_eq!(slab.remove(slot), model.remove(&slot));
                 assert_eq!(slab.remove(slot), None);
             }
             assert_eq!(slab.len(), model.len());
         }
-        assert!(model.iter().all(|(slot, value)| slab.get(*slot) == Some(value)));
+        assert!(
+            model
+                .iter()
+                .all(|(slot, value)| slab.get(*slot) == Some(value))
+        );
         for slot in model.into_keys() {
             slab.remove(slot);
         }

@@ -4,7 +4,11 @@ use super::*;
 
 fn full() -> Ledger {
     let mut ledger = Ledger {
-        incoming: Incoming { clients: 70, peers: 25, replays: 5 },
+        incoming: Incoming {
+            clients: 70,
+            peers: 25,
+            replays: 5,
+        },
         out: 20,
         kept: 30,
         sampled_away: 10,
@@ -49,8 +53,14 @@ fn every_entry_counts() {
 fn merging_adds_every_entry() {
     let mut ledger = full();
     ledger.merge(&full());
-    assert_eq!((ledger.balance(), ledger.incoming.total(), ledger.outgoing()), (Ok(()), 200, 200));
-    assert_eq!(ledger.refused, Reasons::from([("invalid_trace_id", 6), ("queue_full", 24)]));
+    assert_eq!(
+        (ledger.balance(), ledger.incoming.total(), ledger.outgoing()),
+        (Ok(()), 200, 200)
+    );
+    assert_eq!(
+        ledger.refused,
+        Reasons::from([("invalid_trace_id", 6), ("queue_full", 24)])
+    );
     assert_eq!(ledger.exporters["tempo"].outgoing(), 60);
     let mut sum = Ledger::default();
     sum.merge(&full());
@@ -61,10 +71,12 @@ fn merging_adds_every_entry() {
 fn an_imbalance_says_what_is_off() {
     let mut ledger = full();
     ledger.exporter("tempo").held += 2;
-    let text = "the ledger of tempo does not balance: 30 came in, 32 are accounted for (2 too many)";
+    let text =
+        "the ledger of tempo does not balance: 30 came in, 32 are accounted for (2 too many)";
     assert_eq!(ledger.balance().unwrap_err().to_string(), text);
     ledger.incoming.clients += 7;
-    let text = "the ledger of spans does not balance: 107 came in, 100 are accounted for (7 missing)";
+    let text =
+        "the ledger of spans does not balance: 107 came in, 100 are accounted for (7 missing)";
     assert_eq!(ledger.balance().unwrap_err().to_string(), text);
 }
 
@@ -89,5 +101,8 @@ exporter tempo: in                          30
   dropped: rejected                          6
 balanced";
     assert_eq!(full().to_string(), text);
-    assert_eq!(Ledger::default().to_string(), format!("{:<32}{:>14}\nbalanced", "in", 0));
+    assert_eq!(
+        Ledger::default().to_string(),
+        format!("{:<32}{:>14}\nbalanced", "in", 0)
+    );
 }

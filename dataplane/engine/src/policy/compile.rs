@@ -240,8 +240,8 @@ impl Compiler {
         }
         let (min, max) = (min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX));
         if min > max {
-            let message = format!("{min} is above the maxValue {max}, so no trace would match");
-            self.report("numericAttribute.minValue", message);
+            let message = format!("{max} is below the minValue {min}, so no trace would match");
+            self.report("numericAttribute.maxValue", message);
         }
         Some(Leaf {
             key: key.to_owned(),

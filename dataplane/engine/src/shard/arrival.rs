@@ -9,7 +9,7 @@ use crate::buffer::index::Entry;
 use crate::buffer::segment::{Chain, Owner};
 use crate::facts::TraceFacts;
 use crate::key::{TraceKey, shard_of};
-use crate::scan::{self, Group, Headers, Shape, TraceId, Visit};
+use crate::scan::{self, Group, Shape, TraceId, Visit};
 
 /// Where the spans of a trace go.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,8 @@ struct Arrival<'a> {
     inserted: Inserted,
     /// The trace of the last span: the next one is often of the same.
     last: Option<(TraceId, Place)>,
-    /// The current resource and group, held here once a span of them was stored. The resource is told from others by
-    /// hash and length: the hash is keyed, so that two of them agree once in 2^64 times.
+    /// The current resource and group, held here once a span of them was stored. The resource is told from
+    /// others by hash and length: the hash is keyed, so that two of them agree once in 2^64 times.
     resource: Option<((u64, usize), u32)>,
     group: Option<u32>,
     /// The current group in `out`, once a late span of it was pushed.
@@ -38,9 +38,15 @@ struct Arrival<'a> {
 }
 
 impl Shard {
-    /// Takes in the spans of a request that are this shard's. The request must have passed [`scan::check`]: this
-    /// only walks it. Kept spans, late ones and those of traces that pass a cap, are pushed to `out`.
-    pub fn insert(&mut self, request: &[u8], shape: &Shape, now: Millis, out: &mut Batch) -> Inserted {
+    /// Takes in the spans of a request that are this shard's. The request must have passed [`scan::check`]:
+    /// this only walks it. Kept spans, late ones and those of traces that pass a cap, are pushed to `out`.
+    pub fn insert(
+        &mut self,
+        request: &[u8],
+        shape: &Shape,
+        now: Millis,
+        out: &mut Batch,
+    ) -> Inserted {
         self.advance(now);
         self.headers.start_gathering();
         let mut arrival = Arrival {
@@ -55,7 +61,10 @@ impl Shard {
         let failed = scan::walk(request, shape, &mut arrival).err();
         arrival.leave_group();
         arrival.leave_resource();
-        let inserted = Inserted { failed, ..arrival.inserted };
+        let inserted = Inserted {
+            failed,
+            ..arrival.inserted
+        };
         self.stats.stored += inserted.stored;
         self.stats.duplicates += inserted.duplicates;
         self.stats.late_kept += inserted.late_kept;
@@ -89,7 +98,12 @@ impl Visit for Arrival<'_> {
 
 impl Arrival<'_> {
     fn place(&mut self, id: &TraceId) -> Place {
-        let Shard { config, index, memory, .. } = &*self.shard;
+        let Shard {
+            config,
+            index,
+            memory,
+            ..
+        } = &*self.shard;
         let key = config.seed.key(id);
         if config.shards > 1 && shard_of(key, config.shards) != config.shard {
             return Place::Foreign;
@@ -105,7 +119,14 @@ impl Arrival<'_> {
 
     /// A trace is seen for the first time.
     fn open(&mut self, key: TraceKey, id: &TraceId) -> u32 {
-        let Shard { config, programs, index, deadlines, now, .. } = &mut *self.shard;
+        let Shard {
+            config,
+            programs,
+            index,
+            deadlines,
+            now,
+            ..
+        } = &mut *self.shard;
         let slot = index.insert(Entry {
             key,
             facts: TraceFacts::new(*id),
@@ -116,29 +137,59 @@ impl Arrival<'_> {
             links: UNLINKED,
             program: programs.join(),
         });
-        deadlines.insert(index, slot, *now, now.saturating_add(config.decision_wait_ms));
+        deadlines.insert(
+            index,
+            slot,
+            *now,
+            now.saturating_add(config.decision_wait_ms),
+        );
         self.inserted.traces_new += 1;
         slot
     }
 
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard { config, programs, log, index, headers, duplicates, .. } = &mut *self.shard;
-        let Some(entry) = index.get_mut(slot) else { return };
+        let Shard {
+            config,
+            programs,
+            log,
+            index,
+            headers,
+            duplicates,
+            ..
+        } = &mut *self.shard;
+        let Some(entry) = index.get_mut(slot) else {
+            return;
+        };
         let hash = duplicates.hash(span);
         let spans = entry.facts.spans;
-        let known = Known { log, chain: entry.chain, seen: entry.seen, slot, spans };
+        let known = Known {
+            log,
+            chain: entry.chain,
+            seen: entry.seen,
+            slot,
+            spans,
+        };
         if duplicates.has(known, hash, span) {
             self.inserted.duplicates += 1;
             return;
         }
         if let Some(program) = programs.program(entry.program) {
-            let ask = |resource: &[u8]| program.resource_bits([resource]);
+            let ask = |resource: &[u8]| program.resource_bits(&Headers::whole(resource));
             let bits = headers.resource_bits(group, entry.program, ask);
-            entry.facts.add(&program.span_facts(span), bits, span.len() as u64);
+            entry
+                .facts
+                .add(&program.span_facts(span), bits, span.len() as u64);
         }
         headers.retain(group);
-        entry.chain.head = log.append(span, Owner { prev: entry.chain.head, headers: group, slot });
+        entry.chain.head = log.append(
+            span,
+            Owner {
+                prev: entry.chain.head,
+                headers: group,
+                slot,
+            },
+        );
         duplicates.note(spans + 1, slot, hash, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
         let facts = &entry.facts;
@@ -150,7 +201,9 @@ impl Arrival<'_> {
     /// The trace is too large to wait for more of it: what comes after follows the decision.
     fn decide_capped(&mut self, slot: u32) {
         self.shard.cancel(slot);
-        let settled = self.shard.settle(slot, Some(Early::TraceTooLarge), self.out);
+        let settled = self
+            .shard
+            .settle(slot, Some(Early::TraceTooLarge), self.out);
         self.inserted.traces_capped += 1;
         if let Some((_, place)) = &mut self.last {
             *place = Place::Late { kept: settled.kept };
@@ -163,13 +216,16 @@ impl Arrival<'_> {
             return;
         }
         let out = &mut *self.out;
-        let place = *self.late.get_or_insert_with(|| out.intern(&group.resource, &group.scope));
+        let place = *self
+            .late
+            .get_or_insert_with(|| out.intern(&group.resource, &group.scope));
         out.push(place, span);
         self.inserted.late_kept += 1;
     }
 
-    /// Looks up a group of which a span is to be stored, and its resource unless that was that of the group before: one
-    /// resource may have a hundred thousand scopes, and comparing it with what is known costs its length.
+    /// Looks up a group of which a span is to be stored, and its resource unless that was that of the group
+    /// before: one resource may have a hundred thousand scopes, and comparing it with what is known costs
+    /// its length.
     fn enter(&mut self, group: &Group<'_>) -> u32 {
         let identity = (group.resource.hash(), group.resource.bytes().len());
         let resource = match self.resource {

@@ -3,6 +3,7 @@
 use super::{Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
 use crate::Millis;
 use crate::batch::Batch;
+use crate::buffer::deadline::Deadlines;
 use crate::buffer::duplicates::CHAINED_SPANS;
 use crate::buffer::index::Entry;
 use crate::buffer::segment::{Location, SEGMENT_BYTES};
@@ -17,8 +18,9 @@ const SPARSE_PERCENT_UNDER_PRESSURE: u64 = 50;
 /// Waste that is never worth moving spans for: the open segment and one that is dying anyway.
 const WASTE_BYTES: u64 = 2 * SEGMENT_BYTES as u64;
 
-/// Without pressure, evacuate once more than 1/8 of the reserved bytes is waste. With a fixed decision wait the spans
-/// of a segment die within seconds of each other, so most sparse segments empty themselves if they are left alone.
+/// Without pressure, evacuate once more than 1/8 of the reserved bytes is waste. With a fixed decision wait
+/// the spans of a segment die within seconds of each other, so most sparse segments empty themselves if
+/// they are left alone.
 const WASTE_SHARE: u64 = 8;
 
 /// Bytes that one turn moves in passing, about 0.1 ms: 1 MiB.
@@ -55,7 +57,9 @@ impl Shard {
         self.headers.start_gathering();
         let mut progress = Progress::default();
         while progress.decided < limit.traces && (out.encoded_len_max() as u64) < limit.out_bytes {
-            let Some(slot) = self.deadlines.pop_due(&mut self.index, self.now) else { break };
+            let Some(slot) = self.deadlines.pop_due(&mut self.index, self.now) else {
+                break;
+            };
             self.settle(slot, None, out);
             progress.decided += 1;
         }
@@ -69,7 +73,9 @@ impl Shard {
         self.headers.start_gathering();
         let mut progress = Progress::default();
         while progress.decided < limit.traces && (out.encoded_len_max() as u64) < limit.out_bytes {
-            let Some(slot) = self.deadlines.pop(&mut self.index) else { break };
+            let Some(slot) = self.deadlines.pop(&mut self.index) else {
+                break;
+            };
             self.settle(slot, Some(Early::Drain), out);
             progress.decided += 1;
         }
@@ -78,9 +84,9 @@ impl Shard {
         progress
     }
 
-    /// Makes `bytes` of room if it can: spare segments first, then sparse ones are moved together, then traces are
-    /// decided early, those of the oldest bucket first and the heaviest of them first, but none before a
-    /// quarter of its wait has passed.
+    /// Makes `bytes` of room if it can: spare segments first, then sparse ones are moved together, then
+    /// traces are decided early, those of the oldest bucket first and the heaviest of them first, but none
+    /// before a quarter of its wait has passed.
     pub fn relieve(&mut self, now: Millis, bytes: u64, out: &mut Batch) -> Relief {
         self.advance(now);
         self.headers.start_gathering();
@@ -93,7 +99,9 @@ impl Shard {
         let mut slots = Vec::new();
         let mut from = 0;
         while self.resident() > goal && !relief.more {
-            let Some(bucket) = self.old_traces(from, &mut slots) else { break };
+            let Some(bucket) = self.old_traces(from, &mut slots) else {
+                break;
+            };
             from = bucket + 1;
             self.settle_until(goal, &slots, &mut relief, out);
         }
@@ -107,9 +115,12 @@ impl Shard {
         self.deadlines.remove(&mut self.index, slot);
     }
 
-    /// Decides a trace that is in no bucket any more: the verdict is remembered, its spans go to `out` or nowhere.
+    /// Decides a trace that is in no bucket any more: the verdict is remembered, its spans go to `out` or
+    /// nowhere.
     pub(super) fn settle(&mut self, slot: u32, early: Option<Early>, out: &mut Batch) -> Settled {
-        let Some(entry) = self.index.remove(slot) else { return Settled::default() };
+        let Some(entry) = self.index.remove(slot) else {
+            return Settled::default();
+        };
         let kept = self.judge(&entry, early);
         self.memory.remember(entry.key, kept);
         self.programs.leave(entry.program);
@@ -117,12 +128,19 @@ impl Shard {
             self.gather(&entry, out);
         }
         self.forget(slot, &entry);
-        Settled { kept, bytes: entry.facts.bytes }
+        Settled {
+            kept,
+            bytes: entry.facts.bytes,
+        }
     }
 
     fn judge(&mut self, entry: &Entry, early: Option<Early>) -> bool {
-        let Self { programs, stats, .. } = self;
-        let Some((program, rows)) = programs.find(entry.program) else { return false };
+        let Self {
+            programs, stats, ..
+        } = self;
+        let Some((program, rows)) = programs.find(entry.program) else {
+            return false;
+        };
         let verdict = program.decide(&entry.facts);
         let spans = u64::from(entry.facts.spans);
         if verdict.keep {
@@ -141,7 +159,12 @@ impl Shard {
 
     /// Pushes the spans of a trace, oldest first.
     fn gather(&mut self, entry: &Entry, out: &mut Batch) {
-        let Self { log, headers, chain, .. } = self;
+        let Self {
+            log,
+            headers,
+            chain,
+            ..
+        } = self;
         let mut at = entry.chain.head;
         while !at.is_none() {
             chain.push(at);
@@ -159,7 +182,12 @@ impl Shard {
 
     /// Takes the spans of a trace out of all accounts.
     fn forget(&mut self, slot: u32, entry: &Entry) {
-        let Self { log, headers, duplicates, .. } = self;
+        let Self {
+            log,
+            headers,
+            duplicates,
+            ..
+        } = self;
         let mut at = entry.chain.head;
         if entry.facts.spans > CHAINED_SPANS {
             while at != entry.chain.elders {
@@ -177,13 +205,18 @@ impl Shard {
 
     // === Room ===
 
-    /// The traces of the oldest bucket from `from` on that are old enough to be decided early, heaviest first.
+    /// The traces of the oldest bucket from `from` on that are old enough to be decided early, heaviest
+    /// first.
     fn old_traces(&self, from: u64, slots: &mut Vec<u32>) -> Option<u64> {
         let bucket = self.deadlines.bucket(&self.index, from, slots)?;
         let age = self.config.decision_wait_ms / RELIEF_AGE_SHARE;
         let entry = |slot: &u32| self.index.get(*slot);
-        slots.retain(|slot| entry(slot).is_some_and(|entry| self.now.saturating_sub(entry.first_seen) >= age));
-        slots.sort_unstable_by_key(|slot| std::cmp::Reverse(entry(slot).map_or(0, |entry| entry.facts.bytes)));
+        slots.retain(|slot| {
+            entry(slot).is_some_and(|entry| self.now.saturating_sub(entry.first_seen) >= age)
+        });
+        slots.sort_unstable_by_key(|slot| {
+            std::cmp::Reverse(entry(slot).map_or(0, |entry| entry.facts.bytes))
+        });
         (!slots.is_empty()).then_some(bucket)
     }
 
@@ -212,7 +245,11 @@ impl Shard {
 
     /// Evacuates until the goal is reached or nothing sparse is left.
     fn compact(&mut self, goal: u64) {
-        while self.resident() > goal && self.evacuate(SPARSE_PERCENT_UNDER_PRESSURE, WASTE_BYTES).is_some() {
+        while self.resident() > goal
+            && self
+                .evacuate(SPARSE_PERCENT_UNDER_PRESSURE, WASTE_BYTES)
+                .is_some()
+        {
             self.log.drop_spares();
         }
     }
@@ -230,7 +267,9 @@ impl Shard {
     }
 
     pub(super) fn evacuate(&mut self, percent: u64, slack: u64) -> Option<u64> {
-        let Self { log, index, stats, .. } = self;
+        let Self {
+            log, index, stats, ..
+        } = self;
         let segment = log.sparse(percent, slack)?;
         let moved = log.evacuate(segment, |slot, mover| {
             if let Some(entry) = index.get_mut(slot) {
@@ -243,6 +282,9 @@ impl Shard {
     }
 
     fn shrink(&mut self) {
+        if self.index.len() == 0 {
+            self.deadlines = Deadlines::default();
+        }
         self.chain.shrink_to(SCRATCH_BYTES / size_of::<Location>());
         self.index.shrink();
         self.headers.shrink();

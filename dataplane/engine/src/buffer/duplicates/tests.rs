@@ -12,16 +12,43 @@ struct Trace {
 
 impl Trace {
     fn new(slot: u32) -> Self {
-        Self { slot, spans: 0, seen: Seen::default(), chain: Chain::EMPTY }
+        Self {
+            slot,
+            spans: 0,
+            seen: Seen::default(),
+            chain: Chain::EMPTY,
+        }
     }
 
     fn offer(&mut self, duplicates: &mut Duplicates, log: &mut Log, span: &[u8]) -> bool {
         let hash = duplicates.hash(span);
-        let Self { slot, spans, seen, chain } = *self;
-        if duplicates.has(Known { log, chain, seen, slot, spans }, hash, span) {
+        let Self {
+            slot,
+            spans,
+            seen,
+            chain,
+        } = *self;
+        if duplicates.has(
+            Known {
+                log,
+                chain,
+                seen,
+                slot,
+                spans,
+            },
+            hash,
+            span,
+        ) {
             return false;
         }
-        self.chain.head = log.append(span, Owner { prev: chain.head, headers: 0, slot });
+        self.chain.head = log.append(
+            span,
+            Owner {
+                prev: chain.head,
+                headers: 0,
+                slot,
+            },
+        );
         self.spans += 1;
         duplicates.note(self.spans, slot, hash, &mut self.seen, &mut self.chain);
         true
@@ -49,10 +76,19 @@ fn every_span_is_new_once() {
         let mut log = Log::default();
         let (mut one, mut other) = (Trace::new(1), Trace::new(2));
         for number in 0..count {
-            assert!(one.offer(&mut duplicates, &mut log, &span(number)), "{number} of {count} is new");
-            assert!(other.offer(&mut duplicates, &mut log, &span(number)), "it is another trace");
+            assert!(
+                one.offer(&mut duplicates, &mut log, &span(number)),
+                "{number} of {count} is new"
+            );
+            assert!(
+                other.offer(&mut duplicates, &mut log, &span(number)),
+                "it is another trace"
+            );
             for again in [0, number / 2, number] {
-                assert!(!one.offer(&mut duplicates, &mut log, &span(again)), "{again} is known at {number}");
+                assert!(
+                    !one.offer(&mut duplicates, &mut log, &span(again)),
+                    "{again} is known at {number}"
+                );
             }
         }
         assert_eq!((one.spans, other.spans), (count, count));
@@ -60,7 +96,10 @@ fn every_span_is_new_once() {
         assert_eq!(duplicates.later.len(), later);
         one.forget(&mut duplicates, &log);
         assert_eq!(duplicates.later.len(), later / 2);
-        assert!(!other.offer(&mut duplicates, &mut log, &span(count - 1)), "the other trace lost nothing");
+        assert!(
+            !other.offer(&mut duplicates, &mut log, &span(count - 1)),
+            "the other trace lost nothing"
+        );
         other.forget(&mut duplicates, &log);
         duplicates.shrink();
         assert_eq!(duplicates.footprint(), 0);
@@ -83,7 +122,8 @@ fn growth_stays_below_the_worst_case() {
 
 #[test]
 fn the_seed_decides_the_hash() {
-    let hash = |seed| Duplicates::new(&KeySeed::new([seed; 16])).hash(b"the same bytes of the same span");
+    let hash =
+        |seed| Duplicates::new(&KeySeed::new([seed; 16])).hash(b"the same bytes of the same span");
     assert_eq!(hash(1), hash(1));
     assert_ne!(hash(1), hash(2));
 }

@@ -172,7 +172,7 @@ fn each_wrong_rule_is_told_where_and_why() {
     );
     check(
         number("k", Some(3), Some(-3)),
-        &["numericAttribute.minValue: 3 is above the maxValue -3, so no trace would match"],
+        &["numericAttribute.maxValue: -3 is below the minValue 3, so no trace would match"],
     );
     check(
         number(&"k".repeat(257), Some(3), None),
