@@ -96,7 +96,8 @@ impl Batch {
         let (groups, headers) = (&self.groups, &self.headers);
         let known = self.group_table.find(hash, |index| {
             groups.get(*index as usize).is_some_and(|group| {
-                group.resource == resource && slice(headers, group.start, group.len) == scope.bytes()
+                group.resource == resource
+                    && slice(headers, group.start, group.len) == scope.bytes()
             })
         });
         if let Some(index) = known {
@@ -104,10 +105,17 @@ impl Batch {
         }
         let (start, len) = append(&mut self.headers, scope.bytes());
         let index = count(self.groups.len());
-        self.groups.push(Group { hash, resource, start, len, span_bytes: 0 });
+        self.groups.push(Group {
+            hash,
+            resource,
+            start,
+            len,
+            span_bytes: 0,
+        });
         self.header_bytes += scope.bytes().len();
         let groups = &self.groups;
-        self.group_table.insert_unique(hash, index, |index| hash_of(groups.get(*index as usize)));
+        self.group_table
+            .insert_unique(hash, index, |index| hash_of(groups.get(*index as usize)));
         GroupRef(index)
     }
 
@@ -123,12 +131,19 @@ impl Batch {
         }
         let (start, len) = append(&mut self.headers, header.bytes());
         let index = count(self.resources.len());
-        self.resources.push(Resource { hash: header.hash(), start, len });
+        self.resources.push(Resource {
+            hash: header.hash(),
+            start,
+            len,
+        });
         self.header_bytes += header.bytes().len();
         let resources = &self.resources;
-        self.resource_table.insert_unique(header.hash(), index, |index| {
-            resources.get(*index as usize).map_or(0, |resource| resource.hash)
-        });
+        self.resource_table
+            .insert_unique(header.hash(), index, |index| {
+                resources
+                    .get(*index as usize)
+                    .map_or(0, |resource| resource.hash)
+            });
         index
     }
 
@@ -146,7 +161,11 @@ impl Batch {
         }
         match self.runs.last_mut() {
             Some(run) if run.group == group.0 => run.len += len,
-            _ => self.runs.push(Run { group: group.0, start: count(start), len }),
+            _ => self.runs.push(Run {
+                group: group.0,
+                start: count(start),
+                len,
+            }),
         }
     }
 
@@ -174,7 +193,13 @@ impl Batch {
 
     /// Bytes that [`Self::encode`] appends.
     pub fn encoded_len(&self) -> usize {
-        self.loose.len() + self.layout().resource_len.iter().map(|len| field_len(*len)).sum::<usize>()
+        self.loose.len()
+            + self
+                .layout()
+                .resource_len
+                .iter()
+                .map(|len| field_len(*len))
+                .sum::<usize>()
     }
 
     /// Bytes that the batch occupies, spare capacity included.
@@ -191,12 +216,17 @@ impl Batch {
 
     /// Appends the batch as one `ExportTraceServiceRequest`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Layout { groups, resource_len } = self.layout();
+        let Layout {
+            groups,
+            resource_len,
+        } = self.layout();
         let runs = self.runs_by_group();
         out.extend_from_slice(&self.loose);
         let mut written = None;
         for index in groups {
-            let Some(group) = self.groups.get(index as usize) else { continue };
+            let Some(group) = self.groups.get(index as usize) else {
+                continue;
+            };
             if written != Some(group.resource) {
                 written = Some(group.resource);
                 self.begin_resource(group.resource, &resource_len, out);
@@ -231,7 +261,10 @@ impl Batch {
     }
 
     fn begin_resource(&self, index: u32, resource_len: &[usize], out: &mut Vec<u8>) {
-        let len = resource_len.get(index as usize).copied().unwrap_or_default();
+        let len = resource_len
+            .get(index as usize)
+            .copied()
+            .unwrap_or_default();
         out.push(RESOURCE_SPANS_TAG);
         put_varint(out, len as u64);
         if let Some(resource) = self.resources.get(index as usize) {
@@ -242,14 +275,20 @@ impl Batch {
     fn layout(&self) -> Layout {
         let mut groups: Vec<u32> = (0..count(self.groups.len())).collect();
         groups.sort_by_key(|index| self.groups.get(*index as usize).map(|group| group.resource));
-        let mut resource_len: Vec<usize> =
-            self.resources.iter().map(|resource| resource.len as usize).collect();
+        let mut resource_len: Vec<usize> = self
+            .resources
+            .iter()
+            .map(|resource| resource.len as usize)
+            .collect();
         for group in &self.groups {
             if let Some(len) = resource_len.get_mut(group.resource as usize) {
                 *len += field_len(group.len as usize + group.span_bytes as usize);
             }
         }
-        Layout { groups, resource_len }
+        Layout {
+            groups,
+            resource_len,
+        }
     }
 
     /// A counting sort of the runs by their group; runs of a group keep their order.
@@ -268,13 +307,19 @@ impl Batch {
         let mut next = starts.clone();
         let mut order = vec![0_u32; self.runs.len()];
         for (index, run) in self.runs.iter().enumerate() {
-            let Some(place) = next.get_mut(run.group as usize) else { continue };
+            let Some(place) = next.get_mut(run.group as usize) else {
+                continue;
+            };
             if let Some(slot) = order.get_mut(*place as usize) {
                 *slot = count(index);
             }
             *place += 1;
         }
-        RunsByGroup { runs: &self.runs, starts, order }
+        RunsByGroup {
+            runs: &self.runs,
+            starts,
+            order,
+        }
     }
 }
 
@@ -290,7 +335,9 @@ impl RunsByGroup<'_> {
         let bound = |index: usize| self.starts.get(index).map_or(0, |start| *start as usize);
         let range = bound(group as usize)..bound(group as usize + 1);
         let order = self.order.get(range).unwrap_or_default();
-        order.iter().filter_map(|index| self.runs.get(*index as usize).copied())
+        order
+            .iter()
+            .filter_map(|index| self.runs.get(*index as usize).copied())
     }
 }
 
@@ -310,7 +357,9 @@ fn append(buffer: &mut Vec<u8>, bytes: &[u8]) -> (u32, u32) {
 }
 
 fn slice(buffer: &[u8], start: u32, len: u32) -> &[u8] {
-    buffer.get(start as usize..start as usize + len as usize).unwrap_or_default()
+    buffer
+        .get(start as usize..start as usize + len as usize)
+        .unwrap_or_default()
 }
 
 /// Offsets are 32 bits: batches are limited to far less than 4 GiB by those who fill them.

@@ -114,7 +114,10 @@ pub trait Visit {
 
 impl Default for ScanLimits {
     fn default() -> Self {
-        Self { max_depth: 32, max_spans: 4 << 20 }
+        Self {
+            max_depth: 32,
+            max_spans: 4 << 20,
+        }
     }
 }
 
@@ -142,7 +145,10 @@ impl<'a> Headers<'a> {
     pub fn whole(bytes: &'a [u8]) -> Self {
         let mut hasher = HEADER_HASH.build_hasher();
         hasher.write(bytes);
-        Self { bytes, hash: hasher.finish() }
+        Self {
+            bytes,
+            hash: hasher.finish(),
+        }
     }
 
     /// The bytes.
@@ -305,7 +311,9 @@ fn text(bytes: &[u8], field: u32) -> Result<(), ScanError> {
 
 #[inline]
 fn valid_id(bytes: &[u8]) -> Option<&TraceId> {
-    <&TraceId>::try_from(bytes).ok().filter(|id| **id != [0; 16])
+    <&TraceId>::try_from(bytes)
+        .ok()
+        .filter(|id| **id != [0; 16])
 }
 
 // === walk ===
@@ -326,12 +334,18 @@ struct Walker<'v, V> {
 /// At the first field that is malformed; a request that passed [`check`] has none.
 pub fn walk(request: &[u8], shape: &Shape, visitor: &mut impl Visit) -> Result<(), ScanError> {
     let plain_ids = shape.odd_ids == 0;
-    let mut walker =
-        Walker { visitor, plain_ids, resource: Vec::new(), scope: Vec::new() };
+    let mut walker = Walker {
+        visitor,
+        plain_ids,
+        resource: Vec::new(),
+        scope: Vec::new(),
+    };
     let mut fields = Reader::new(request);
     while let Some(field) = fields.next_field()? {
         match field.value {
-            Value::Bytes(resource) if field.number == RESOURCE_SPANS => walker.resource(resource)?,
+            Value::Bytes(resource) if field.number == RESOURCE_SPANS => {
+                walker.resource(resource)?
+            }
             _ => walker.visitor.loose(field.raw),
         }
     }
@@ -341,7 +355,7 @@ pub fn walk(request: &[u8], shape: &Shape, visitor: &mut impl Visit) -> Result<(
 impl<V: Visit> Walker<'_, V> {
     fn resource(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
         let mut pieces = std::mem::take(&mut self.resource);
-        let headers = headers_of(bytes, &mut pieces)?;
+        let headers = headers_of(bytes, &[CHILDREN, LEGACY_SPANS], &mut pieces)?;
         let headers = headers.map_or_else(|| Headers::whole(&pieces), Headers::whole);
         let mut fields = Reader::new(bytes);
         while let Some(field) = fields.next_field()? {
@@ -355,13 +369,15 @@ impl<V: Visit> Walker<'_, V> {
 
     fn scope(&mut self, bytes: &[u8], resource: Headers<'_>) -> Result<(), ScanError> {
         let mut pieces = std::mem::take(&mut self.scope);
-        let scope = headers_of(bytes, &mut pieces)?;
+        let scope = headers_of(bytes, &[CHILDREN], &mut pieces)?;
         let scope = scope.map_or_else(|| Headers::whole(&pieces), Headers::whole);
         let group = Group { resource, scope };
         let mut announced = false;
         let mut fields = Reader::new(bytes);
         while let Some(field) = fields.next_field()? {
-            let (CHILDREN, Value::Bytes(span)) = (field.number, field.value) else { continue };
+            let (CHILDREN, Value::Bytes(span)) = (field.number, field.value) else {
+                continue;
+            };
             let Some(id) = self.id_of(span)? else {
                 self.visitor.invalid_span(span);
                 continue;
@@ -379,7 +395,10 @@ impl<V: Visit> Walker<'_, V> {
     #[inline]
     fn id_of<'s>(&self, span: &'s [u8]) -> Result<Option<&'s TraceId>, ScanError> {
         if self.plain_ids {
-            return Ok(span.get(2..18).filter(|_| span.starts_with(&TRACE_ID_HEAD)).and_then(valid_id));
+            return Ok(span
+                .get(2..18)
+                .filter(|_| span.starts_with(&TRACE_ID_HEAD))
+                .and_then(valid_id));
         }
         let mut id: &[u8] = &[];
         let mut fields = Reader::new(span);
@@ -392,17 +411,23 @@ impl<V: Visit> Walker<'_, V> {
     }
 }
 
-/// The fields of a message that are not children: the one piece that they are, or `None` after putting several together
-/// in `pieces`.
-fn headers_of<'a>(bytes: &'a [u8], pieces: &mut Vec<u8>) -> Result<Option<&'a [u8]>, ScanError> {
+/// The fields of a message but those `left_out`: the one piece that they are, or `None` after putting several together in
+/// `pieces`.
+fn headers_of<'a>(
+    bytes: &'a [u8],
+    left_out: &[u32],
+    pieces: &mut Vec<u8>,
+) -> Result<Option<&'a [u8]>, ScanError> {
     pieces.clear();
     let mut piece = 0..0;
     let mut several = false;
     let mut fields = Reader::new(bytes);
     loop {
         let start = bytes.len() - fields.remaining();
-        let Some(field) = fields.next_field()? else { break };
-        if matches!(field.number, CHILDREN | LEGACY_SPANS) {
+        let Some(field) = fields.next_field()? else {
+            break;
+        };
+        if left_out.contains(&field.number) {
             continue;
         }
         let end = start + field.raw.len();

@@ -32,19 +32,27 @@ impl Message {
     /// What field `number` holds.
     #[inline]
     pub fn kind(&self, number: u32) -> Kind {
-        self.fields.get(number as usize).copied().unwrap_or(Kind::Unknown)
+        self.fields
+            .get(number as usize)
+            .copied()
+            .unwrap_or(Kind::Unknown)
     }
 }
 
 use Kind::{Bytes, Fixed32, Fixed64, Message as In, Text, Unknown, Varint};
 
 /// `opentelemetry.proto.resource.v1.Resource`
-pub static RESOURCE: Message =
-    Message { fields: &[Unknown, In(&KEY_VALUE), Varint, In(&ENTITY_REF)] };
+pub static RESOURCE: Message = Message {
+    fields: &[Unknown, In(&KEY_VALUE), Varint, In(&ENTITY_REF)],
+};
 /// `opentelemetry.proto.common.v1.EntityRef`
-pub static ENTITY_REF: Message = Message { fields: &[Unknown, Text, Text, Text, Text] };
+pub static ENTITY_REF: Message = Message {
+    fields: &[Unknown, Text, Text, Text, Text],
+};
 /// `opentelemetry.proto.common.v1.InstrumentationScope`
-pub static SCOPE: Message = Message { fields: &[Unknown, Text, Text, In(&KEY_VALUE), Varint] };
+pub static SCOPE: Message = Message {
+    fields: &[Unknown, Text, Text, In(&KEY_VALUE), Varint],
+};
 /// `opentelemetry.proto.trace.v1.Span`
 pub static SPAN: Message = Message {
     fields: &[
@@ -68,15 +76,21 @@ pub static SPAN: Message = Message {
     ],
 };
 /// `opentelemetry.proto.trace.v1.Span.Event`
-pub static EVENT: Message =
-    Message { fields: &[Unknown, Fixed64, Text, In(&KEY_VALUE), Varint] };
+pub static EVENT: Message = Message {
+    fields: &[Unknown, Fixed64, Text, In(&KEY_VALUE), Varint],
+};
 /// `opentelemetry.proto.trace.v1.Span.Link`
-pub static LINK: Message =
-    Message { fields: &[Unknown, Bytes, Bytes, Text, In(&KEY_VALUE), Varint, Fixed32] };
+pub static LINK: Message = Message {
+    fields: &[Unknown, Bytes, Bytes, Text, In(&KEY_VALUE), Varint, Fixed32],
+};
 /// `opentelemetry.proto.trace.v1.Status`; field 1 is reserved.
-pub static STATUS: Message = Message { fields: &[Unknown, Unknown, Text, Varint] };
+pub static STATUS: Message = Message {
+    fields: &[Unknown, Unknown, Text, Varint],
+};
 /// `opentelemetry.proto.common.v1.KeyValue`
-pub static KEY_VALUE: Message = Message { fields: &[Unknown, Text, In(&ANY_VALUE), Varint] };
+pub static KEY_VALUE: Message = Message {
+    fields: &[Unknown, Text, In(&ANY_VALUE), Varint],
+};
 /// `opentelemetry.proto.common.v1.AnyValue`
 pub static ANY_VALUE: Message = Message {
     fields: &[
@@ -92,6 +106,10 @@ pub static ANY_VALUE: Message = Message {
     ],
 };
 /// `opentelemetry.proto.common.v1.ArrayValue`
-pub static ARRAY_VALUE: Message = Message { fields: &[Unknown, In(&ANY_VALUE)] };
+pub static ARRAY_VALUE: Message = Message {
+    fields: &[Unknown, In(&ANY_VALUE)],
+};
 /// `opentelemetry.proto.common.v1.KeyValueList`
-pub static KEY_VALUE_LIST: Message = Message { fields: &[Unknown, In(&KEY_VALUE)] };
+pub static KEY_VALUE_LIST: Message = Message {
+    fields: &[Unknown, In(&KEY_VALUE)],
+};
