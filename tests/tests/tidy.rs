@@ -159,7 +159,13 @@ fn file_length(source: &Source) -> Vec<Finding> {
 }
 
 fn function_length(source: &Source) -> Vec<Finding> {
-    let lines: Vec<&str> = source.code.lines().collect();
+    // A test that is one long table of cases is as it should be.
+    let product = if source.is_test() {
+        0
+    } else {
+        product_lines(&source.text)
+    };
+    let lines: Vec<&str> = source.code.lines().take(product).collect();
     let mut findings = Vec::new();
     for (start, line) in lines
         .iter()
@@ -167,10 +173,8 @@ fn function_length(source: &Source) -> Vec<Finding> {
         .filter(|(_, line)| opens_function(line))
     {
         let length = function_lines(&lines[start..]);
-        let message = format!(
-            "function of {length} lines, at most {FUNCTION_LINES_MAX}: {}",
-            line.trim()
-        );
+        let name = line.trim();
+        let message = format!("function of {length} lines, at most {FUNCTION_LINES_MAX}: {name}");
         findings.extend(finding_if(length > FUNCTION_LINES_MAX, start + 1, &message));
     }
     findings
@@ -214,12 +218,11 @@ fn pure_engine(source: &Source) -> Vec<Finding> {
     // `use std::{net, ..}` would slip past the paths below; nobody writes it, and rustfmt keeps it visible.
     let mut findings = Vec::new();
     for (number, line) in source.code.lines().enumerate() {
-        for word in NOT_IN_ENGINE.iter().filter(|word| has_word(line, word)) {
-            findings.extend(finding_if(
-                true,
-                number + 1,
-                &format!("the engine does not know `{word}`"),
-            ));
+        // The generated messages are called so, and have nothing of tonic in them.
+        let line = line.replace("opentelemetry_proto::tonic::", "");
+        for word in NOT_IN_ENGINE.iter().filter(|word| has_word(&line, word)) {
+            let message = format!("the engine does not know `{word}`");
+            findings.extend(finding_if(true, number + 1, &message));
         }
     }
     findings
@@ -508,6 +511,8 @@ fn every_rule_refuses_and_accepts() {
         ("file length",       "a/src/main.rs", &long(121), &[121]),
         ("function length",   "a/src/x.rs",    &function(71), &[1]),
         ("function length",   "a/src/x.rs",    &function(70), &[]),
+        ("function length",   "a/tests/x.rs",  &function(71), &[]),
+        ("function length",   "a/src/x.rs",    &format!("#[cfg(test)]\nmod tests {{\n{}", function(71)), &[]),
         ("function length",   "a/src/x.rs",    &format!("trait T {{\n    fn f();\n}}\n{}", long(90)), &[]),
         ("function length",   "a/src/x.rs",    &format!("let s = \"\nfn f() {{\n{}\";", long(90)), &[]),
         ("line length",       "a/src/x.rs",    &"é".repeat(111), &[1]),
@@ -523,6 +528,7 @@ fn every_rule_refuses_and_accepts() {
         ("pure engine",       "dataplane/engine/src/x.rs", "use std::time::{Duration, Instant};", &[1]),
         ("pure engine",       "dataplane/engine/src/x.rs", "//! No tokio.\nfn tokio_like() {}\n", &[]),
         ("pure engine",       "dataplane/engine/src/x.rs", "let s = 'x'; std::net::f::<'a>(\"\")", &[1]),
+        ("pure engine",       "dataplane/engine/src/x.rs", "use opentelemetry_proto::tonic::common;", &[]),
         ("pure engine",       "dataplane/src/x.rs", "use tokio::net;", &[]),
         ("inherited lints",   "a/Cargo.toml",  "[package]\nname = \"x\"\n", &[1]),
         ("inherited lints",   "a/Cargo.toml",  lints, &[]),

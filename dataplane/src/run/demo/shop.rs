@@ -13,7 +13,8 @@ use super::{AgentAddress, DemoError};
 
 /// A new customer every so often: 25 traces a second, about 250 spans, which no laptop notices.
 const CUSTOMER_EVERY: Duration = Duration::from_millis(40);
-/// Half an hour of customers. Shop and backend remember every trace: 24 bytes of it here, a kept one whole there.
+/// Half an hour of customers. Shop and backend remember every trace: 24 bytes of it here, a kept one whole
+/// there.
 const TRACES_MAX: usize = 50_000;
 /// From the last customer to the last decision, beyond the decision wait: the longest journey takes a good
 /// second, an SDK half a second, an agent's batch a fifth, a shard's clock as much again.

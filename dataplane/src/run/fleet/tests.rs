@@ -171,8 +171,8 @@ async fn whoever_ignores_sigterm_is_killed() {
 #[tokio::test]
 async fn a_dropped_fleet_closes_the_pipe_of_its_children() {
     let file = std::env::temp_dir().join(format!("ringtail-fleet-{}", std::process::id()));
-    // `read` returns when stdin ends, which a child with `--exit-with-parent` takes for SIGTERM. The inner shell
-    // outlives the kill of the outer one, as a child outlives a parent that is killed.
+    // `read` returns when stdin ends, which a child with `--exit-with-parent` takes for SIGTERM. The inner
+    // shell outlives the kill of the outer one, as a child outlives a parent that is killed.
     let waiter = format!("(exec 0<&3; read line; : > '{}') &", file.display());
     let script = format!("exec 3<&0; {waiter} {LISTENING}; wait");
     let (fleet, _) = fleet_of(&[(Role::Agent, script)]).await;
