@@ -90,9 +90,11 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `listener` until `shutdown` turns true (or its sender is dropped). Then nothing is accepted any
-/// more, every connection is told to go away, and calls in flight have `limits.drain_timeout` to finish.
-/// Says how many connections were cut off after that.
+/// Serves `listener` until `shutdown` turns true (or its sender is dropped). Then nothing is accepted any more,
+/// every connection is told to go away, and calls in flight have `limits.drain_timeout` to finish.
+///
+/// Returns how many connections were cut off after that: with 0 no call of `handler` is running any more, otherwise
+/// some may still be at the await they hang on.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     protocol: Protocol,
