@@ -302,7 +302,7 @@ fn draw(
         let error = span
             .error
             .as_ref()
-            .map_or_else(String::new, |why| format!("  ERROR: {why}"));
+            .map_or_else(String::new, |why| format!("  ERROR {why}"));
         lines.push(format!("{name:<48}{ms:>6} ms{error}"));
         draw(children, &span.id, depth + 1, lines);
     }
