@@ -1,7 +1,8 @@
 //! The wire edge: what agents, gateways and the tools around them use to be called and to call.
 //!
-//! Requests are read by hand off raw hyper, because the length of a message has to be seen before memory is taken for
-//! it, inflating has to stop at a cap, and an oversize request must get an answer that no OTLP client retries.
+//! Requests are read by hand off raw hyper, because the length of a message has to be seen before memory
+//! is taken for it, inflating has to stop at a cap, and an oversize request must get an answer that no
+//! OTLP client retries.
 //!
 //! ```
 //! use std::time::Duration;

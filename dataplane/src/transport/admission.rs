@@ -77,7 +77,8 @@ impl Admission {
         self.meter.limit.load(Ordering::Relaxed)
     }
 
-    /// Changes the budget; what is charged stays charged, so `used` may stand above a lowered limit for a while.
+    /// Changes the budget; what is charged stays charged, so `used` may stand above a lowered limit for a
+    /// while.
     pub fn set_limit(&self, limit: u64) {
         self.meter.limit.store(limit, Ordering::Relaxed);
     }
@@ -135,8 +136,8 @@ impl Permit {
         }
     }
 
-    /// Takes over the charge of `other`, which must come from the same budget: a permit of another budget is handed
-    /// back, because its bytes have to be refunded where they were charged.
+    /// Takes over the charge of `other`, which must come from the same budget: a permit of another budget
+    /// is handed back, because its bytes have to be refunded where they were charged.
     pub fn absorb(&mut self, mut other: Permit) -> Result<(), Permit> {
         if !Arc::ptr_eq(&self.meter, &other.meter) {
             return Err(other);

@@ -20,11 +20,12 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// The pause we ask for when the memory budget is full: long enough for queues to move, short enough that an SDK's
-/// own queue (2048 spans, exported every 5 s) does not overflow.
+/// The pause we ask for when the memory budget is full: long enough for queues to move, short enough that
+/// an SDK's own queue (2048 spans, exported every 5 s) does not overflow.
 pub const OVERLOAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// An uncompressed frame of no bytes, which is what an `ExportTraceServiceResponse` without partial success is.
+/// An uncompressed frame of no bytes, which is what an `ExportTraceServiceResponse` without partial
+/// success is.
 const EMPTY_FRAME: Bytes = Bytes::from_static(&[0; 5]);
 
 /// Why a call is refused. The text says what happened and what the sender can do.
@@ -137,8 +138,8 @@ impl Refusal {
 
     fn code(&self) -> Code {
         match self {
-            // RESOURCE_EXHAUSTED without RetryInfo would say the same by the letter of OTLP, but several SDKs retry it
-            // without looking for RetryInfo, for ever.
+            // RESOURCE_EXHAUSTED without RetryInfo would say the same by the letter of OTLP, but several
+            // SDKs retry it without looking for RetryInfo, for ever.
             Self::Malformed(_) | Self::TooLarge(_) | Self::UnsupportedMediaType(_) => {
                 Code::InvalidArgument
             }

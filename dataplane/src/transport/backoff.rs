@@ -4,7 +4,8 @@ use std::time::Duration;
 
 /// The pauses of one thing that keeps failing.
 ///
-/// The jitter is an argument: `random` is a number in `0.0..1.0`, so that the type is a pure function of its history.
+/// The jitter is an argument: `random` is a number in `0.0..1.0`, so that the type is a pure function of
+/// its history.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -22,8 +23,8 @@ impl Backoff {
         }
     }
 
-    /// Counts a failure and says how long to pause: anything between nothing and the ceiling, so that many clients of
-    /// one server that went away do not come back as one.
+    /// Counts a failure and says how long to pause: anything between nothing and the ceiling, so that
+    /// many clients of one server that went away do not come back as one.
     pub fn fail(&mut self, random: f64) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);

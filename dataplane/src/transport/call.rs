@@ -52,11 +52,11 @@ pub struct Call {
 
 /// What a role does with calls.
 ///
-/// The future of `handle` is dropped when the client goes away or cancels, at whichever await it stands: work that
-/// must not be cut in half has to be done without an await in between, or in a task of its own.
+/// The future of `handle` is dropped when the client goes away or cancels, at whichever await it stands:
+/// work that must not be cut in half has to be done without an await in between, or in a task of its own.
 pub trait Handler: Send + Sync + 'static {
-    /// Whether calls of this method are taken at all, asked before a byte of the body is read. The default takes
-    /// traces only.
+    /// Whether calls of this method are taken at all, asked before a byte of the body is read. The
+    /// default takes traces only.
     fn admits(&self, method: Method) -> Result<(), Refusal> {
         match method {
             Method::ExportTraces => Ok(()),
@@ -67,8 +67,8 @@ pub trait Handler: Send + Sync + 'static {
     /// Does the work.
     fn handle(&self, call: Call) -> impl Future<Output = Result<Reply, Refusal>> + Send;
 
-    /// Told of every call that ends in a refusal, whoever refused it, to be counted. `method` is `None` when the path
-    /// names nothing we know.
+    /// Told of every call that ends in a refusal, whoever refused it, to be counted. `method` is `None`
+    /// when the path names nothing we know.
     fn refused(&self, method: Option<Method>, refusal: &Refusal) {
         let _ = (method, refusal);
     }

@@ -1,5 +1,6 @@
 //! Calling a gRPC server: one finished frame out, one message back.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::call::{GRPC_ENCODING, Method};
 use super::compress::{ACCEPTED, Encoding, inflate};
 use super::frame::{BodyReader, FrameError, Message, Pace};
 use super::limits::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES};
-use super::link::{ConnectError, Link, Sender};
+use super::link::{ConnectError, Link};
 use super::status::{Code, Status};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -68,8 +69,8 @@ pub enum CallError {
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection or the stream broke, or what came back is not gRPC. Whether the server did the work is not
-    /// known.
+    /// The connection or the stream broke, or what came back is not gRPC. Whether the server did the work
+    /// is not known.
     #[error("the call broke: {0}")]
     Transport(String),
     /// No answer in time. Whether the server did the work is not known.
@@ -117,7 +118,8 @@ impl Default for ClientLimits {
 // === impl Client ===
 
 impl Client {
-    /// A client of `endpoint` ("host:port"), which connects at its first call. Must be called inside a tokio runtime.
+    /// A client of `endpoint` ("host:port"), which connects at its first call. Must be called inside a
+    /// tokio runtime.
     pub fn new(endpoint: &str, limits: &ClientLimits) -> Result<Self, EndpointError> {
         let wrong = |reason: String| EndpointError {
             endpoint: endpoint.to_owned(),
@@ -139,8 +141,9 @@ impl Client {
         })
     }
 
-    /// Sends one `frame` (see [`framed`](super::framed)), whose message is in `encoding`, and waits for the message
-    /// that answers it. `metadata` is sent along; `timeout` covers everything, connecting too.
+    /// Sends one `frame` (see [`framed`](super::framed)), whose message is in `encoding`, and waits for
+    /// the message that answers it. `metadata` is sent along; `timeout` covers everything, connecting
+    /// too.
     pub async fn call(
         &self,
         method: Method,
@@ -241,23 +244,35 @@ impl Client {
 
 const USER_AGENT_TEXT: &str = concat!("ringtail/", env!("CARGO_PKG_VERSION"));
 
-/// Sends on the link's connection; a request that never left, because the connection had just ended, is sent once
-/// more on the next one.
+/// Sends on the link's connection; a request that never left, because the connection had just ended, is
+/// sent once more on the next one.
 async fn send(link: &Link, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError> {
-    let mut sender: Sender = link.sender().await?;
-    let mut failed = match sender.try_send_request(request).await {
-        Ok(response) => return Ok(response),
-        Err(failed) => failed,
-    };
-    let Some(unsent) = failed.take_message() else {
-        return Err(CallError::Transport(failed.into_error().to_string()));
-    };
-    let mut sender = link.sender().await?;
-    let again = sender.try_send_request(unsent).await;
-    again.map_err(|failed| CallError::Transport(failed.into_error().to_string()))
+    let mut lease = link.lease().await?;
+    let mut answer = lease.sender.try_send_request(request).await;
+    if let Err(failed) = &mut answer
+        && let Some(unsent) = failed.take_message()
+    {
+        lease = link.lease().await?;
+        answer = lease.sender.try_send_request(unsent).await;
+    }
+    let answer = answer.map_err(|failed| CallError::Transport(in_full(&failed.into_error())))?;
+    lease.answered();
+    Ok(answer)
 }
 
-/// The bytes of an answer, inflated if its server compressed it (grpc-go answers in the request's compression).
+/// An error with its causes, which hyper leaves out of its own words.
+fn in_full(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The bytes of an answer, inflated if its server compressed it (grpc-go answers in the request's
+/// compression).
 fn open(message: Message, encoding: Option<Encoding>) -> Result<Bytes, CallError> {
     let Message {
         compressed,

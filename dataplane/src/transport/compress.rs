@@ -12,12 +12,12 @@ use super::admission::{Overloaded, Permit};
 /// What `grpc-accept-encoding` and, over HTTP, `accept-encoding` say.
 pub const ACCEPTED: &str = "identity,gzip,zstd";
 
-/// zstd frames may ask for a window of 8 MiB at most: what RFC 8878 recommends every decoder to support, and the
-/// most that a decoder of ours keeps per thread.
+/// zstd frames may ask for a window of 8 MiB at most: what RFC 8878 recommends every decoder to support,
+/// and the most that a decoder of ours keeps per thread.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// A body may consist of so many gzip members or zstd frames. Senders use one; parallel compressors cut some dozens
-/// out of 16 MiB; more than that is an attempt to make us start over for every few bytes.
+/// A body may consist of so many gzip members or zstd frames. Senders use one; parallel compressors cut
+/// some dozens out of 16 MiB; more than that is an attempt to make us start over for every few bytes.
 const MAX_FRAMES: u32 = 64;
 
 /// First guess at the inflated size when the sender has not told it: OTLP shrinks 5 to 15 times.
@@ -29,7 +29,8 @@ const BELIEVED_RATIO: usize = 32;
 /// Smallest output buffer: one page.
 const MIN_OUTPUT_BYTES: usize = 4 << 10;
 
-/// Bytes inflated between two returns of [`Inflation::step`]: some 0.5 ms of work, then others get their turn.
+/// Bytes inflated between two returns of [`Inflation::step`]: some 0.5 ms of work, then others get their
+/// turn.
 const STEP_BYTES: usize = 512 << 10;
 
 /// Level 1 of either: what a sender inside a cluster can afford.
@@ -125,8 +126,8 @@ impl Encoding {
 
 // === inflating ===
 
-/// Inflates `body` whole, to `limit` bytes at most. `permit` is grown with the output buffer and holds its capacity
-/// afterwards, over whatever it held before.
+/// Inflates `body` whole, to `limit` bytes at most. `permit` is grown with the output buffer and holds
+/// its capacity afterwards, over whatever it held before.
 pub fn inflate(
     encoding: Encoding,
     body: &[u8],
@@ -192,8 +193,8 @@ impl<'a> Inflation<'a> {
         self.out
     }
 
-    /// Doubles a full output buffer, charging it first. One byte over the limit is allowed for, to tell a body of
-    /// exactly the limit from a longer one.
+    /// Doubles a full output buffer, charging it first. One byte over the limit is allowed for, to tell a
+    /// body of exactly the limit from a longer one.
     fn make_room(&mut self, permit: &mut Permit) -> Result<(), InflateError> {
         let held = self.out.capacity();
         if self.out.len() < held {

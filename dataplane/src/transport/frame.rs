@@ -172,7 +172,8 @@ where
         }
     }
 
-    /// `length` bytes beginning with `first`: as they are when one piece holds them all, else copied into one buffer.
+    /// `length` bytes beginning with `first`: as they are when one piece holds them all, else copied into
+    /// one buffer.
     async fn fill(&mut self, first: Bytes, length: usize) -> Result<Bytes, FrameError> {
         let mut piece = first;
         if piece.is_empty() && length > 0 {
@@ -281,7 +282,8 @@ pub fn framed_as(encoding: Encoding, message: &[u8]) -> Result<Bytes, DeflateErr
 /// Writes the prefix into the first five bytes of `frame`, which holds the message behind them.
 fn patch_prefix(frame: &mut [u8], compressed: bool) {
     let length = frame.len().saturating_sub(PREFIX_BYTES);
-    // Nothing of 4 GiB exists under any memory budget of ours; a receiver would refuse the frame as too large.
+    // Nothing of 4 GiB exists under any memory budget of ours; a receiver would refuse the frame as too
+    // large.
     let length = u32::try_from(length).unwrap_or(u32::MAX);
     if let Some(prefix) = frame.first_chunk_mut::<PREFIX_BYTES>() {
         prefix[0] = u8::from(compressed);

@@ -1,6 +1,7 @@
 //! One HTTP/2 connection that is made when somebody needs it and made again when it is gone.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +15,10 @@ use tokio::time::{Instant, timeout};
 use super::backoff::Backoff;
 use super::client::ClientLimits;
 
-pub(super) type Sender = SendRequest<Full<Bytes>>;
 type Wire = Connection<TokioIo<TcpStream>, Full<Bytes>, TokioExecutor>;
 
-/// A connection that lived shorter than this counts as a failed attempt: behind a load balancer without backends,
-/// connecting works and the connection is closed at once.
+/// A connection that lived shorter than this and answered no call counts as a failed attempt: behind a load
+/// balancer without backends, connecting works and the connection is closed at once.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 
 /// Why there is no connection.
@@ -33,12 +33,19 @@ pub struct ConnectError {
     pub wait: Duration,
 }
 
+/// A connection as callers use it.
+#[derive(Clone)]
+pub(super) struct Lease {
+    pub(super) sender: SendRequest<Full<Bytes>>,
+    answered: Arc<AtomicBool>,
+}
+
 /// What the keeper tells the callers.
 #[derive(Clone)]
 enum State {
     /// Nobody has asked yet, or the last connection ended in peace.
     Idle,
-    Up(Sender),
+    Up(Lease),
     /// The last attempt failed; calls before `until` fail at once.
     Down {
         detail: Arc<str>,
@@ -87,13 +94,13 @@ impl Link {
         }
     }
 
-    /// The connection, made if need be. While a failed attempt is backing off this fails at once, because the caller
-    /// has better things to do than wait: other destinations, its queue.
-    pub(super) async fn sender(&self) -> Result<Sender, ConnectError> {
+    /// The connection, made if need be. While a failed attempt is backing off this fails at once, because
+    /// the caller has better things to do than wait: other destinations, its queue.
+    pub(super) async fn lease(&self) -> Result<Lease, ConnectError> {
         let mut state = self.state.clone();
         loop {
             match &*state.borrow_and_update() {
-                State::Up(sender) if !sender.is_closed() => return Ok(sender.clone()),
+                State::Up(lease) if !lease.sender.is_closed() => return Ok(lease.clone()),
                 State::Down { detail, until } => {
                     let wait = until.saturating_duration_since(Instant::now());
                     if !wait.is_zero() {
@@ -119,19 +126,32 @@ impl Link {
     }
 }
 
+// === impl Lease ===
+
+impl Lease {
+    /// A call was answered, so the connection is a good one however soon it ends.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+}
+
 // === impl Keeper ===
 
 impl Keeper {
     async fn run(mut self) {
         while self.wanted.recv().await.is_some() {
+            // Of several callers that asked for one attempt, the words of all but the first come late.
+            if self.is_resting() {
+                continue;
+            }
             match self.connect().await {
-                Ok((sender, wire)) => self.keep(sender, wire).await,
+                Ok((lease, wire)) => self.keep(lease, wire).await,
                 Err(detail) => self.back_off(&detail),
             }
         }
     }
 
-    async fn connect(&self) -> Result<(Sender, Wire), String> {
+    async fn connect(&self) -> Result<(Lease, Wire), String> {
         let connecting = async {
             let stream = TcpStream::connect(&*self.endpoint)
                 .await
@@ -140,7 +160,9 @@ impl Keeper {
                 .set_nodelay(true)
                 .map_err(|error| error.to_string())?;
             let handshake = self.builder().handshake(TokioIo::new(stream)).await;
-            handshake.map_err(|error| error.to_string())
+            let (sender, wire) = handshake.map_err(|error| error.to_string())?;
+            let answered = Arc::default();
+            Ok((Lease { sender, answered }, wire))
         };
         match timeout(self.limits.connect_timeout, connecting).await {
             Ok(result) => result,
@@ -149,9 +171,10 @@ impl Keeper {
     }
 
     /// Drives the connection to its end.
-    async fn keep(&mut self, sender: Sender, wire: Wire) {
+    async fn keep(&mut self, lease: Lease, wire: Wire) {
         let since = Instant::now();
-        self.state.send_replace(State::Up(sender));
+        let answered = Arc::clone(&lease.answered);
+        self.state.send_replace(State::Up(lease));
         let mut wire = std::pin::pin!(wire);
         let ended = loop {
             tokio::select! {
@@ -163,7 +186,7 @@ impl Keeper {
                 },
             }
         };
-        if since.elapsed() < SHORT_LIFE {
+        if since.elapsed() < SHORT_LIFE && !answered.load(Ordering::Relaxed) {
             let detail = ended.err().map(|error| error.to_string());
             self.back_off(
                 detail
@@ -174,6 +197,10 @@ impl Keeper {
             self.backoff.succeed();
             self.state.send_replace(State::Idle);
         }
+    }
+
+    fn is_resting(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Down { until, .. } if *until > Instant::now())
     }
 
     fn back_off(&mut self, detail: &str) {

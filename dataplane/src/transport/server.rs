@@ -21,7 +21,8 @@ use super::answer::AnswerBody;
 use super::call::{Desk, Handler, Protocol};
 use super::limits::{HTTP1_BUFFER_BYTES, ServerLimits};
 
-/// Connections the kernel holds for us until we accept them: what a fleet of SDKs opens at once after a restart.
+/// Connections the kernel holds for us until we accept them: what a fleet of SDKs opens at once after a
+/// restart.
 const BACKLOG: u32 = 1024;
 
 /// When accepting fails, the process is out of file descriptors; some connection has to close first.
@@ -68,7 +69,8 @@ struct Activity {
 /// A call in flight, for as long as it lives.
 struct InFlight(Arc<Activity>);
 
-/// A listener on `address`. `SO_REUSEADDR` is set, so that a restart need not wait for old connections to expire.
+/// A listener on `address`. `SO_REUSEADDR` is set, so that a restart need not wait for old connections to
+/// expire.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     listen(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address),
@@ -88,9 +90,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Serves `listener` until `shutdown` turns true (or its sender is dropped). Then nothing is accepted any more, every
-/// connection is told to go away, and calls in flight have `limits.drain_timeout` to finish. Says how many connections
-/// were cut off after that.
+/// Serves `listener` until `shutdown` turns true (or its sender is dropped). Then nothing is accepted any
+/// more, every connection is told to go away, and calls in flight have `limits.drain_timeout` to finish.
+/// Says how many connections were cut off after that.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     protocol: Protocol,
@@ -117,7 +119,8 @@ pub async fn serve<H: Handler>(
                 let desk = Arc::clone(&desk);
                 connections.spawn(converse(stream, peer, desk, shutdown.clone()));
             }
-            // Told once until there is room again: who opens too many connections must not fill the log as well.
+            // Told once until there is room again: who opens too many connections must not fill the log
+            // as well.
             Ok(_) if turned_away => {}
             Ok((_, peer)) => {
                 turned_away = true;
@@ -188,8 +191,8 @@ async fn converse<H: Handler>(
     }
 }
 
-/// Returns when the client has sent the HTTP/2 preface, or something that is not the beginning of it. The bytes stay in
-/// the socket; hyper looks at them again, but would wait for them for ever.
+/// Returns when the client has sent the HTTP/2 preface, or something that is not the beginning of it. The
+/// bytes stay in the socket; hyper looks at them again, but would wait for them for ever.
 async fn first_words(stream: &TcpStream) -> io::Result<()> {
     let mut seen = [0; PREFACE.len()];
     loop {

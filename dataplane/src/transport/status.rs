@@ -1,4 +1,5 @@
-//! gRPC statuses as they stand in trailers: codes, percent-encoded messages, `google.rpc.Status` with `RetryInfo`.
+//! gRPC statuses as they stand in trailers: codes, percent-encoded messages, `google.rpc.Status` with
+//! `RetryInfo`.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const RETRY_INFO_URL: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
-/// Bytes of a status message we send or keep: enough for a sentence or two that says what to do, and a peer cannot
-/// make us log more.
+/// Bytes of a status message we send or keep: enough for a sentence or two that says what to do, and a
+/// peer cannot make us log more.
 const MAX_STATUS_TEXT: usize = 1024;
 
 /// gRPC pads binary headers or does not, as it likes, and takes both.
@@ -197,7 +198,8 @@ impl From<Duration> for Delay {
     }
 }
 
-/// The pause asked for in a `grpc-status-details-bin` value. Broken details are as good as none: the code stands.
+/// The pause asked for in a `grpc-status-details-bin` value. Broken details are as good as none: the code
+/// stands.
 fn retry_delay(text: &[u8]) -> Option<Duration> {
     let bytes = BASE64.decode(text).ok()?;
     let status = RpcStatus::decode(bytes.as_slice()).ok()?;

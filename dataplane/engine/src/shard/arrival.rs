@@ -9,7 +9,7 @@ use crate::buffer::index::Entry;
 use crate::buffer::segment::{Chain, Owner};
 use crate::facts::TraceFacts;
 use crate::key::{TraceKey, shard_of};
-use crate::scan::{self, Group, Shape, TraceId, Visit};
+use crate::scan::{self, Group, Headers, Shape, TraceId, Visit};
 
 /// Where the spans of a trace go.
 #[derive(Debug, Clone, Copy)]
@@ -175,7 +175,7 @@ impl Arrival<'_> {
             return;
         }
         if let Some(program) = programs.program(entry.program) {
-            let ask = |resource: &[u8]| program.resource_bits(&Headers::whole(resource));
+            let ask = |resource: &[u8]| program.resource_bits(&crate::scan::Headers::whole(resource));
             let bits = headers.resource_bits(group, entry.program, ask);
             entry
                 .facts

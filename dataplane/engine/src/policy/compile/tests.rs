@@ -178,6 +178,10 @@ fn each_wrong_rule_is_told_where_and_why() {
         number(&"k".repeat(257), Some(3), None),
         &["numericAttribute.key: has 257 bytes, at most 256 are possible"],
     );
+}
+
+#[test]
+fn each_wrong_container_is_told_where_and_why() {
     check(
         and(&[]),
         &["and.policies: is empty: name at least one policy"],

@@ -43,6 +43,12 @@ fn patterns_mean_what_they_mean_in_go() {
         ("^[[a]b$", "ab", true),
         ("^[a&&b]+$", "a&b", true),
         ("^[a~~b]+$", "a~b", true),
+        ("^[+--]+$", "+,-", true),
+        ("^[+--]$", ".", false),
+        ("^[--/]+$", "-./", true),
+        ("^[^--/]$", ".", false),
+        ("^[a-]+$", "a-", true),
+        ("^[-a]+$", "a-", true),
         ("^[]a]+$", "]a", true),
         ("^[^]a]$", "]", false),
         ("^[^]a]$", "b", true),
@@ -95,6 +101,9 @@ fn what_is_no_pattern_is_explained_in_a_line() {
         (r"(a)\1", "backreferences are not supported"),
         ("\\", "incomplete escape sequence"),
         (r"[\b]", "invalid escape sequence found in character class"),
+        (r"\101", "backreferences are not supported"),
+        ("a{", "unclosed counted repetition"),
+        ("[a--b]", "invalid character class range"),
         (r"\pÄ", "Unicode property not found"),
     ];
     for (pattern, expected) in cases {

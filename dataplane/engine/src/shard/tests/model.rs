@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::buffer::deadline::BUCKET_MS;
 use crate::facts::TraceFacts;
+use crate::scan::Headers;
 
 const MAX_SPANS: u32 = 40;
 const MAX_BYTES: u64 = 200_000;
@@ -139,7 +140,8 @@ impl Model {
             resource: Resource::decode(&*origin.0).ok(),
             ..ResourceSpans::default()
         };
-        let bits = trace.program.resource_bits([&resource.encode_to_vec()[..]]);
+        let headers = resource.encode_to_vec();
+        let bits = trace.program.resource_bits(&Headers::whole(&headers));
         trace.facts.add(
             &trace.program.span_facts(&origin.2),
             bits,

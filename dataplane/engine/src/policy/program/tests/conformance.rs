@@ -190,6 +190,10 @@ fn latency_without_upper_bound() {
         ("no span", vec![], false),
     ];
     check(&rule, cases);
+}
+
+#[test]
+fn latency_above_zero() {
     let zero = Rule::Latency {
         threshold_ms: 0,
         upper_threshold_ms: None,
