@@ -162,7 +162,8 @@ fn welcome(plan: &Plan, fleet: &Fleet, screen: &mut Screen) {
     screen.say(&format!(
         "{name}: {gateways} gateways and {AGENTS} agents are up"
     ));
-    for member in fleet.members() {
+    // Agents first: theirs are the addresses that somebody wants to send to.
+    for member in fleet.members().iter().rev() {
         let Some(listening) = &member.listening else {
             continue;
         };
