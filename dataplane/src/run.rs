@@ -15,15 +15,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::balance::FleetLedger;
-#[cfg(feature = "demo")]
 use self::demo::Demo;
 use self::fleet::Fleet;
-use self::plan::Plan;
+use self::plan::{AGENTS, Plan};
 use self::screen::Screen;
 
 pub mod balance;
 pub mod child;
 #[cfg(feature = "demo")]
+pub mod demo;
+#[cfg(not(feature = "demo"))]
+#[path = "run/no_demo.rs"]
 pub mod demo;
 pub mod fleet;
 pub mod plan;
@@ -106,7 +108,6 @@ pub enum RunError {
         after: Duration,
     },
     /// The demo could not be set up.
-    #[cfg(feature = "demo")]
     #[error("the demo could not be set up: {0}")]
     Demo(#[from] demo::DemoError),
 }
@@ -118,14 +119,10 @@ pub enum RunError {
 pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCode, RunError> {
     let mut screen = Screen::open();
     let mut stop = Stop::listen().map_err(RunError::Signals)?;
-    let started = Instant::now();
-    #[cfg(feature = "demo")]
     let mut demo = Demo::open(&options, &pipeline).await?;
     let exports = options.exports.iter().cloned();
-    #[cfg(feature = "demo")]
-    let exports = exports.chain(demo.iter().flat_map(Demo::exports));
-    let plan =
-        Plan::new(&options, &pipeline, &exports.collect::<Vec<_>>()).map_err(RunError::Plan)?;
+    let exports: Vec<String> = exports.chain(demo.iter().flat_map(Demo::exports)).collect();
+    let plan = Plan::new(&options, &pipeline, &exports).map_err(RunError::Plan)?;
 
     let mut fleet = Fleet::empty();
     let up = tokio::select! {
@@ -136,42 +133,48 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
         fleet.kill(&mut screen).await;
         return up.map(|_| ExitCode::FAILURE);
     }
-    welcome(&plan, &fleet, started, &mut screen);
-    let end = options.duration.map(|duration| started + duration);
-
-    #[cfg(feature = "demo")]
+    welcome(&plan, &fleet, &mut screen);
     if let Some(demo) = &mut demo {
-        demo.start_shop(&fleet, &plan, end)?;
+        screen.say(&demo.start_shop(&fleet, &plan, options.duration)?);
     }
-    watch(&plan, &mut fleet, &mut screen, &mut stop, (started, end)).await;
-
-    #[cfg(feature = "demo")]
-    if let Some(demo) = &mut demo {
-        demo.close_shop().await;
-    }
-    fleet.poll().await;
-    screen.show(table::table(&plan, fleet.members(), started.elapsed()));
-    screen.settle();
-    screen.say("draining: agents first, then gateways; Ctrl-C again kills");
+    watch(&plan, &mut fleet, &mut screen, &mut stop, options.duration).await;
     tokio::select! {
-        () = fleet.stop(&mut screen) => {}
+        () = wind_down(&mut demo, &mut fleet, &mut screen) => {}
         () = stop.asked() => fleet.kill(&mut screen).await,
     }
 
     let ledger = FleetLedger::of(fleet.members());
-    #[cfg(feature = "demo")]
     let satisfied = match demo {
         Some(demo) => demo.judge(&ledger, &mut screen).await,
         None => true,
     };
-    #[cfg(not(feature = "demo"))]
-    let satisfied = true;
     ledger.lines().iter().for_each(|line| screen.say(line));
-    Ok(if ledger.balances() && satisfied {
+    let fine = ledger.balances() && satisfied;
+    Ok(if fine {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn welcome(plan: &Plan, fleet: &Fleet, screen: &mut Screen) {
+    let (name, gateways) = (&plan.pipeline, plan.gateways);
+    screen.say(&format!(
+        "{name}: {gateways} gateways and {AGENTS} agents are up"
+    ));
+    // Agents first: theirs are the addresses that somebody wants to send to.
+    for member in fleet.members().iter().rev() {
+        let Some(listening) = &member.listening else {
+            continue;
+        };
+        let (name, grpc, admin) = (&member.identity, listening.otlp_grpc, listening.admin);
+        let http = listening
+            .otlp_http
+            .map_or("no HTTP".to_owned(), |at| format!("HTTP {at}"));
+        screen.say(&format!(
+            "  {name:<10}  OTLP gRPC {grpc}, {http}; http://{admin}/metrics"
+        ));
+    }
 }
 
 /// Shows the fleet's figures until it is time to stop.
@@ -180,8 +183,10 @@ async fn watch(
     fleet: &mut Fleet,
     screen: &mut Screen,
     stop: &mut Stop,
-    (started, end): (Instant, Option<Instant>),
+    duration: Option<Duration>,
 ) {
+    let started = Instant::now();
+    let end = started + duration.unwrap_or_default();
     let mut ticks = interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for polls in 0_u64.. {
@@ -190,37 +195,26 @@ async fn watch(
                 Some(event) = fleet.next_event() => fleet.note(event, screen),
                 _ = ticks.tick() => break,
                 () = stop.asked() => return,
-                () = sleep_until(end.unwrap_or(started)), if end.is_some() => return,
+                () = sleep_until(end), if duration.is_some() => return,
             }
         }
         fleet.poll().await;
-        let elapsed = started.elapsed();
         if screen.is_live() {
-            screen.show(table::table(plan, fleet.members(), elapsed));
+            screen.show(table::table(plan, fleet.members(), started.elapsed()));
         } else if polls % POLLS_A_LINE == 0 {
-            screen.say(&table::line(fleet.members(), elapsed));
+            screen.say(&table::line(fleet.members(), started.elapsed()));
         }
     }
 }
 
-fn welcome(plan: &Plan, fleet: &Fleet, started: Instant, screen: &mut Screen) {
-    let (gateways, took) = (plan.gateways, started.elapsed());
-    screen.say(&format!(
-        "{}: {gateways} gateways and 2 agents are up after {took:.1?}",
-        plan.pipeline
-    ));
-    for member in fleet.members() {
-        let Some(listening) = &member.listening else {
-            continue;
-        };
-        let http = listening
-            .otlp_http
-            .map_or("no HTTP".to_owned(), |http| format!("HTTP {http}"));
-        let (name, grpc, admin) = (&member.identity, listening.otlp_grpc, listening.admin);
-        screen.say(&format!(
-            "  {name:<10}  OTLP gRPC {grpc}, {http}; http://{admin}/metrics"
-        ));
+/// Shop first, then agents, then gateways, so that nothing is sent to somebody who has left.
+async fn wind_down(demo: &mut Option<Demo>, fleet: &mut Fleet, screen: &mut Screen) {
+    screen.settle();
+    screen.say("draining: agents first, then gateways; Ctrl-C again kills");
+    if let Some(demo) = demo {
+        demo.close_shop().await;
     }
+    fleet.stop(screen).await;
 }
 
 /// Ctrl-C and SIGTERM.

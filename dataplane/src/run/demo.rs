@@ -2,7 +2,9 @@
 //!
 //! The shop knows what it sent, the backend what arrived; nothing between them is asked for its opinion.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ringtail_crds::ValidPipeline;
 use ringtail_engine::policy::{self, Policy, Program};
@@ -47,6 +49,17 @@ pub enum DemoError {
     /// An exporter of the SDK could not be built.
     #[error("an exporter of the OpenTelemetry SDK could not be built: {0}")]
     Exporter(String),
+    /// There would be no time for a trace.
+    #[error(
+        "--duration must be at least {least:?} with --demo: some time for traces, and {wait:?} until the last of \
+         them is decided"
+    )]
+    TooShort {
+        /// What would do.
+        least: Duration,
+        /// The decision wait.
+        wait: Duration,
+    },
     /// An agent has no OTLP/HTTP port.
     #[error("{0} does not serve both OTLP protocols")]
     Agent(String),
@@ -72,25 +85,32 @@ impl Demo {
         if !options.demo {
             return Ok(None);
         }
-        let elsewhere = |name: &str| {
-            options
-                .exports
-                .iter()
-                .any(|to| to.split('=').next() == Some(name))
-        };
+        let wait = options.decision_wait.unwrap_or(pipeline.decision_wait);
+        let least = wait + shop::SETTLE + shop::OPEN_LEAST;
+        if options.duration.is_some_and(|duration| duration < least) {
+            return Err(DemoError::TooShort { least, wait });
+        }
+        let elsewhere: HashSet<&str> = options
+            .exports
+            .iter()
+            .filter_map(|export| export.split('=').next())
+            .collect();
         let mut sinks = Vec::new();
-        for exporter in pipeline
+        for name in pipeline
             .exporters
             .iter()
-            .filter(|exporter| !elsewhere(&exporter.name))
+            .map(|exporter| exporter.name.as_str())
         {
-            let sink = Sink::open(compile(&pipeline.policies)?).await?;
-            sinks.push((exporter.name.clone(), sink));
+            if !elsewhere.contains(name) {
+                let sink = Sink::open(compile(&pipeline.policies)?).await?;
+                sinks.push((name.to_owned(), sink));
+            }
         }
+        let policies = pipeline.policies.clone();
         Ok(Some(Self {
             sinks,
             shop: None,
-            policies: pipeline.policies.clone(),
+            policies,
         }))
     }
 
@@ -101,13 +121,14 @@ impl Demo {
             .map(|(name, sink)| format!("{name}={}", sink.address()))
     }
 
-    /// Lets the customers in, until early enough before `end` that the last traces are decided in time.
+    /// Lets the customers in, and sends them home early enough that the last traces are decided within `duration`.
+    /// Says so in a line.
     pub fn start_shop(
         &mut self,
         fleet: &Fleet,
         plan: &Plan,
-        end: Option<Instant>,
-    ) -> Result<(), DemoError> {
+        duration: Option<Duration>,
+    ) -> Result<String, DemoError> {
         let mut agents = Vec::new();
         for member in fleet
             .members()
@@ -123,9 +144,13 @@ impl Demo {
             });
             agents.push(address.ok_or_else(|| DemoError::Agent(member.identity.clone()))?);
         }
-        let closes = end.map(|end| end - plan.decision_wait - shop::SETTLE);
-        self.shop = Some(Shop::open(&agents, closes)?);
-        Ok(())
+        let open = duration.map(|all| all.saturating_sub(plan.decision_wait + shop::SETTLE));
+        self.shop = Some(Shop::open(&agents, open.map(|open| Instant::now() + open))?);
+        let until = open.map_or("Ctrl-C".to_owned(), |open| format!("{open:.0?} from now"));
+        Ok(format!(
+            "the shop sends {} traces a second until {until}",
+            shop::TRACES_A_SECOND
+        ))
     }
 
     /// Sends the customers home and flushes the SDKs.

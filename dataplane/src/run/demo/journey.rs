@@ -173,7 +173,13 @@ fn finish(context: &Context, step: &Step, failed: bool) {
         ));
     }
     if failed {
-        span.set_status(Status::error(format!("{} failed", step.name)));
+        // Only the step that failed knows why; whoever called it says no more than that it failed.
+        let why = match step.what {
+            What::Outside(host) => format!("502 from {host}"),
+            What::Query(system) => format!("{system}: deadlock detected"),
+            What::Request(_) | What::Rpc(_) => String::new(),
+        };
+        span.set_status(Status::error(why));
     }
     span.end();
 }

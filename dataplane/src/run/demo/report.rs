@@ -176,9 +176,10 @@ impl Report {
 
     fn verdict(&self) -> Vec<String> {
         if self.satisfied() {
-            return vec![
-                "every error and slow trace was kept, every kept trace is whole".to_owned(),
-            ];
+            let count = |kind| self.rows.get(&kind).map_or(0, |row: &Row| row.traces);
+            let (errors, slow) = (number(count(Kind::Error)), number(count(Kind::Slow)));
+            let all = format!("all {errors} error and {slow} slow traces were kept as promised");
+            return vec![format!("{all}, every kept trace is whole")];
         }
         let more = self.wrongs.len().saturating_sub(COMPLAINTS_MAX);
         let shown = self.wrongs.iter().take(COMPLAINTS_MAX);

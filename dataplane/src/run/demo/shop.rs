@@ -11,8 +11,12 @@ use super::journey::{Sent, wander};
 use super::service::Services;
 use super::{AgentAddress, DemoError};
 
-/// A new customer every so often: 25 traces a second, about 250 spans, which no laptop notices.
-const CUSTOMER_EVERY: Duration = Duration::from_millis(40);
+/// About 250 spans a second, which no laptop notices.
+pub const TRACES_A_SECOND: u32 = 25;
+/// A new customer every so often, each with one trace.
+const CUSTOMER_EVERY: Duration = Duration::from_millis(1_000 / TRACES_A_SECOND as u64);
+/// Less than this shows nothing: 50 traces have three or four errors among them.
+pub const OPEN_LEAST: Duration = Duration::from_secs(2);
 /// Half an hour of customers. Shop and backend remember every trace: 24 bytes of it here, a kept one whole
 /// there.
 const TRACES_MAX: usize = 50_000;

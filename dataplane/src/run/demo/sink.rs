@@ -302,8 +302,8 @@ fn draw(
         let error = span
             .error
             .as_ref()
-            .map_or_else(String::new, |why| format!("  ERROR: {why}"));
-        lines.push(format!("{name:<48}{ms:>6} ms{error}"));
+            .map_or_else(String::new, |why| format!("  ERROR {why}"));
+        lines.push(format!("{name:<48}{ms:>6} ms{error}").trim_end().to_owned());
         draw(children, &span.id, depth + 1, lines);
     }
 }

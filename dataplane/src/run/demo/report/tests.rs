@@ -125,8 +125,8 @@ fn whole_traces_satisfy_and_are_explained() {
         "kept by   errors 1, slow 1",
         "ordinary         1       9       0       0",
         "3 traces crossed both agents",
-        "  cart step 1                                         30 ms  ERROR: out of stock\n\
-         \x20   cart step 2                                       20 ms  ERROR: out of stock\n\
+        "  cart step 1                                         30 ms  ERROR out of stock\n\
+         \x20   cart step 2                                       20 ms  ERROR out of stock\n\
          \x20   cart step 3                                       10 ms\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
