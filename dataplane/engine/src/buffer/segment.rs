@@ -1,0 +1,449 @@
+//! Append-only segments of span bytes, and the records that chain the spans of one trace through them.
+//!
+//! A span is copied once, into the open segment, so nothing of a request is kept alive and nothing is
+//! allocated per span. What a decision has to walk lies apart, in an array of 20-byte records beside the
+//! bytes: forgetting a dropped trace never touches the bytes of its spans.
+
+use std::mem;
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes of spans that one segment takes. Small beside any budget, and so large that a shard with a
+/// gigabyte has a thousand of them: lists of segments can be searched.
+pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
+
+/// A span of this size gets a segment of its own, of exactly its size. So a segment that is closed because
+/// the next span does not fit wastes less than 1/16, and a span may be larger than a segment.
+pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
+
+/// Empty segments kept for reuse: at 100 MB/s of spans a second of them would be 100, but the allocator
+/// takes 1 MiB back and hands it out again in microseconds; four are enough to keep it out of the steady
+/// state.
+const SPARE_SEGMENTS: usize = 4;
+
+/// Records that a spare segment may keep room for: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
+const SPARE_RECORDS: usize = 16 * 1024;
+
+/// Where a record is. `NONE` ends a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    segment: u32,
+    record: u32,
+}
+
+impl Location {
+    pub(crate) const NONE: Self = Self {
+        segment: u32::MAX,
+        record: u32::MAX,
+    };
+
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+/// The chain of one trace: newest span first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain {
+    /// The newest record.
+    pub(crate) head: Location,
+    /// The record from which on the chain holds the first few spans of the trace (see [`super::duplicates`]).
+    pub(crate) elders: Location,
+}
+
+impl Chain {
+    pub(crate) const EMPTY: Self = Self {
+        head: Location::NONE,
+        elders: Location::NONE,
+    };
+}
+
+/// What is kept of a span beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    /// The span of the same trace that came before.
+    pub(crate) prev: Location,
+    /// Where the bytes end; they start where those of the record before end. A request is shorter than 4 GiB
+    /// (its length is 32 bits on the wire), so a span is too.
+    end: u32,
+    /// Identifies resource and scope ([`super::headers`]).
+    pub(crate) headers: u32,
+    /// Identifies the trace ([`super::index`]) as long as the record is live; evacuation asks there.
+    pub(crate) slot: u32,
+}
+
+/// What a caller says of a span that it appends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner {
+    pub(crate) prev: Location,
+    pub(crate) headers: u32,
+    pub(crate) slot: u32,
+}
+
+#[derive(Debug, Default)]
+struct Segment {
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+    live_bytes: usize,
+    live_records: u32,
+}
+
+impl Segment {
+    fn with_room(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+            ..Self::default()
+        }
+    }
+
+    fn footprint(&self) -> u64 {
+        (self.bytes.capacity() + self.records.capacity() * size_of::<Record>()) as u64
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        self.bytes.capacity() - self.bytes.len() >= len
+    }
+
+    fn start(&self, record: u32) -> usize {
+        match record {
+            0 => 0,
+            _ => self.records[record as usize - 1].end as usize,
+        }
+    }
+
+    fn len_of(&self, record: u32) -> usize {
+        self.records[record as usize].end as usize - self.start(record)
+    }
+
+    fn span(&self, record: u32) -> &[u8] {
+        &self.bytes[self.start(record)..self.records[record as usize].end as usize]
+    }
+
+    fn push(&mut self, span: &[u8], owner: Owner) -> u32 {
+        self.bytes.extend_from_slice(span);
+        self.live_bytes += span.len();
+        self.live_records += 1;
+        let Owner {
+            prev,
+            headers,
+            slot,
+        } = owner;
+        self.records.push(Record {
+            prev,
+            end: self.bytes.len() as u32,
+            headers,
+            slot,
+        });
+        self.records.len() as u32 - 1
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.records.clear();
+        self.live_bytes = 0;
+        self.live_records = 0;
+    }
+}
+
+/// All segments of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// By segment number; a vacant one has no capacity.
+    segments: Vec<Segment>,
+    vacant: Vec<u32>,
+    spare: Vec<Segment>,
+    open: Option<u32>,
+    /// Capacity of all segments in use, and of the spare ones.
+    reserved: u64,
+    spare_bytes: u64,
+    live_bytes: u64,
+    live_records: u64,
+}
+
+impl Log {
+    /// Copies a span in and returns where it is.
+    pub(crate) fn append(&mut self, span: &[u8], owner: Owner) -> Location {
+        let lone = span.len() >= LONE_BYTES;
+        let number = if lone {
+            self.add(Segment::with_room(span.len()))
+        } else {
+            self.room_for(span.len())
+        };
+        let segment = &mut self.segments[number as usize];
+        let before = segment.footprint();
+        let record = segment.push(span, owner);
+        self.reserved += segment.footprint() - before;
+        self.live_bytes += span.len() as u64;
+        self.live_records += 1;
+        if lone {
+            self.seal(number);
+        }
+        Location {
+            segment: number,
+            record,
+        }
+    }
+
+    /// The record at a location.
+    pub(crate) fn record(&self, at: Location) -> Record {
+        self.segments[at.segment as usize].records[at.record as usize]
+    }
+
+    /// Length of the span at a location, without touching its bytes.
+    pub(crate) fn len_of(&self, at: Location) -> usize {
+        self.segments[at.segment as usize].len_of(at.record)
+    }
+
+    /// Bytes of the span at a location.
+    pub(crate) fn span(&self, at: Location) -> &[u8] {
+        self.segments[at.segment as usize].span(at.record)
+    }
+
+    /// Takes one span out of the account and returns what its record said. A segment without live spans is
+    /// reused.
+    pub(crate) fn release(&mut self, at: Location) -> Record {
+        let segment = &mut self.segments[at.segment as usize];
+        let (record, len) = (
+            segment.records[at.record as usize],
+            segment.len_of(at.record),
+        );
+        segment.live_bytes -= len;
+        segment.live_records -= 1;
+        self.live_bytes -= len as u64;
+        self.live_records -= 1;
+        if segment.live_records == 0 {
+            self.recycle(at.segment);
+        }
+        record
+    }
+
+    /// Capacity of everything: bytes, records, spare segments and the lists of them.
+    pub(crate) fn footprint(&self) -> u64 {
+        let lists = (self.segments.capacity() + self.spare.capacity()) * size_of::<Segment>()
+            + self.vacant.capacity() * size_of::<u32>();
+        self.reserved + self.spare_bytes + lists as u64
+    }
+
+    /// Spans held.
+    pub(crate) fn live_records(&self) -> u64 {
+        self.live_records
+    }
+
+    /// At most how much [`Log::footprint`] grows by `spans` more spans of `bytes` in all.
+    ///
+    /// A closed segment is at least 15/16 full, a lone one is full; spare segments are paid for already.
+    /// Arrays of records double, and close at their exact length, so each is at most twice what it holds.
+    pub(crate) fn worst_case(&self, spans: u64, bytes: u64) -> u64 {
+        let (room, records) = match self.open {
+            Some(open) => {
+                let open = &self.segments[open as usize];
+                (open.bytes.capacity() - open.bytes.len(), open.records.len())
+            }
+            None => (0, 0),
+        };
+        let spare = (self.spare.len() * SEGMENT_BYTES) as u64;
+        let fresh = match bytes {
+            _ if bytes <= room as u64 && bytes < LONE_BYTES as u64 => 0,
+            // All of it lone spans, or all of it small ones, whichever is more.
+            _ => {
+                bytes.max((bytes + bytes.div_ceil(15) + SEGMENT_BYTES as u64).saturating_sub(spare))
+            }
+        };
+        let segments = bytes / LONE_BYTES as u64 + 2;
+        let lists = self.segments.capacity() as u64 + 2 * segments + SPARE_SEGMENTS as u64;
+        let record = size_of::<Record>() as u64;
+        fresh
+            + record * (2 * spans + records as u64 + 4 * segments)
+            + lists * (size_of::<Segment>() as u64 + 4)
+    }
+
+    fn room_for(&mut self, len: usize) -> u32 {
+        if let Some(open) = self.open {
+            if self.segments[open as usize].fits(len) {
+                return open;
+            }
+            self.seal(open);
+        }
+        let segment = match self.spare.pop() {
+            Some(spare) => {
+                self.spare_bytes -= spare.footprint();
+                spare
+            }
+            None => Segment::with_room(SEGMENT_BYTES),
+        };
+        let number = self.add(segment);
+        self.open = Some(number);
+        number
+    }
+
+    fn add(&mut self, segment: Segment) -> u32 {
+        self.reserved += segment.footprint();
+        match self.vacant.pop() {
+            Some(number) => {
+                self.segments[number as usize] = segment;
+                number
+            }
+            None => {
+                self.segments.push(segment);
+                self.segments.len() as u32 - 1
+            }
+        }
+    }
+
+    /// Closes a segment: no more spans, and no room for more records.
+    fn seal(&mut self, number: u32) {
+        if self.open == Some(number) {
+            self.open = None;
+        }
+        let segment = &mut self.segments[number as usize];
+        let before = segment.footprint();
+        segment.records.shrink_to_fit();
+        self.reserved -= before - segment.footprint();
+    }
+
+    /// The last live span of a segment is gone.
+    fn recycle(&mut self, number: u32) {
+        if self.live_records == 0 {
+            self.start_over();
+        } else if self.open == Some(number) {
+            self.segments[number as usize].clear();
+        } else {
+            let segment = mem::take(&mut self.segments[number as usize]);
+            self.reserved -= segment.footprint();
+            self.vacant.push(number);
+            self.keep_spare(segment);
+        }
+    }
+
+    /// Nothing is in use: the lists start over too, so that one busy hour is not remembered for ever.
+    fn start_over(&mut self) {
+        self.open = None;
+        self.reserved = 0;
+        self.vacant = Vec::new();
+        for segment in mem::take(&mut self.segments) {
+            self.keep_spare(segment);
+        }
+    }
+
+    fn keep_spare(&mut self, mut segment: Segment) {
+        if segment.bytes.capacity() != SEGMENT_BYTES || self.spare.len() >= SPARE_SEGMENTS {
+            return;
+        }
+        segment.clear();
+        segment.records.shrink_to(SPARE_RECORDS);
+        self.spare_bytes += segment.footprint();
+        self.spare.push(segment);
+    }
+
+    // === Evacuation ===
+
+    /// Capacity of the segments in use.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less
+    /// are reserved without being live.
+    pub(crate) fn sparse(&self, percent: u64, slack: u64) -> Option<u32> {
+        if self.reserved.saturating_sub(self.live_bytes) <= slack {
+            return None;
+        }
+        let closed = self
+            .segments
+            .iter()
+            .zip(0u32..)
+            .filter(|(segment, number)| {
+                segment.bytes.capacity() == SEGMENT_BYTES && Some(*number) != self.open
+            });
+        let (emptiest, number) = closed.min_by_key(|(segment, _)| segment.live_bytes)?;
+        let live = emptiest.live_bytes as u64;
+        (live * 100 < SEGMENT_BYTES as u64 * percent).then_some(number)
+    }
+
+    /// Moves the live spans of a closed segment into the open one and frees it; returns how many bytes
+    /// moved.
+    ///
+    /// `each` is called once for every slot that a record names and calls [`Mover::walk`] with the chain of
+    /// the trace there, if there is one. A dead record may name a slot that is someone else's by now; that
+    /// chain has nothing here. A chain is walked as a whole, because the pointer to a record is in another
+    /// record.
+    pub(crate) fn evacuate(&mut self, from: u32, mut each: impl FnMut(u32, &mut Mover<'_>)) -> u64 {
+        let source = mem::take(&mut self.segments[from as usize]);
+        let mut slots: Vec<u32> = source.records.iter().map(|record| record.slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        // The spans are counted again as they arrive in their new place.
+        self.reserved -= source.footprint();
+        self.live_bytes -= source.live_bytes as u64;
+        self.live_records -= u64::from(source.live_records);
+        let moved = source.live_bytes as u64;
+        let mut mover = Mover {
+            log: self,
+            source: &source,
+            from,
+        };
+        for slot in slots {
+            each(slot, &mut mover);
+        }
+        self.vacant.push(from);
+        self.keep_spare(source);
+        moved
+    }
+
+    /// Frees the spare segments.
+    pub(crate) fn drop_spares(&mut self) {
+        self.spare = Vec::new();
+        self.spare_bytes = 0;
+    }
+}
+
+/// Moves the records of one segment elsewhere, chain by chain.
+pub(crate) struct Mover<'a> {
+    log: &'a mut Log,
+    source: &'a Segment,
+    from: u32,
+}
+
+impl Mover<'_> {
+    /// Moves those records of a chain that lie in the segment.
+    pub(crate) fn walk(&mut self, chain: &mut Chain) {
+        let mut newer = Location::NONE;
+        let mut at = chain.head;
+        while !at.is_none() {
+            if at.segment == self.from {
+                let moved = self.move_record(at);
+                if chain.elders == at {
+                    chain.elders = moved;
+                }
+                match newer.is_none() {
+                    true => chain.head = moved,
+                    false => {
+                        self.log.segments[newer.segment as usize].records[newer.record as usize]
+                            .prev = moved
+                    }
+                }
+                at = moved;
+            }
+            newer = at;
+            at = self.log.record(at).prev;
+        }
+    }
+
+    fn move_record(&mut self, at: Location) -> Location {
+        let Record {
+            prev,
+            headers,
+            slot,
+            ..
+        } = self.source.records[at.record as usize];
+        self.log.append(
+            self.source.span(at.record),
+            Owner {
+                prev,
+                headers,
+                slot,
+            },
+        )
+    }
+}

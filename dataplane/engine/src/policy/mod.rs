@@ -1,0 +1,20 @@
+//! Sampling policies: their vocabulary, its limits, the compiler and the program that it makes.
+//!
+//! A list of [`Policy`] is data as written in a manifest. [`compile`](compile()) turns it into a
+//! [`Program`], or says everything that is wrong with it. The program takes facts from the bytes of each
+//! span when it arrives, and decides from the joined facts of a trace alone. `docs/policies.md` has the
+//! meaning of each policy.
+
+pub mod ast;
+pub mod limits;
+
+mod attributes;
+mod compile;
+mod graph;
+mod pattern;
+mod probability;
+mod program;
+
+pub use ast::{Policy, Problem, Role, Rule, Status};
+pub use compile::compile;
+pub use program::{Program, Verdict};

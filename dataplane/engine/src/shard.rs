@@ -1,0 +1,213 @@
+//! One shard of a gateway: spans go in, wait for the rest of their trace, and come out if the policies say
+//! so.
+//!
+//! A shard is owned by one thread and does nothing by itself: the owner inserts requests, asks it to decide
+//! what is due, and sends what came out. How much may be resident is the owner's to say; [`Shard::held`]
+//! and [`Shard::worst_case`] tell it what is, and what a request can add at most, [`Shard::relieve`] makes
+//! room.
+
+use std::sync::Arc;
+
+use crate::Millis;
+use crate::buffer::deadline::Deadlines;
+use crate::buffer::duplicates::Duplicates;
+use crate::buffer::headers::HeaderTable;
+use crate::buffer::index::Index;
+use crate::buffer::segment::{Location, Log};
+use crate::key::KeySeed;
+use crate::memory::DecisionMemory;
+use crate::policy::Program;
+use crate::scan::{ScanError, Shape};
+
+mod arrival;
+mod programs;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use programs::Programs;
+pub use stats::{Early, PolicyCount, ShardStats};
+pub use verdict::Relief;
+
+/// The longest decision wait: one hour, which bounds the ring of deadlines to 14,400 buckets.
+pub const DECISION_WAIT_MS_MAX: Millis = 3_600_000;
+
+/// Room that the scratch buffer keeps between calls: 64 KiB, a trace of 8,192 spans.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// What makes a shard.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// The secret of the fleet; keys and all hashes derive from it.
+    pub seed: KeySeed,
+    /// Which shard of the process this is, below `shards`.
+    pub shard: u32,
+    /// How many shards the process has.
+    pub shards: u32,
+    /// How long after its first span a trace is decided; at most [`DECISION_WAIT_MS_MAX`].
+    pub decision_wait_ms: Millis,
+    /// A trace with more spans is decided at once.
+    pub max_trace_spans: u32,
+    /// A trace with more bytes of spans is decided at once.
+    pub max_trace_bytes: u64,
+    /// At least so many of the last decisions are remembered.
+    pub memory_keys: usize,
+}
+
+/// What became of the spans of a request. Every span with a valid trace ID is in one of the first five
+/// counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inserted {
+    /// Taken into the buffer. Those of them that a cap decided at once are in [`ShardStats`] too.
+    pub stored: u64,
+    /// In the buffer already.
+    pub duplicates: u64,
+    /// Of traces that were kept before: pushed to `out`.
+    pub late_kept: u64,
+    /// Of traces that were dropped before.
+    pub late_dropped: u64,
+    /// Of other shards.
+    pub foreign: u64,
+    /// Traces first seen in this request.
+    pub traces_new: u64,
+    /// Traces that passed a cap and were decided; kept ones are in `out`.
+    pub traces_capped: u64,
+    /// The request ended here; never of a request that passed [`crate::scan::check`].
+    pub failed: Option<ScanError>,
+}
+
+/// How much one turn may do.
+#[derive(Debug, Clone, Copy)]
+pub struct TickLimit {
+    /// Traces to decide.
+    pub traces: u64,
+    /// Stop when `out` has grown to this length; the last trace may take it over by its own size.
+    pub out_bytes: u64,
+}
+
+/// What one turn did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Traces decided.
+    pub decided: u64,
+    /// More of the same is waiting: call again when `out` has been sent.
+    pub more: bool,
+}
+
+/// What a shard holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Everything resident: segments with what is dead in them, index, headers, duplicates, deadlines,
+    /// memory.
+    pub bytes: u64,
+    /// Undecided spans.
+    pub spans: u64,
+    /// Undecided traces.
+    pub traces: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    programs: Programs,
+    log: Log,
+    index: Index,
+    headers: HeaderTable,
+    duplicates: Duplicates,
+    deadlines: Deadlines,
+    memory: DecisionMemory,
+    stats: ShardStats,
+    /// The latest `now`: time does not run backwards here.
+    now: Millis,
+    /// The chain of the trace that is gathered; empty between calls.
+    chain: Vec<Location>,
+}
+
+impl Shard {
+    /// An empty shard. The memory of decisions is all allocated here.
+    pub fn new(config: ShardConfig, program: Arc<Program>) -> Self {
+        let mut stats = ShardStats::default();
+        let rows = rows(&mut stats, &program);
+        let config = ShardConfig {
+            decision_wait_ms: config.decision_wait_ms.min(DECISION_WAIT_MS_MAX),
+            ..config
+        };
+        Self {
+            programs: Programs::new(program, rows),
+            log: Log::default(),
+            index: Index::default(),
+            headers: HeaderTable::default(),
+            duplicates: Duplicates::new(&config.seed),
+            deadlines: Deadlines::default(),
+            memory: DecisionMemory::new(config.memory_keys),
+            stats,
+            now: 0,
+            chain: Vec::new(),
+            config,
+        }
+    }
+
+    /// Uses a program for traces first seen from now on; those here already follow the one they began with.
+    pub fn set_program(&mut self, program: Arc<Program>) {
+        let rows = rows(&mut self.stats, &program);
+        self.programs.push(program, rows);
+    }
+
+    /// What is held now. Cheap enough to ask before every request.
+    pub fn held(&self) -> Held {
+        Held {
+            bytes: self.resident(),
+            spans: self.log.live_records(),
+            traces: self.index.len() as u64,
+        }
+    }
+
+    /// At most how much [`Held::bytes`] grows, while and after a request of this shape goes in, whatever is
+    /// in it: every span may open a trace, every group bring a new resource. It is the sum of the parts'
+    /// own bounds.
+    pub fn worst_case(&self, shape: &Shape) -> u64 {
+        let spans = u64::from(shape.spans);
+        let headers = self
+            .headers
+            .worst_case(u64::from(shape.groups), shape.header_bytes);
+        self.log.worst_case(spans, shape.span_bytes)
+            + self.index.worst_case(spans)
+            + self.duplicates.worst_case(spans)
+            + self.deadlines.worst_case(
+                self.now,
+                self.now.saturating_add(self.config.decision_wait_ms),
+            )
+            + headers
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+
+    /// When the next trace is due; `None` when there is none.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        self.deadlines.next()
+    }
+
+    fn resident(&self) -> u64 {
+        (size_of::<Self>() + self.chain.capacity() * size_of::<Location>()) as u64
+            + self.log.footprint()
+            + self.index.footprint()
+            + self.headers.footprint()
+            + self.duplicates.footprint()
+            + self.deadlines.footprint()
+            + self.memory.bytes()
+    }
+
+    fn advance(&mut self, now: Millis) {
+        self.now = self.now.max(now);
+    }
+}
+
+/// For each policy of the program, its row in the statistics.
+fn rows(stats: &mut ShardStats, program: &Program) -> Vec<usize> {
+    program.names().iter().map(|name| stats.row(name)).collect()
+}

@@ -1,0 +1,257 @@
+//! A request comes in: each span joins its trace, repeats what is known, or follows a decision made before.
+
+use super::{Early, Inserted, Shard};
+use crate::Millis;
+use crate::batch::{Batch, GroupRef};
+use crate::buffer::deadline::UNLINKED;
+use crate::buffer::duplicates::{Known, Seen};
+use crate::buffer::index::Entry;
+use crate::buffer::segment::{Chain, Owner};
+use crate::facts::TraceFacts;
+use crate::key::{TraceKey, shard_of};
+use crate::scan::{self, Group, Shape, TraceId, Visit};
+
+/// Where the spans of a trace go.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// To another shard.
+    Foreign,
+    /// To the entry in this slot.
+    Held(u32),
+    /// The way of the trace, which was decided before.
+    Late { kept: bool },
+}
+
+/// A request on its way in.
+struct Arrival<'a> {
+    shard: &'a mut Shard,
+    out: &'a mut Batch,
+    inserted: Inserted,
+    /// The trace of the last span: the next one is often of the same.
+    last: Option<(TraceId, Place)>,
+    /// The current resource and group, held here once a span of them was stored. The resource is told from
+    /// others by hash and length: the hash is keyed, so that two of them agree once in 2^64 times.
+    resource: Option<((u64, usize), u32)>,
+    group: Option<u32>,
+    /// The current group in `out`, once a late span of it was pushed.
+    late: Option<GroupRef>,
+}
+
+impl Shard {
+    /// Takes in the spans of a request that are this shard's. The request must have passed [`scan::check`]:
+    /// this only walks it. Kept spans, late ones and those of traces that pass a cap, are pushed to `out`.
+    pub fn insert(
+        &mut self,
+        request: &[u8],
+        shape: &Shape,
+        now: Millis,
+        out: &mut Batch,
+    ) -> Inserted {
+        self.advance(now);
+        self.headers.start_gathering();
+        let mut arrival = Arrival {
+            shard: self,
+            out,
+            inserted: Inserted::default(),
+            last: None,
+            resource: None,
+            group: None,
+            late: None,
+        };
+        let failed = scan::walk(request, shape, &mut arrival).err();
+        arrival.leave_group();
+        arrival.leave_resource();
+        let inserted = Inserted {
+            failed,
+            ..arrival.inserted
+        };
+        self.stats.stored += inserted.stored;
+        self.stats.duplicates += inserted.duplicates;
+        self.stats.late_kept += inserted.late_kept;
+        self.stats.late_dropped += inserted.late_dropped;
+        self.stats.traces += inserted.traces_new;
+        inserted
+    }
+}
+
+impl Visit for Arrival<'_> {
+    fn group(&mut self, _group: &Group<'_>) {
+        self.leave_group();
+    }
+
+    fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
+        let place = match self.last {
+            Some((last, place)) if last == *id => place,
+            _ => {
+                let place = self.place(id);
+                self.last = Some((*id, place));
+                place
+            }
+        };
+        match place {
+            Place::Foreign => self.inserted.foreign += 1,
+            Place::Held(slot) => self.store(slot, group, span),
+            Place::Late { kept } => self.follow(kept, group, span),
+        }
+    }
+}
+
+impl Arrival<'_> {
+    fn place(&mut self, id: &TraceId) -> Place {
+        let Shard {
+            config,
+            index,
+            memory,
+            ..
+        } = &*self.shard;
+        let key = config.seed.key(id);
+        if config.shards > 1 && shard_of(key, config.shards) != config.shard {
+            return Place::Foreign;
+        }
+        if let Some(slot) = index.find(key, id) {
+            return Place::Held(slot);
+        }
+        match memory.recall(key) {
+            Some(kept) => Place::Late { kept },
+            None => Place::Held(self.open(key, id)),
+        }
+    }
+
+    /// A trace is seen for the first time.
+    fn open(&mut self, key: TraceKey, id: &TraceId) -> u32 {
+        let Shard {
+            config,
+            programs,
+            index,
+            deadlines,
+            now,
+            ..
+        } = &mut *self.shard;
+        let slot = index.insert(Entry {
+            key,
+            facts: TraceFacts::new(*id),
+            chain: Chain::EMPTY,
+            seen: Seen::default(),
+            first_seen: *now,
+            due: 0,
+            links: UNLINKED,
+            program: programs.join(),
+        });
+        deadlines.insert(
+            index,
+            slot,
+            *now,
+            now.saturating_add(config.decision_wait_ms),
+        );
+        self.inserted.traces_new += 1;
+        slot
+    }
+
+    fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
+        let group = self.group.unwrap_or_else(|| self.enter(group));
+        let Shard {
+            config,
+            programs,
+            log,
+            index,
+            headers,
+            duplicates,
+            ..
+        } = &mut *self.shard;
+        let Some(entry) = index.get_mut(slot) else {
+            return;
+        };
+        let hash = duplicates.hash(span);
+        let spans = entry.facts.spans;
+        let known = Known {
+            log,
+            chain: entry.chain,
+            seen: entry.seen,
+            slot,
+            spans,
+        };
+        if duplicates.has(known, hash, span) {
+            self.inserted.duplicates += 1;
+            return;
+        }
+        if let Some(program) = programs.program(entry.program) {
+            let ask = |resource: &[u8]| program.resource_bits(&Headers::whole(resource));
+            let bits = headers.resource_bits(group, entry.program, ask);
+            entry
+                .facts
+                .add(&program.span_facts(span), bits, span.len() as u64);
+        }
+        headers.retain(group);
+        entry.chain.head = log.append(
+            span,
+            Owner {
+                prev: entry.chain.head,
+                headers: group,
+                slot,
+            },
+        );
+        duplicates.note(spans + 1, slot, hash, &mut entry.seen, &mut entry.chain);
+        self.inserted.stored += 1;
+        let facts = &entry.facts;
+        if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {
+            self.decide_capped(slot);
+        }
+    }
+
+    /// The trace is too large to wait for more of it: what comes after follows the decision.
+    fn decide_capped(&mut self, slot: u32) {
+        self.shard.cancel(slot);
+        let settled = self
+            .shard
+            .settle(slot, Some(Early::TraceTooLarge), self.out);
+        self.inserted.traces_capped += 1;
+        if let Some((_, place)) = &mut self.last {
+            *place = Place::Late { kept: settled.kept };
+        }
+    }
+
+    fn follow(&mut self, kept: bool, group: &Group<'_>, span: &[u8]) {
+        if !kept {
+            self.inserted.late_dropped += 1;
+            return;
+        }
+        let out = &mut *self.out;
+        let place = *self
+            .late
+            .get_or_insert_with(|| out.intern(&group.resource, &group.scope));
+        out.push(place, span);
+        self.inserted.late_kept += 1;
+    }
+
+    /// Looks up a group of which a span is to be stored, and its resource unless that was that of the group
+    /// before: one resource may have a hundred thousand scopes, and comparing it with what is known costs
+    /// its length.
+    fn enter(&mut self, group: &Group<'_>) -> u32 {
+        let identity = (group.resource.hash(), group.resource.bytes().len());
+        let resource = match self.resource {
+            Some((known, resource)) if known == identity => resource,
+            _ => {
+                self.leave_resource();
+                let resource = self.shard.headers.hold_resource(&group.resource);
+                self.resource = Some((identity, resource));
+                resource
+            }
+        };
+        let group = self.shard.headers.hold_group(resource, &group.scope);
+        self.group = Some(group);
+        group
+    }
+
+    fn leave_group(&mut self) {
+        self.late = None;
+        if let Some(group) = self.group.take() {
+            self.shard.headers.release(group);
+        }
+    }
+
+    fn leave_resource(&mut self) {
+        if let Some((_, resource)) = self.resource.take() {
+            self.shard.headers.release_resource(resource);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `--demo`: a shop that makes traces, a backend that takes the kept ones, and the comparison of the two.
+//!
+//! The shop knows what it sent, the backend what arrived; nothing between them is asked for its opinion.
+
+use std::net::SocketAddr;
+
+use ringtail_crds::ValidPipeline;
+use ringtail_engine::policy::{self, Policy, Program};
+use tokio::time::Instant;
+
+use self::report::Report;
+use self::shop::Shop;
+use self::sink::Sink;
+use super::RunOptions;
+use super::balance::FleetLedger;
+use super::fleet::Fleet;
+use super::plan::Plan;
+use super::screen::Screen;
+use super::table::number;
+use crate::stats::Role;
+
+pub mod journey;
+pub mod menu;
+pub mod report;
+pub mod service;
+pub mod shop;
+pub mod sink;
+
+/// Where one agent listens.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentAddress {
+    /// OTLP/gRPC.
+    pub grpc: SocketAddr,
+    /// OTLP/HTTP.
+    pub http: SocketAddr,
+}
+
+/// Why the demo could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The backend found no port.
+    #[error("the backend could not listen: {0}")]
+    Listen(std::io::Error),
+    /// The manifest's policies did not compile, although it was found valid.
+    #[error("the policies do not compile: {0}")]
+    Policies(String),
+    /// An exporter of the SDK could not be built.
+    #[error("an exporter of the OpenTelemetry SDK could not be built: {0}")]
+    Exporter(String),
+    /// An agent has no OTLP/HTTP port.
+    #[error("{0} does not serve both OTLP protocols")]
+    Agent(String),
+}
+
+/// The shop and the backend.
+#[derive(Debug)]
+pub struct Demo {
+    /// A backend for each exporter that the flags do not send elsewhere, by its name.
+    sinks: Vec<(String, Sink)>,
+    shop: Option<Shop>,
+    policies: Vec<Policy>,
+}
+
+// === impl Demo ===
+
+impl Demo {
+    /// Opens the backend, when the flags ask for a demo.
+    pub async fn open(
+        options: &RunOptions,
+        pipeline: &ValidPipeline,
+    ) -> Result<Option<Self>, DemoError> {
+        if !options.demo {
+            return Ok(None);
+        }
+        let elsewhere = |name: &str| {
+            options
+                .exports
+                .iter()
+                .any(|to| to.split('=').next() == Some(name))
+        };
+        let mut sinks = Vec::new();
+        for exporter in pipeline
+            .exporters
+            .iter()
+            .filter(|exporter| !elsewhere(&exporter.name))
+        {
+            let sink = Sink::open(compile(&pipeline.policies)?).await?;
+            sinks.push((exporter.name.clone(), sink));
+        }
+        Ok(Some(Self {
+            sinks,
+            shop: None,
+            policies: pipeline.policies.clone(),
+        }))
+    }
+
+    /// What turns the fleet's exporters to the backend, as values of `--export`.
+    pub fn exports(&self) -> impl Iterator<Item = String> {
+        self.sinks
+            .iter()
+            .map(|(name, sink)| format!("{name}={}", sink.address()))
+    }
+
+    /// Lets the customers in, until early enough before `end` that the last traces are decided in time.
+    pub fn start_shop(
+        &mut self,
+        fleet: &Fleet,
+        plan: &Plan,
+        end: Option<Instant>,
+    ) -> Result<(), DemoError> {
+        let mut agents = Vec::new();
+        for member in fleet
+            .members()
+            .iter()
+            .filter(|member| member.role == Role::Agent)
+        {
+            let listening = member.listening.as_ref();
+            let address = listening.and_then(|at| {
+                Some(AgentAddress {
+                    grpc: at.otlp_grpc,
+                    http: at.otlp_http?,
+                })
+            });
+            agents.push(address.ok_or_else(|| DemoError::Agent(member.identity.clone()))?);
+        }
+        let closes = end.map(|end| end - plan.decision_wait - shop::SETTLE);
+        self.shop = Some(Shop::open(&agents, closes)?);
+        Ok(())
+    }
+
+    /// Sends the customers home and flushes the SDKs.
+    pub async fn close_shop(&mut self) {
+        if let Some(shop) = &mut self.shop {
+            shop.close().await;
+        }
+    }
+
+    /// Compares what was sent with what arrived; false when a promise was broken.
+    pub async fn judge(self, ledger: &FleetLedger, screen: &mut Screen) -> bool {
+        let Some(shop) = self.shop.map(Shop::into_closed) else {
+            screen.say("WRONG: the demo ended before the shop could open");
+            return false;
+        };
+        let mut satisfied = true;
+        for (name, sink) in self.sinks {
+            let Some(arrivals) = sink.close().await else {
+                screen.say(&format!("WRONG: the backend of exporter {name} broke down"));
+                return false;
+            };
+            let report = Report::compare(&shop, &arrivals, &self.policies);
+            report.lines().iter().for_each(|line| screen.say(line));
+            let said = ledger
+                .gateways
+                .exporters
+                .get(&name)
+                .map_or(0, |exporter| exporter.sent);
+            let arrived = arrivals.spans();
+            if said != arrived {
+                let (said, arrived) = (number(said), number(arrived));
+                screen.say(&format!(
+                    "WRONG: exporter {name} sent {said} spans, {arrived} arrived"
+                ));
+            }
+            satisfied &= report.satisfied() && said == arrived;
+        }
+        satisfied
+    }
+}
+
+fn compile(policies: &[Policy]) -> Result<Program, DemoError> {
+    policy::compile(policies).map_err(|problems| {
+        let problems: Vec<String> = problems
+            .iter()
+            .map(|problem| problem.message.clone())
+            .collect();
+        DemoError::Policies(problems.join("; "))
+    })
+}
