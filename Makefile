@@ -13,8 +13,8 @@ test: ## everything that needs no cluster
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
 ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current
-generate: ## rewrite the generated files: the CRD and its reference page
-	RINGTAIL_GENERATE=1 $(CARGO) test -p ringtail-crds --test generated
+generate: ## rewrite the generated files: the CRD and its reference page, the peer messages
+	RINGTAIL_GENERATE=1 $(CARGO) test -p ringtail-crds -p ringtail-tests --test generated
 fmt: ## format the code
 	$(CARGO) fmt --all
 fmt-check: ## complain where `make fmt` would change something

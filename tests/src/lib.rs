@@ -3,5 +3,6 @@
 
 pub mod backend;
 pub mod fleet;
+pub mod http;
 pub mod process;
 pub mod traces;
