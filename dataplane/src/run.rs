@@ -145,7 +145,7 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
 
     let ledger = FleetLedger::of(fleet.members());
     let satisfied = match demo {
-        Some(demo) => demo.judge(&ledger, &mut screen).await,
+        Some(demo) => demo.judge(&fleet, &ledger, &mut screen).await,
         None => true,
     };
     ledger.lines().iter().for_each(|line| screen.say(line));
@@ -214,6 +214,8 @@ async fn wind_down(demo: &mut Option<Demo>, fleet: &mut Fleet, screen: &mut Scre
     if let Some(demo) = demo {
         demo.close_shop().await;
     }
+    // The last figures of processes that are about to leave.
+    fleet.poll().await;
     fleet.stop(screen).await;
 }
 
