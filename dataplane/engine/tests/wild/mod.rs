@@ -115,6 +115,20 @@ const DEPTH_MAX: u32 = 48;
 
 // === the generator ===
 
+/// An `ArrayValue` that holds a value that holds an array, `floors` times.
+fn tower(floors: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for _ in 0..floors {
+        for number in [5, 1] {
+            let mut outer = vec![number << 3 | 2];
+            put_varint(&mut outer, out.len() as u64);
+            outer.append(&mut out);
+            out = outer;
+        }
+    }
+    out
+}
+
 /// What is wrong with a request.
 #[derive(Clone, Copy, PartialEq)]
 enum Vice {
@@ -133,7 +147,7 @@ struct Dice<'a> {
 }
 
 /// The request that these throws make.
-pub fn request(entropy: &[u8]) -> Vec<u8> {
+pub(crate) fn request(entropy: &[u8]) -> Vec<u8> {
     let mut dice = Dice {
         bytes: entropy,
         vice: Vice::None,
@@ -188,7 +202,9 @@ impl Dice<'_> {
 
     fn message(&mut self, fields: &'static Fields, depth: u32) -> Vec<u8> {
         let mut out = Vec::new();
-        for _ in 0..self.below(6) {
+        // Many spans, fewer attributes: the outer levels are what is split.
+        let fields_max = if depth < 4 { 10 } else { 5 };
+        for _ in 0..self.below(fields_max) {
             self.any_field(fields, depth, &mut out);
         }
         out
@@ -197,6 +213,10 @@ impl Dice<'_> {
     fn any_field(&mut self, fields: &'static Fields, depth: u32, out: &mut Vec<u8>) {
         if self.once_in(10) {
             return self.unknown_field(0, out);
+        }
+        if std::ptr::eq(fields, &ANY_VALUE) && self.once_in(30) {
+            let tower = tower(usize::from(self.below(20)));
+            return self.bytes(5, &tower, out);
         }
         let place = self.index(fields.0.len());
         let (number, kind) = fields.0[place];
@@ -553,7 +573,7 @@ fn is_limit(error: ScanError) -> bool {
 }
 
 /// Checks one request against prost; gives its shape when it is accepted.
-pub fn examine(request: &[u8]) -> Option<Shape> {
+pub(crate) fn examine(request: &[u8]) -> Option<Shape> {
     let decoded = ExportTraceServiceRequest::decode(request);
     let checked = check(request, &ScanLimits::default());
     let shape = match checked {
@@ -565,7 +585,7 @@ pub fn examine(request: &[u8]) -> Option<Shape> {
             );
             // A walk of what was refused may fail or not, but it ends, and it does not panic.
             for shape in [Shape::default(), Shape::UNKNOWN] {
-                drop(walk(request, &shape, &mut Record::default()));
+                let _ = walk(request, &shape, &mut Record::default());
             }
             return None;
         }
@@ -595,7 +615,7 @@ pub fn examine(request: &[u8]) -> Option<Shape> {
 }
 
 /// Splits requests over `parts` batches; the batches together must hold what the requests held.
-pub fn split(requests: &[Vec<u8>], parts: usize) {
+pub(crate) fn split(requests: &[Vec<u8>], parts: usize) {
     let (mut decoded_before, mut raw_before) = (Decoded::default(), Raw::default());
     let batches = (0..parts).map(|_| Batch::new()).collect();
     let mut split = Split {
