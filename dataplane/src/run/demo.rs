@@ -51,8 +51,8 @@ pub enum DemoError {
     Exporter(String),
     /// There would be no time for a trace.
     #[error(
-        "--duration must be at least {least:?} with --demo: some time for traces, and {wait:?} until the last of \
-         them is decided"
+        "--duration must be at least {least:?} with --demo: some time for traces, and {wait:?} until \
+         the last of them is decided"
     )]
     TooShort {
         /// What would do.
@@ -121,8 +121,8 @@ impl Demo {
             .map(|(name, sink)| format!("{name}={}", sink.address()))
     }
 
-    /// Lets the customers in, and sends them home early enough that the last traces are decided within `duration`.
-    /// Says so in a line.
+    /// Lets the customers in, and sends them home early enough that the last traces are decided within
+    /// `duration`. Says so in a line.
     pub fn start_shop(
         &mut self,
         fleet: &Fleet,
