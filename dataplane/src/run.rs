@@ -19,6 +19,7 @@ use self::demo::Demo;
 use self::fleet::Fleet;
 use self::plan::{AGENTS, Plan};
 use self::screen::Screen;
+use crate::stats::Role;
 
 pub mod balance;
 pub mod child;
@@ -163,7 +164,7 @@ fn welcome(plan: &Plan, fleet: &Fleet, screen: &mut Screen) {
         "{name}: {gateways} gateways and {AGENTS} agents are up"
     ));
     // Agents first: theirs are the addresses that somebody wants to send to.
-    for member in fleet.members().iter().rev() {
+    for member in fleet.of(Role::Agent).chain(fleet.of(Role::Gateway)) {
         let Some(listening) = &member.listening else {
             continue;
         };

@@ -130,11 +130,7 @@ impl Demo {
         duration: Option<Duration>,
     ) -> Result<String, DemoError> {
         let mut agents = Vec::new();
-        for member in fleet
-            .members()
-            .iter()
-            .filter(|member| member.role == Role::Agent)
-        {
+        for member in fleet.of(Role::Agent) {
             let listening = member.listening.as_ref();
             let address = listening.and_then(|at| {
                 Some(AgentAddress {
