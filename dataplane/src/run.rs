@@ -19,6 +19,7 @@ use self::demo::Demo;
 use self::fleet::Fleet;
 use self::plan::{AGENTS, Plan};
 use self::screen::Screen;
+use crate::stats::Role;
 
 pub mod balance;
 pub mod child;
@@ -145,7 +146,7 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
 
     let ledger = FleetLedger::of(fleet.members());
     let satisfied = match demo {
-        Some(demo) => demo.judge(&ledger, &mut screen).await,
+        Some(demo) => demo.judge(&fleet, &ledger, &mut screen).await,
         None => true,
     };
     ledger.lines().iter().for_each(|line| screen.say(line));
@@ -163,7 +164,7 @@ fn welcome(plan: &Plan, fleet: &Fleet, screen: &mut Screen) {
         "{name}: {gateways} gateways and {AGENTS} agents are up"
     ));
     // Agents first: theirs are the addresses that somebody wants to send to.
-    for member in fleet.members().iter().rev() {
+    for member in fleet.of(Role::Agent).chain(fleet.of(Role::Gateway)) {
         let Some(listening) = &member.listening else {
             continue;
         };
@@ -214,6 +215,8 @@ async fn wind_down(demo: &mut Option<Demo>, fleet: &mut Fleet, screen: &mut Scre
     if let Some(demo) = demo {
         demo.close_shop().await;
     }
+    // The last figures of processes that are about to leave.
+    fleet.poll().await;
     fleet.stop(screen).await;
 }
 

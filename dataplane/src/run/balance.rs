@@ -30,7 +30,10 @@ impl FleetLedger {
         for member in members {
             sum.add(member);
         }
-        sum.compare_tiers();
+        // Without the ledger of somebody who was killed there is nothing to compare.
+        if members.iter().all(|member| member.ledger.is_some()) {
+            sum.compare_tiers();
+        }
         sum
     }
 

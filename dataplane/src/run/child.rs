@@ -65,6 +65,8 @@ pub fn spawn(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
+    // Its stderr is a pipe, and colours would end in logs and in the middle of the table.
+    command.env("NO_COLOR", "1");
     if std::env::var_os(LOG_VARIABLE).is_none() {
         command.env(LOG_VARIABLE, LOG_LEVEL);
     }

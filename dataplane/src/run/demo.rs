@@ -2,7 +2,7 @@
 //!
 //! The shop knows what it sent, the backend what arrived; nothing between them is asked for its opinion.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use self::shop::Shop;
 use self::sink::Sink;
 use super::RunOptions;
 use super::balance::FleetLedger;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, Member};
 use super::plan::Plan;
 use super::screen::Screen;
 use super::table::number;
@@ -51,8 +51,8 @@ pub enum DemoError {
     Exporter(String),
     /// There would be no time for a trace.
     #[error(
-        "--duration must be at least {least:?} with --demo: some time for traces, and {wait:?} until the last of \
-         them is decided"
+        "--duration must be at least {least:?} with --demo: some time for traces, and {wait:?} until \
+         the last of them is decided"
     )]
     TooShort {
         /// What would do.
@@ -121,8 +121,8 @@ impl Demo {
             .map(|(name, sink)| format!("{name}={}", sink.address()))
     }
 
-    /// Lets the customers in, and sends them home early enough that the last traces are decided within `duration`.
-    /// Says so in a line.
+    /// Lets the customers in, and sends them home early enough that the last traces are decided within
+    /// `duration`. Says so in a line.
     pub fn start_shop(
         &mut self,
         fleet: &Fleet,
@@ -130,11 +130,7 @@ impl Demo {
         duration: Option<Duration>,
     ) -> Result<String, DemoError> {
         let mut agents = Vec::new();
-        for member in fleet
-            .members()
-            .iter()
-            .filter(|member| member.role == Role::Agent)
-        {
+        for member in fleet.of(Role::Agent) {
             let listening = member.listening.as_ref();
             let address = listening.and_then(|at| {
                 Some(AgentAddress {
@@ -161,7 +157,7 @@ impl Demo {
     }
 
     /// Compares what was sent with what arrived; false when a promise was broken.
-    pub async fn judge(self, ledger: &FleetLedger, screen: &mut Screen) -> bool {
+    pub async fn judge(self, fleet: &Fleet, ledger: &FleetLedger, screen: &mut Screen) -> bool {
         let Some(shop) = self.shop.map(Shop::into_closed) else {
             screen.say("WRONG: the demo ended before the shop could open");
             return false;
@@ -172,7 +168,10 @@ impl Demo {
                 screen.say(&format!("WRONG: the backend of exporter {name} broke down"));
                 return false;
             };
-            let report = Report::compare(&shop, &arrivals, &self.policies);
+            let mut report = Report::compare(&shop, &arrivals, &self.policies);
+            if let Some(counted) = kept_by_gateways(fleet.members()) {
+                report.compare_counts(&counted);
+            }
             report.lines().iter().for_each(|line| screen.say(line));
             let said = ledger
                 .gateways
@@ -190,6 +189,21 @@ impl Demo {
         }
         satisfied
     }
+}
+
+/// What the gateways counted as kept, by policy; nothing while some decision was still to come.
+fn kept_by_gateways(members: &[Member]) -> Option<BTreeMap<String, u64>> {
+    let mut counted = BTreeMap::new();
+    for member in members {
+        let stats = member
+            .stats
+            .as_ref()
+            .filter(|stats| stats.held.spans == 0)?;
+        for policy in stats.policies.iter().filter(|policy| policy.kept > 0) {
+            *counted.entry(policy.name.clone()).or_default() += policy.kept;
+        }
+    }
+    Some(counted)
 }
 
 fn compile(policies: &[Policy]) -> Result<Program, DemoError> {

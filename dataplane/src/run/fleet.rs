@@ -270,7 +270,8 @@ impl Fleet {
         }
     }
 
-    fn of(&self, role: Role) -> impl Iterator<Item = &Member> {
+    /// The processes of one tier.
+    pub fn of(&self, role: Role) -> impl Iterator<Item = &Member> {
         self.members
             .iter()
             .filter(move |member| member.role == role)

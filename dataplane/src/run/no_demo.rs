@@ -47,7 +47,7 @@ impl Demo {
     pub async fn close_shop(&mut self) {}
 
     /// Never called.
-    pub async fn judge(self, _: &FleetLedger, _: &mut Screen) -> bool {
+    pub async fn judge(self, _: &Fleet, _: &FleetLedger, _: &mut Screen) -> bool {
         match self.0 {}
     }
 }

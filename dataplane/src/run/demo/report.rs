@@ -19,19 +19,20 @@ const COMPLAINTS_MAX: usize = 10;
 #[derive(Debug, Default)]
 pub struct Report {
     rows: BTreeMap<Kind, Row>,
-    kept_by: BTreeMap<String, u64>,
     crossed: u64,
     examples: Vec<Example>,
     wrongs: Vec<String>,
 }
 
 /// One kind of trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Row {
     traces: u64,
     spans: u64,
     kept: u64,
     whole: u64,
+    /// Kept traces by the policy that kept them.
+    kept_by: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -114,7 +115,8 @@ impl Report {
             );
             return self.wrongs.push(wrong);
         };
-        *self.kept_by.entry(policy.clone()).or_default() += 1;
+        let row = self.rows.entry(sent.kind).or_default();
+        *row.kept_by.entry(policy.clone()).or_default() += 1;
         let shown = self
             .examples
             .iter()
@@ -142,29 +144,12 @@ impl Report {
             lines.extend(example.tree.iter().map(|line| format!("  {line}")));
         }
         lines.push(String::new());
-        lines.push(format!(
-            "{:<10}{:>8}{:>8}{:>8}{:>8}",
-            "traces", "sent", "spans", "kept", "whole"
-        ));
-        for kind in Kind::ALL {
-            let Row {
-                traces,
-                spans,
-                kept,
-                whole,
-            } = self.rows.get(&kind).copied().unwrap_or_default();
-            let name = kind.name();
-            let [traces, spans, kept, whole] = [traces, spans, kept, whole].map(number);
-            lines.push(format!(
-                "{name:<10}{traces:>8}{spans:>8}{kept:>8}{whole:>8}"
-            ));
-        }
-        let kept: Vec<String> = self
-            .kept_by
-            .iter()
-            .map(|(policy, traces)| format!("{policy} {}", number(*traces)))
-            .collect();
-        lines.push(format!("kept by   {}", kept.join(", ")));
+        lines.push(heading());
+        lines.extend(
+            Kind::ALL
+                .iter()
+                .filter_map(|kind| Some(self.rows.get(kind)?.line(*kind))),
+        );
         lines.push(format!(
             "{} traces crossed both agents",
             number(self.crossed)
@@ -172,6 +157,20 @@ impl Report {
         lines.extend(self.verdict());
         lines.push(String::new());
         lines
+    }
+
+    /// Compares why traces were kept with what the gateways counted.
+    pub fn compare_counts(&mut self, counted: &BTreeMap<String, u64>) {
+        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        for (policy, traces) in self.rows.values().flat_map(|row| &row.kept_by) {
+            *found.entry(policy.clone()).or_default() += traces;
+        }
+        if found != *counted {
+            let (found, counted) = (by_policy(&found), by_policy(counted));
+            self.wrongs.push(format!(
+                "gateways counted {counted} as kept, but it was {found}"
+            ));
+        }
     }
 
     fn verdict(&self) -> Vec<String> {
@@ -188,6 +187,36 @@ impl Report {
             lines.push(format!("WRONG: and {more} more"));
         }
         lines
+    }
+}
+
+// === impl Row ===
+
+fn heading() -> String {
+    format!(
+        "{:<10}{:>8}{:>8}{:>8}{:>8}   {}",
+        "traces", "sent", "spans", "kept", "whole", "kept by"
+    )
+}
+
+impl Row {
+    fn line(&self, kind: Kind) -> String {
+        let (name, kept_by) = (kind.name(), by_policy(&self.kept_by));
+        let [sent, spans, kept, whole] =
+            [self.traces, self.spans, self.kept, self.whole].map(number);
+        format!("{name:<10}{sent:>8}{spans:>8}{kept:>8}{whole:>8}   {kept_by}")
+    }
+}
+
+fn by_policy(traces: &BTreeMap<String, u64>) -> String {
+    let each: Vec<String> = traces
+        .iter()
+        .map(|(policy, traces)| format!("{policy} {}", number(*traces)))
+        .collect();
+    if each.is_empty() {
+        "-".to_owned()
+    } else {
+        each.join(", ")
     }
 }
 

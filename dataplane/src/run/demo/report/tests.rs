@@ -122,8 +122,8 @@ fn whole_traces_satisfy_and_are_explained() {
     for part in [
         "kept by policy errors",
         "kept by policy slow",
-        "kept by   errors 1, slow 1",
-        "ordinary         1       9       0       0",
+        "error            1       3       1       1   errors 1",
+        "ordinary         1       9       0       0   -",
         "3 traces crossed both agents",
         "  cart step 1                                         30 ms  ERROR out of stock\n\
          \x20   cart step 2                                       20 ms  ERROR out of stock\n\
@@ -178,4 +178,19 @@ fn a_span_that_is_its_own_parent_ends() {
     strange.span_id = Vec::new();
     let arrivals = arrivals(&[strange]);
     assert!(arrivals.traces[&[1; 16]].tree().len() <= 32);
+}
+
+#[test]
+fn gateways_that_count_otherwise_are_told() {
+    let mut report = compare(&[sent(1, Kind::Error, 1)], &[span(1, 1, None, 30, true)]);
+    report.compare_counts(&BTreeMap::from([("errors".to_owned(), 1)]));
+    assert!(report.satisfied(), "{:?}", report.wrongs);
+    report.compare_counts(&BTreeMap::from([
+        ("errors".to_owned(), 1),
+        ("slow".to_owned(), 2),
+    ]));
+    assert_eq!(
+        report.wrongs,
+        ["gateways counted errors 1, slow 2 as kept, but it was errors 1"]
+    );
 }
