@@ -86,10 +86,7 @@ impl<'a> Reader<'a> {
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let length = self.varint()?;
-                Value::Bytes(self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)?)
-            }
+            2 => Value::Bytes(self.delimited()?),
             3 => Value::Group(self.group(number, GROUP_DEPTH_MAX)?),
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
             4 => return Err(WireError::GroupMismatch),
@@ -99,17 +96,43 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, raw }))
     }
 
+    /// The next byte, which stays; for readers that know what a tag of one byte means and skip its value themselves.
     #[inline]
-    fn varint(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn first(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// Takes a byte away.
+    #[inline]
+    pub(crate) fn skip_byte(&mut self) {
+        self.rest = self.rest.split_first().map_or(&[], |(_, rest)| rest);
+    }
+
+    /// Takes a length and as many bytes.
+    #[inline]
+    pub(crate) fn delimited(&mut self) -> Result<&'a [u8], WireError> {
+        let length = self.varint()?;
+        self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)
+    }
+
+    /// Takes a varint.
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
         match *self.rest {
             [byte, ref rest @ ..] if byte < 0x80 => {
                 self.rest = rest;
                 Ok(u64::from(byte))
             }
+            // Two bytes are the lengths of spans.
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
             _ => self.long_varint(),
         }
     }
 
+    #[cold]
     fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0_u64;
         for (index, byte) in self.rest.iter().take(10).enumerate() {
@@ -140,8 +163,9 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Takes as many bytes as the array has.
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (taken, rest) = self
             .rest
             .split_first_chunk::<N>()
@@ -163,10 +187,7 @@ impl<'a> Reader<'a> {
             match tag & 7 {
                 0 => drop(self.varint()?),
                 1 => drop(self.array::<8>()?),
-                2 => {
-                    let length = self.varint()?;
-                    self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)?;
-                }
+                2 => drop(self.delimited()?),
                 3 => drop(self.group(inner, depth - 1)?),
                 4 if inner == number => return Ok(&start[..start.len() - before.len()]),
                 4 => return Err(WireError::GroupMismatch),
