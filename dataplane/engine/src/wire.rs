@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the bytes are not a field.
-    #[inline]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -87,7 +87,13 @@ impl<'a> Reader<'a> {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
             2 => Value::Bytes(self.delimited()?),
-            3 => Value::Group(self.group(number, GROUP_DEPTH_MAX)?),
+            3 => {
+                // A copy reads on, so that this reader can stay in registers.
+                let mut inner = *self;
+                let fields = inner.group(number, GROUP_DEPTH_MAX)?;
+                *self = inner;
+                Value::Group(fields)
+            }
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
             4 => return Err(WireError::GroupMismatch),
             _ => return Err(WireError::BadTag),
@@ -128,28 +134,11 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    #[cold]
-    fn long_varint(&mut self) -> Result<u64, WireError> {
-        let mut value = 0_u64;
-        for (index, byte) in self.rest.iter().take(10).enumerate() {
-            // The tenth byte holds the 64th bit alone.
-            if index == 9 && *byte > 1 {
-                return Err(WireError::VarintTooLong);
+            _ => {
+                let (value, rest) = long_varint(self.rest)?;
+                self.rest = rest;
+                Ok(value)
             }
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                self.rest = &self.rest[index + 1..];
-                return Ok(value);
-            }
-        }
-        if self.rest.len() < 10 {
-            Err(WireError::Truncated)
-        } else {
-            Err(WireError::VarintTooLong)
         }
     }
 
@@ -195,6 +184,27 @@ impl<'a> Reader<'a> {
                 _ => return Err(WireError::BadTag),
             }
         }
+    }
+}
+
+/// Reads a varint of any length; gives it and what follows.
+#[cold]
+fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
+    let mut value = 0_u64;
+    for (index, byte) in bytes.iter().take(10).enumerate() {
+        // The tenth byte holds the 64th bit alone.
+        if index == 9 && *byte > 1 {
+            return Err(WireError::VarintTooLong);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok((value, &bytes[index + 1..]));
+        }
+    }
+    if bytes.len() < 10 {
+        Err(WireError::Truncated)
+    } else {
+        Err(WireError::VarintTooLong)
     }
 }
 

@@ -84,19 +84,17 @@ fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(),
     let mut id: &[u8] = &[];
     let mut fields = Reader::new(span);
     while let Some(tag) = fields.first() {
-        // A tag of several bytes may be that of a trace ID too, longer than it need be.
-        if tag != TRACE_ID_TAG && tag < 0x80 {
-            pass_field(tag, &mut fields, &schema::SPAN, SPAN_DEPTH, limits)?;
-            continue;
-        }
-        let Some(field) = fields.next_field()? else {
-            break;
-        };
-        if let (TRACE_ID, Value::Bytes(bytes)) = (field.number, field.value) {
-            id = bytes;
+        if tag == TRACE_ID_TAG {
+            fields.skip_byte();
+            id = fields.delimited()?;
             ids += 1;
+        } else if tag < 0x80 {
+            pass_field(tag, &mut fields, &schema::SPAN, SPAN_DEPTH, limits)?;
         } else {
-            validate_field(&field, &schema::SPAN, SPAN_DEPTH, limits)?;
+            let (rest, found) = look_for_id(fields, limits)?;
+            fields = rest;
+            id = found.unwrap_or(id);
+            ids += u32::from(found.is_some());
         }
     }
     let valid = valid_id(id).is_some();
@@ -111,6 +109,25 @@ fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(),
         return Err(ScanError::TooManySpans(limits.max_spans));
     }
     Ok(())
+}
+
+/// Validates a field of a span whose tag has several bytes; it may be that of a trace ID too, longer than it need be.
+#[inline(never)]
+fn look_for_id<'a>(
+    mut fields: Reader<'a>,
+    limits: &ScanLimits,
+) -> Result<(Reader<'a>, Option<&'a [u8]>), ScanError> {
+    let mut id = None;
+    match fields.next_field()? {
+        Some(Field {
+            number: TRACE_ID,
+            value: Value::Bytes(bytes),
+            ..
+        }) => id = Some(bytes),
+        Some(field) => validate_field(&field, &schema::SPAN, SPAN_DEPTH, limits)?,
+        None => {}
+    }
+    Ok((fields, id))
 }
 
 /// Validates a message at nesting level `depth`. Recursion ends at `max_depth`.
@@ -142,7 +159,8 @@ fn pass_field(
 ) -> Result<(), ScanError> {
     let step = message.step(tag);
     if step == Step::Look {
-        return look(fields, message, depth, limits);
+        *fields = look(*fields, message, depth, limits)?;
+        return Ok(());
     }
     fields.skip_byte();
     if step >= Step::Bytes {
@@ -151,6 +169,15 @@ fn pass_field(
             return text(bytes, u32::from(tag >> 3));
         }
         if let Some(inner) = message.inner(tag >> 3) {
+            // Most attribute values are one short text, and need no message of their own to see that.
+            if let [tag, len, rest @ ..] = bytes
+                && usize::from(*len) == rest.len()
+                && *len < 0x80
+                && inner.step(*tag) == Step::Text
+                && depth < limits.max_depth
+            {
+                return text(rest, u32::from(tag >> 3));
+            }
             return validate(bytes, inner, depth + 1, limits);
         }
         return Ok(());
@@ -165,17 +192,18 @@ fn pass_field(
     Ok(())
 }
 
+/// Takes the reader by value, and gives it back, so that the caller's can stay in registers.
 #[cold]
-fn look(
-    fields: &mut Reader<'_>,
+fn look<'a>(
+    mut fields: Reader<'a>,
     message: &'static Message,
     depth: u32,
     limits: &ScanLimits,
-) -> Result<(), ScanError> {
-    match fields.next_field()? {
-        Some(field) => validate_field(&field, message, depth, limits),
-        None => Ok(()),
+) -> Result<Reader<'a>, ScanError> {
+    if let Some(field) = fields.next_field()? {
+        validate_field(&field, message, depth, limits)?;
     }
+    Ok(fields)
 }
 
 fn validate_field(
@@ -218,7 +246,9 @@ fn is_ascii(bytes: &[u8]) -> bool {
     const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
     let words = if let Some(last) = bytes.last_chunk::<8>() {
         let (words, _) = bytes.as_chunks::<8>();
-        words.iter().fold(u64::from_ne_bytes(*last), |all, word| all | u64::from_ne_bytes(*word))
+        words.iter().fold(u64::from_ne_bytes(*last), |all, word| {
+            all | u64::from_ne_bytes(*word)
+        })
     } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         u64::from(u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last))
     } else {
