@@ -10,8 +10,10 @@ use std::sync::LazyLock;
 use foldhash::quality::RandomState;
 use thiserror::Error;
 
-use crate::schema::{self, Kind, Message};
-use crate::wire::{Field, Reader, Value, WireError};
+use crate::wire::{Reader, Value, WireError};
+
+mod check;
+pub use check::check;
 
 /// A trace ID as it stands in a span.
 pub type TraceId = [u8; 16];
@@ -161,151 +163,6 @@ impl<'a> Headers<'a> {
     #[inline]
     pub const fn hash(&self) -> u64 {
         self.hash
-    }
-}
-
-// === check ===
-
-/// Validates all framing of a request down to the last attribute, and counts what is in it. Allocates nothing.
-///
-/// # Errors
-/// When a decoder would refuse the request, or it passes a limit.
-pub fn check(request: &[u8], limits: &ScanLimits) -> Result<Shape, ScanError> {
-    let mut shape = Shape::default();
-    let mut fields = Reader::new(request);
-    while let Some(field) = fields.next_field()? {
-        match (field.number, field.value) {
-            (RESOURCE_SPANS, Value::Bytes(resource)) => {
-                check_resource(resource, limits, &mut shape)?;
-            }
-            (RESOURCE_SPANS, _) => return Err(WireError::WrongType(RESOURCE_SPANS).into()),
-            _ => shape.unknown_request_fields += 1,
-        }
-    }
-    Ok(shape)
-}
-
-fn check_resource(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
-    let mut header_bytes = 0;
-    let before = shape.groups;
-    let mut fields = Reader::new(bytes);
-    while let Some(field) = fields.next_field()? {
-        match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(scope)) => check_scope(scope, limits, shape)?,
-            (LEGACY_SPANS, _) => shape.legacy_fields += 1,
-            (1, Value::Bytes(resource)) => {
-                validate(resource, &schema::RESOURCE, 3, limits)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (3, Value::Bytes(url)) => {
-                text(url, 3)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => header_bytes += field.raw.len() as u64,
-        }
-    }
-    if shape.groups > before {
-        shape.header_bytes += header_bytes;
-    }
-    Ok(())
-}
-
-fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
-    let mut header_bytes = 0;
-    let before = shape.spans;
-    let mut fields = Reader::new(bytes);
-    while let Some(field) = fields.next_field()? {
-        match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(span)) => check_span(span, limits, shape)?,
-            (1, Value::Bytes(scope)) => {
-                validate(scope, &schema::SCOPE, SPAN_DEPTH, limits)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (3, Value::Bytes(url)) => {
-                text(url, 3)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => header_bytes += field.raw.len() as u64,
-        }
-    }
-    if shape.spans > before {
-        shape.groups += 1;
-        shape.header_bytes += header_bytes;
-    }
-    Ok(())
-}
-
-fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
-    let mut ids = 0_u32;
-    let mut id: &[u8] = &[];
-    let mut fields = Reader::new(span);
-    while let Some(field) = fields.next_field()? {
-        if let (TRACE_ID, Value::Bytes(bytes)) = (field.number, field.value) {
-            id = bytes;
-            ids += 1;
-        } else {
-            validate_field(&field, &schema::SPAN, SPAN_DEPTH, limits)?;
-        }
-    }
-    let valid = valid_id(id).is_some();
-    if valid {
-        shape.spans += 1;
-        shape.span_bytes += span.len() as u64;
-    } else {
-        shape.invalid_ids += 1;
-    }
-    shape.odd_ids += u32::from(ids > 1 || valid && !span.starts_with(&TRACE_ID_HEAD));
-    if shape.spans.saturating_add(shape.invalid_ids) > limits.max_spans {
-        return Err(ScanError::TooManySpans(limits.max_spans));
-    }
-    Ok(())
-}
-
-/// Validates a message at nesting level `depth`. Recursion ends at `max_depth`.
-fn validate(
-    bytes: &[u8],
-    message: &'static Message,
-    depth: u32,
-    limits: &ScanLimits,
-) -> Result<(), ScanError> {
-    if depth > limits.max_depth {
-        return Err(ScanError::TooDeep(limits.max_depth));
-    }
-    let mut fields = Reader::new(bytes);
-    while let Some(field) = fields.next_field()? {
-        validate_field(&field, message, depth, limits)?;
-    }
-    Ok(())
-}
-
-#[inline]
-fn validate_field(
-    field: &Field<'_>,
-    message: &'static Message,
-    depth: u32,
-    limits: &ScanLimits,
-) -> Result<(), ScanError> {
-    match (message.kind(field.number), field.value) {
-        (Kind::Text, Value::Bytes(bytes)) => text(bytes, field.number),
-        (Kind::Message(inner), Value::Bytes(bytes)) => validate(bytes, inner, depth + 1, limits),
-        (Kind::Unknown, _)
-        | (Kind::Bytes, Value::Bytes(_))
-        | (Kind::Varint, Value::Varint(_))
-        | (Kind::Fixed64, Value::Fixed64(_))
-        | (Kind::Fixed32, Value::Fixed32(_)) => Ok(()),
-        _ => Err(WireError::WrongType(field.number).into()),
-    }
-}
-
-#[inline]
-fn text(bytes: &[u8], field: u32) -> Result<(), ScanError> {
-    // Nearly every text is ASCII, and that is quickly seen.
-    if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
-        Ok(())
-    } else {
-        Err(ScanError::Text(field))
     }
 }
 

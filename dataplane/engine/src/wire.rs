@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the bytes are not a field.
-    #[inline]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -86,11 +86,14 @@ impl<'a> Reader<'a> {
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let length = self.varint()?;
-                Value::Bytes(self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)?)
+            2 => Value::Bytes(self.delimited()?),
+            3 => {
+                // A copy reads on, so that this reader can stay in registers.
+                let mut inner = *self;
+                let fields = inner.group(number, GROUP_DEPTH_MAX)?;
+                *self = inner;
+                Value::Group(fields)
             }
-            3 => Value::Group(self.group(number, GROUP_DEPTH_MAX)?),
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
             4 => return Err(WireError::GroupMismatch),
             _ => return Err(WireError::BadTag),
@@ -99,34 +102,43 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, raw }))
     }
 
+    /// The next byte, which stays; for readers that know what a tag of one byte means and skip its value themselves.
     #[inline]
-    fn varint(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn first(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// Takes a byte away.
+    #[inline]
+    pub(crate) fn skip_byte(&mut self) {
+        self.rest = self.rest.split_first().map_or(&[], |(_, rest)| rest);
+    }
+
+    /// Takes a length and as many bytes.
+    #[inline]
+    pub(crate) fn delimited(&mut self) -> Result<&'a [u8], WireError> {
+        let length = self.varint()?;
+        self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)
+    }
+
+    /// Takes a varint.
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
         match *self.rest {
             [byte, ref rest @ ..] if byte < 0x80 => {
                 self.rest = rest;
                 Ok(u64::from(byte))
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    fn long_varint(&mut self) -> Result<u64, WireError> {
-        let mut value = 0_u64;
-        for (index, byte) in self.rest.iter().take(10).enumerate() {
-            // The tenth byte holds the 64th bit alone.
-            if index == 9 && *byte > 1 {
-                return Err(WireError::VarintTooLong);
+            // Two bytes are the lengths of spans.
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                self.rest = &self.rest[index + 1..];
-                return Ok(value);
+            _ => {
+                let (value, rest) = long_varint(self.rest)?;
+                self.rest = rest;
+                Ok(value)
             }
-        }
-        if self.rest.len() < 10 {
-            Err(WireError::Truncated)
-        } else {
-            Err(WireError::VarintTooLong)
         }
     }
 
@@ -140,8 +152,9 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Takes as many bytes as the array has.
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (taken, rest) = self
             .rest
             .split_first_chunk::<N>()
@@ -163,10 +176,7 @@ impl<'a> Reader<'a> {
             match tag & 7 {
                 0 => drop(self.varint()?),
                 1 => drop(self.array::<8>()?),
-                2 => {
-                    let length = self.varint()?;
-                    self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)?;
-                }
+                2 => drop(self.delimited()?),
                 3 => drop(self.group(inner, depth - 1)?),
                 4 if inner == number => return Ok(&start[..start.len() - before.len()]),
                 4 => return Err(WireError::GroupMismatch),
@@ -174,6 +184,27 @@ impl<'a> Reader<'a> {
                 _ => return Err(WireError::BadTag),
             }
         }
+    }
+}
+
+/// Reads a varint of any length; gives it and what follows.
+#[cold]
+fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
+    let mut value = 0_u64;
+    for (index, byte) in bytes.iter().take(10).enumerate() {
+        // The tenth byte holds the 64th bit alone.
+        if index == 9 && *byte > 1 {
+            return Err(WireError::VarintTooLong);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok((value, &bytes[index + 1..]));
+        }
+    }
+    if bytes.len() < 10 {
+        Err(WireError::Truncated)
+    } else {
+        Err(WireError::VarintTooLong)
     }
 }
 

@@ -175,7 +175,8 @@ impl Arrival<'_> {
             return;
         }
         if let Some(program) = programs.program(entry.program) {
-            let ask = |resource: &[u8]| program.resource_bits(&Headers::whole(resource));
+            let ask =
+                |resource: &[u8]| program.resource_bits(&crate::scan::Headers::whole(resource));
             let bits = headers.resource_bits(group, entry.program, ask);
             entry
                 .facts
