@@ -43,6 +43,9 @@ pub struct Batch {
     groups: Vec<Group>,
     resource_table: HashTable<u32>,
     group_table: HashTable<u32>,
+    /// The resource that was asked for last, by hash and length. One resource may have a hundred thousand scopes, and to
+    /// compare its bytes for each would take minutes; the hash is keyed, so that two agree once in 2^64 times.
+    last_resource: Option<(u64, usize, u32)>,
     /// Fields of requests that OTLP does not know.
     loose: Vec<u8>,
     spans: u32,
@@ -98,20 +101,32 @@ impl Batch {
         let resource = self.intern_resource(resource);
         // Mixed, so that the same scope under another resource falls elsewhere.
         let hash = scope.hash() ^ u64::from(resource + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (groups, headers) = (&self.groups, &self.headers);
+        let index = self.find_group(hash, resource, scope);
+        GroupRef(index.unwrap_or_else(|| self.append_group(hash, resource, scope)))
+    }
+
+    fn find_group(&self, hash: u64, resource: u32, scope: &Headers<'_>) -> Option<u32> {
         let is_known = |index: &u32| {
-            groups.get(*index as usize).is_some_and(|group| {
-                group.resource == resource && group.header.of(headers) == scope.bytes()
+            self.groups.get(*index as usize).is_some_and(|group| {
+                (group.hash, group.resource) == (hash, resource)
+                    && group.header.of(&self.headers) == scope.bytes()
             })
         };
-        if let Some(index) = self.group_table.find(hash, is_known) {
-            return GroupRef(*index);
-        }
+        self.group_table.find(hash, is_known).copied()
+    }
+
+    fn append_group(&mut self, hash: u64, resource: u32, scope: &Headers<'_>) -> u32 {
         let index = count(self.groups.len());
-        let header = append(&mut self.headers, scope.bytes());
-        self.append_group(Group {
+        if let Some(resource) = self.resources.get_mut(resource as usize) {
+            match self.groups.get_mut(resource.last_group as usize) {
+                Some(last) => last.next = index,
+                None => resource.first_group = index,
+            }
+            resource.last_group = index;
+        }
+        self.groups.push(Group {
             hash,
-            header,
+            header: append(&mut self.headers, scope.bytes()),
             resource,
             first_run: NONE,
             last_run: NONE,
@@ -121,22 +136,41 @@ impl Batch {
         let groups = &self.groups;
         let hash_of = |index: &u32| groups.get(*index as usize).map_or(0, |group| group.hash);
         self.group_table.insert_unique(hash, index, hash_of);
-        GroupRef(index)
+        index
     }
 
     fn intern_resource(&mut self, header: &Headers<'_>) -> u32 {
-        let (resources, headers) = (&self.resources, &self.headers);
-        let is_known = |index: &u32| {
-            let resource = resources.get(*index as usize);
-            resource.is_some_and(|resource| resource.header.of(headers) == header.bytes())
-        };
-        if let Some(index) = self.resource_table.find(header.hash(), is_known) {
-            return *index;
+        let (hash, len) = (header.hash(), header.bytes().len());
+        match self.last_resource {
+            Some((last_hash, last_len, index)) if (last_hash, last_len) == (hash, len) => index,
+            _ => {
+                let index = self
+                    .find_resource(header)
+                    .unwrap_or_else(|| self.append_resource(header));
+                self.last_resource = Some((hash, len, index));
+                index
+            }
         }
+    }
+
+    fn find_resource(&self, header: &Headers<'_>) -> Option<u32> {
+        let is_known = |index: &u32| {
+            let resource = self.resources.get(*index as usize);
+            resource.is_some_and(|resource| {
+                resource.hash == header.hash()
+                    && resource.header.of(&self.headers) == header.bytes()
+            })
+        };
+        self.resource_table.find(header.hash(), is_known).copied()
+    }
+
+    fn append_resource(&mut self, header: &Headers<'_>) -> u32 {
         let index = count(self.resources.len());
+        let hash = header.hash();
+        let header = append(&mut self.headers, header.bytes());
         self.resources.push(Resource {
-            hash: header.hash(),
-            header: append(&mut self.headers, header.bytes()),
+            hash,
+            header,
             first_group: NONE,
             last_group: NONE,
         });
@@ -146,21 +180,8 @@ impl Batch {
                 .get(*index as usize)
                 .map_or(0, |resource| resource.hash)
         };
-        self.resource_table
-            .insert_unique(header.hash(), index, hash_of);
+        self.resource_table.insert_unique(hash, index, hash_of);
         index
-    }
-
-    fn append_group(&mut self, group: Group) {
-        let index = count(self.groups.len());
-        if let Some(resource) = self.resources.get_mut(group.resource as usize) {
-            match self.groups.get_mut(resource.last_group as usize) {
-                Some(last) => last.next = index,
-                None => resource.first_group = index,
-            }
-            resource.last_group = index;
-        }
-        self.groups.push(group);
     }
 
     /// Appends a span, given without tag and length, to a group of this batch.
@@ -277,6 +298,7 @@ impl Batch {
             table.shrink_to(KEEP_ENTRIES, |_| 0);
         }
         self.spans = 0;
+        self.last_resource = None;
     }
 
     /// Bytes of a `ResourceSpans` without its tag and length.
