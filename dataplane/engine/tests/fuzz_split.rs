@@ -9,17 +9,21 @@
 
 mod wild;
 
+use bolero::produce;
+
 #[test]
 fn fuzz_split() {
+    let entropy = produce::<Vec<u8>>().with().len(0_usize..3000);
     bolero::check!()
-        .with_iterations(10_000)
-        .with_max_len(2048)
-        .for_each(|bytes: &[u8]| {
+        .with_generator(entropy)
+        .with_iterations(3000)
+        .with_max_len(8192)
+        .for_each(|bytes| {
             wild::examine(bytes);
             let (first, second) = bytes.split_at(bytes.len() / 2);
             let parts = 1 + bytes.first().map_or(0, |byte| usize::from(byte % 5));
             wild::split(
-                &[bytes.to_vec(), wild::request(first), wild::request(second)],
+                &[bytes.clone(), wild::request(first), wild::request(second)],
                 parts,
             );
         });
