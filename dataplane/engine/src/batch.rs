@@ -42,6 +42,8 @@ pub struct Batch {
     resources: Vec<Resource>,
     groups: Vec<Group>,
     resource_table: HashTable<u32>,
+    /// The resource that was interned last: a request may name one of a mebibyte for each of a hundred thousand scopes.
+    last_resource: Option<u32>,
     group_table: HashTable<u32>,
     /// Fields of requests that OTLP does not know.
     loose: Vec<u8>,
@@ -125,6 +127,18 @@ impl Batch {
     }
 
     fn intern_resource(&mut self, header: &Headers<'_>) -> u32 {
+        let last = self.last_resource.filter(|index| {
+            // The hash is keyed, so that two of a length agree once in 2^64 times.
+            let is_it =
+                |last: &Resource| (last.hash, last.len as usize) == (header.hash(), header.bytes().len());
+            self.resources.get(*index as usize).is_some_and(is_it)
+        });
+        let index = last.unwrap_or_else(|| self.find_resource(header));
+        self.last_resource = Some(index);
+        index
+    }
+
+    fn find_resource(&mut self, header: &Headers<'_>) -> u32 {
         let (resources, headers) = (&self.resources, &self.headers);
         let is_known = |index: &u32| {
             let resource = resources.get(*index as usize);
@@ -276,6 +290,7 @@ impl Batch {
             // An empty table has nothing to hash again.
             table.shrink_to(KEEP_ENTRIES, |_| 0);
         }
+        self.last_resource = None;
         self.spans = 0;
     }
 

@@ -153,6 +153,12 @@ impl<'a> Headers<'a> {
         }
     }
 
+    /// Headers in one piece whose hash was taken before, in this process.
+    #[inline]
+    pub(crate) const fn hashed(bytes: &'a [u8], hash: u64) -> Self {
+        Self { bytes, hash }
+    }
+
     /// The bytes.
     #[inline]
     pub const fn bytes(&self) -> &'a [u8] {
