@@ -52,18 +52,11 @@ fn split(request: &[u8]) -> (u32, usize, usize) {
     let mut halves = Halves::default();
     walk(request, &shape, &mut halves).unwrap();
     let mut out = Vec::new();
-    halves
-        .batches
-        .iter()
-        .for_each(|batch| batch.encode(&mut out));
+    halves.batches.iter().for_each(|batch| batch.encode(&mut out));
     assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
     let spans = halves.batches.iter().map(Batch::spans).sum();
     let held: usize = halves.batches.iter().map(Batch::held_bytes).sum();
-    (
-        spans,
-        held.div_ceil(request.len()),
-        out.len().div_ceil(request.len()),
-    )
+    (spans, held.div_ceil(request.len()), out.len().div_ceil(request.len()))
 }
 
 #[test]
@@ -85,9 +78,8 @@ fn minimal_spans_of_distinct_traces() {
 #[test]
 fn a_scope_for_every_span_of_one_large_resource() {
     let resource = field(3, &vec![b'r'; REQUEST_BYTES / 2]);
-    let scopes: Vec<u8> = (0..REQUEST_BYTES / 44)
-        .flat_map(|index| field(2, &span(index)))
-        .collect();
+    let scopes: Vec<u8> =
+        (0..REQUEST_BYTES / 44).flat_map(|index| field(2, &span(index))).collect();
     let (_, held, written) = split(&field(1, &[resource, scopes].concat()));
     assert!(held <= 5 && written <= 2, "{held}, {written}");
 }

@@ -244,10 +244,9 @@ impl Core {
 
     fn dispatch(&self, splitter: &mut Splitter) {
         for sealed in splitter.take_sealed() {
-            let link = self.links().get(sealed.link);
-            if let Some(Err(lost)) = link.map(|link| link.push(sealed)) {
+            let spans = u64::from(sealed.batch.spans());
+            if !self.links().get(sealed.link).is_some_and(|link| link.push(sealed)) {
                 // Links end after the splitter is empty; this is for a bug, which must not go uncounted.
-                let spans = u64::from(lost.batch.spans());
                 self.counters.dropped.add(Dropped::Stopping, spans);
             }
         }

@@ -136,16 +136,17 @@ impl Link {
         (link, queue)
     }
 
-    /// Queues a batch; hands it back when the link has ended.
-    pub fn push(&self, sealed: Sealed) -> Result<(), Sealed> {
+    /// Queues a batch; false when the link has ended.
+    pub fn push(&self, sealed: Sealed) -> bool {
         let (bytes, spans) = (sealed.batch.held_bytes() as u64, u64::from(sealed.batch.spans()));
         self.queued_bytes.fetch_add(bytes, Relaxed);
         self.held_spans.fetch_add(spans, Relaxed);
-        self.batches.send(sealed).map_err(|refused| {
+        let taken = self.batches.send(sealed).is_ok();
+        if !taken {
             self.queued_bytes.fetch_sub(bytes, Relaxed);
             self.held_spans.fetch_sub(spans, Relaxed);
-            refused.0
-        })
+        }
+        taken
     }
 }
 

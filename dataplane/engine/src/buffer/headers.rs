@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 
 use super::slab::Slab;
 use super::{shrink, table_growth};
-use crate::batch::GroupRef;
+use crate::batch::{Batch, GroupRef};
 use crate::key::mix;
 use crate::scan::Headers;
 
@@ -88,8 +88,11 @@ impl Texts {
         }
     }
 
-    fn bytes_of(&self, slot: u32) -> &[u8] {
-        self.slots.get(slot).map_or(&[], |text| &text.bytes)
+    fn headers(&self, slot: u32) -> Headers<'_> {
+        let text = self.slots.get(slot);
+        text.map_or(Headers::hashed(&[], 0), |text| {
+            Headers::hashed(&text.bytes, text.hash)
+        })
     }
 
     fn shrink(&mut self) {
@@ -232,20 +235,15 @@ impl HeaderTable {
         self.gathering += 1;
     }
 
-    /// Where this gathering put a group; `intern` is asked with resource and scope the first time.
-    pub(crate) fn gathered(
-        &mut self,
-        group: u32,
-        intern: impl FnOnce(&[u8], &[u8]) -> GroupRef,
-    ) -> Option<GroupRef> {
+    /// Where this gathering put a group in `out`, for its first span as for the others.
+    #[inline]
+    pub(crate) fn gathered(&mut self, group: u32, out: &mut Batch) -> Option<GroupRef> {
         let group = self.groups.get_mut(group)?;
         match group.gathered {
             Some((gathering, place)) if gathering == self.gathering => Some(place),
             _ => {
-                let place = intern(
-                    self.resources.bytes_of(group.resource),
-                    self.scopes.bytes_of(group.scope),
-                );
+                let resource = self.resources.headers(group.resource);
+                let place = out.intern(&resource, &self.scopes.headers(group.scope));
                 group.gathered = Some((self.gathering, place));
                 Some(place)
             }

@@ -22,8 +22,12 @@ pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
 /// state.
 const SPARE_SEGMENTS: usize = 4;
 
-/// Records that a spare segment may keep room for: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
-const SPARE_RECORDS: usize = 16 * 1024;
+/// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
+const DESK_RECORDS: usize = 16 * 1024;
+
+/// A search that found no sparse segment is not repeated before this many more bytes died: 64 KiB make a segment of
+/// 1 MiB six percent emptier.
+const SEARCH_AFTER_BYTES: u64 = SEGMENT_BYTES as u64 / 16;
 
 /// Where a record is. `NONE` ends a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +94,12 @@ struct Segment {
 }
 
 impl Segment {
-    fn with_room(bytes: usize) -> Self {
+    /// A segment for one span.
+    fn lone(len: usize) -> Self {
+        let (bytes, records) = (Vec::with_capacity(len), Vec::with_capacity(1));
         Self {
-            bytes: Vec::with_capacity(bytes),
+            bytes,
+            records,
             ..Self::default()
         }
     }
@@ -152,23 +159,27 @@ pub(crate) struct Log {
     /// By segment number; a vacant one has no capacity.
     segments: Vec<Segment>,
     vacant: Vec<u32>,
-    spare: Vec<Segment>,
+    spare: Vec<Vec<u8>>,
+    /// The array that the open segment's records grow in, while none is open: closed segments get arrays of their
+    /// exact length, because an allocator cannot take back the rest of one.
+    desk: Vec<Record>,
     open: Option<u32>,
-    /// Capacity of all segments in use, and of the spare ones.
+    /// Capacity of all segments in use.
     reserved: u64,
-    spare_bytes: u64,
     live_bytes: u64,
     live_records: u64,
+    /// Bytes released so far.
+    released: u64,
+    /// When the last search for a sparse segment found none: `released` then, and the percentage asked for.
+    searched: Option<(u64, u64)>,
 }
 
 impl Log {
     /// Copies a span in and returns where it is.
     pub(crate) fn append(&mut self, span: &[u8], owner: Owner) -> Location {
-        let lone = span.len() >= LONE_BYTES;
-        let number = if lone {
-            self.add(Segment::with_room(span.len()))
-        } else {
-            self.room_for(span.len())
+        let number = match span.len() {
+            len if len >= LONE_BYTES => self.add(Segment::lone(len)),
+            len => self.room_for(len),
         };
         let segment = &mut self.segments[number as usize];
         let before = segment.footprint();
@@ -176,9 +187,6 @@ impl Log {
         self.reserved += segment.footprint() - before;
         self.live_bytes += span.len() as u64;
         self.live_records += 1;
-        if lone {
-            self.seal(number);
-        }
         Location {
             segment: number,
             record,
@@ -212,6 +220,7 @@ impl Log {
         segment.live_records -= 1;
         self.live_bytes -= len as u64;
         self.live_records -= 1;
+        self.released += len as u64;
         if segment.live_records == 0 {
             self.recycle(at.segment);
         }
@@ -220,9 +229,11 @@ impl Log {
 
     /// Capacity of everything: bytes, records, spare segments and the lists of them.
     pub(crate) fn footprint(&self) -> u64 {
-        let lists = (self.segments.capacity() + self.spare.capacity()) * size_of::<Segment>()
+        let lists = self.segments.capacity() * size_of::<Segment>()
+            + self.spare.capacity() * size_of::<Vec<u8>>()
             + self.vacant.capacity() * size_of::<u32>();
-        self.reserved + self.spare_bytes + lists as u64
+        let unused = self.spare.len() * SEGMENT_BYTES + self.desk.capacity() * size_of::<Record>();
+        self.reserved + (unused + lists) as u64
     }
 
     /// Spans held.
@@ -233,7 +244,7 @@ impl Log {
     /// At most how much [`Log::footprint`] grows by `spans` more spans of `bytes` in all.
     ///
     /// A closed segment is at least 15/16 full, a lone one is full; spare segments are paid for already.
-    /// Arrays of records double, and close at their exact length, so each is at most twice what it holds.
+    /// Closed segments have a record a span; the array for the open one doubles as it grows.
     pub(crate) fn worst_case(&self, spans: u64, bytes: u64) -> u64 {
         let (room, records) = match self.open {
             Some(open) => {
@@ -254,7 +265,7 @@ impl Log {
         let lists = self.segments.capacity() as u64 + 2 * segments + SPARE_SEGMENTS as u64;
         let record = size_of::<Record>() as u64;
         fresh
-            + record * (2 * spans + records as u64 + 4 * segments)
+            + record * (3 * (spans + records as u64) + 4 + segments)
             + lists * (size_of::<Segment>() as u64 + 4)
     }
 
@@ -265,14 +276,16 @@ impl Log {
             }
             self.seal(open);
         }
-        let segment = match self.spare.pop() {
-            Some(spare) => {
-                self.spare_bytes -= spare.footprint();
-                spare
-            }
-            None => Segment::with_room(SEGMENT_BYTES),
-        };
-        let number = self.add(segment);
+        let bytes = self
+            .spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
+        let records = mem::take(&mut self.desk);
+        let number = self.add(Segment {
+            bytes,
+            records,
+            ..Segment::default()
+        });
         self.open = Some(number);
         number
     }
@@ -291,15 +304,16 @@ impl Log {
         }
     }
 
-    /// Closes a segment: no more spans, and no room for more records.
-    fn seal(&mut self, number: u32) {
-        if self.open == Some(number) {
-            self.open = None;
-        }
-        let segment = &mut self.segments[number as usize];
-        let before = segment.footprint();
-        segment.records.shrink_to_fit();
-        self.reserved -= before - segment.footprint();
+    /// Closes the open segment: no more spans, and no room for more records.
+    fn seal(&mut self, open: u32) {
+        self.open = None;
+        let segment = &mut self.segments[open as usize];
+        self.reserved -= segment.footprint();
+        let records = segment.records.as_slice().to_vec();
+        self.desk = mem::replace(&mut segment.records, records);
+        self.desk.clear();
+        self.desk.shrink_to(DESK_RECORDS);
+        self.reserved += segment.footprint();
     }
 
     /// The last live span of a segment is gone.
@@ -326,14 +340,12 @@ impl Log {
         }
     }
 
-    fn keep_spare(&mut self, mut segment: Segment) {
-        if segment.bytes.capacity() != SEGMENT_BYTES || self.spare.len() >= SPARE_SEGMENTS {
-            return;
+    fn keep_spare(&mut self, segment: Segment) {
+        let mut bytes = segment.bytes;
+        if bytes.capacity() == SEGMENT_BYTES && self.spare.len() < SPARE_SEGMENTS {
+            bytes.clear();
+            self.spare.push(bytes);
         }
-        segment.clear();
-        segment.records.shrink_to(SPARE_RECORDS);
-        self.spare_bytes += segment.footprint();
-        self.spare.push(segment);
     }
 
     // === Evacuation ===
@@ -343,10 +355,13 @@ impl Log {
         self.reserved
     }
 
-    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less
-    /// are reserved without being live.
-    pub(crate) fn sparse(&self, percent: u64, slack: u64) -> Option<u32> {
-        if self.reserved.saturating_sub(self.live_bytes) <= slack {
+    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less are
+    /// reserved without being live.
+    pub(crate) fn sparse(&mut self, percent: u64, slack: u64) -> Option<u32> {
+        let searched = self.searched.is_some_and(|(released, asked)| {
+            percent <= asked && self.released - released < SEARCH_AFTER_BYTES
+        });
+        if searched || self.reserved.saturating_sub(self.live_bytes) <= slack {
             return None;
         }
         let closed = self
@@ -356,9 +371,16 @@ impl Log {
             .filter(|(segment, number)| {
                 segment.bytes.capacity() == SEGMENT_BYTES && Some(*number) != self.open
             });
-        let (emptiest, number) = closed.min_by_key(|(segment, _)| segment.live_bytes)?;
-        let live = emptiest.live_bytes as u64;
-        (live * 100 < SEGMENT_BYTES as u64 * percent).then_some(number)
+        let emptiest = closed.min_by_key(|(segment, _)| segment.live_bytes);
+        let is_sparse =
+            |segment: &Segment| segment.live_bytes as u64 * 100 < SEGMENT_BYTES as u64 * percent;
+        let found = emptiest
+            .filter(|(segment, _)| is_sparse(segment))
+            .map(|(_, number)| number);
+        if found.is_none() {
+            self.searched = Some((self.released, percent));
+        }
+        found
     }
 
     /// Moves the live spans of a closed segment into the open one and frees it; returns how many bytes
@@ -391,10 +413,10 @@ impl Log {
         moved
     }
 
-    /// Frees the spare segments.
+    /// Frees what is kept for reuse.
     pub(crate) fn drop_spares(&mut self) {
         self.spare = Vec::new();
-        self.spare_bytes = 0;
+        self.desk = Vec::new();
     }
 }
 

@@ -1,13 +1,14 @@
 //! Traces go out: when they are due, when memory is needed, when the process stops.
 
+use std::cmp::Reverse;
+
 use super::{Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
 use crate::Millis;
 use crate::batch::Batch;
-use crate::buffer::deadline::Deadlines;
+use crate::buffer::deadline::{BUCKET_MS, Deadlines};
 use crate::buffer::duplicates::CHAINED_SPANS;
 use crate::buffer::index::Entry;
 use crate::buffer::segment::{Location, SEGMENT_BYTES};
-use crate::scan::Headers;
 
 /// A closed segment with less live bytes than this is evacuated in passing.
 const SPARSE_PERCENT: u64 = 30;
@@ -31,6 +32,10 @@ const RELIEF_OUT_BYTES: u64 = 4 << 20;
 
 /// No trace is decided for its memory before this share of its wait has passed: 1/4.
 const RELIEF_AGE_SHARE: u64 = 4;
+
+/// What relief frees at least, as a share of what is held: 1/64. Every call sorts a bucket of traces, so room is made
+/// for many requests at a time.
+const RELIEF_SHARE: u64 = 64;
 
 /// What a decision came to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -84,21 +89,21 @@ impl Shard {
         progress
     }
 
-    /// Makes `bytes` of room if it can: spare segments first, then sparse ones are moved together, then
+    /// Makes `bytes` of room if it can, or somewhat more: spare segments first, then sparse ones are moved together, then
     /// traces are decided early, those of the oldest bucket first and the heaviest of them first, but none
     /// before a quarter of its wait has passed.
     pub fn relieve(&mut self, now: Millis, bytes: u64, out: &mut Batch) -> Relief {
         self.advance(now);
         self.headers.start_gathering();
         let before = self.resident();
-        let goal = before.saturating_sub(bytes);
+        let goal = before.saturating_sub(bytes.max(before / RELIEF_SHARE));
         self.log.drop_spares();
         self.shrink();
         self.compact(goal);
         let mut relief = Relief::default();
         let mut slots = Vec::new();
         let mut from = 0;
-        while self.resident() > goal && !relief.more {
+        while self.resident() > goal && !relief.more && self.has_old_traces() {
             let Some(bucket) = self.old_traces(from, &mut slots) else {
                 break;
             };
@@ -171,9 +176,7 @@ impl Shard {
             at = log.record(at).prev;
         }
         for at in chain.drain(..).rev() {
-            let group = headers.gathered(log.record(at).headers, |resource, scope| {
-                out.intern(&Headers::whole(resource), &Headers::whole(scope))
-            });
+            let group = headers.gathered(log.record(at).headers, out);
             if let Some(group) = group {
                 out.push(group, log.span(at));
             }
@@ -205,18 +208,25 @@ impl Shard {
 
     // === Room ===
 
-    /// The traces of the oldest bucket from `from` on that are old enough to be decided early, heaviest
-    /// first.
+    /// Whether the oldest trace may be old enough to be decided early; answered without a look at any trace.
+    fn has_old_traces(&self) -> bool {
+        let young = self.config.decision_wait_ms - self.config.decision_wait_ms / RELIEF_AGE_SHARE;
+        let oldest = self
+            .deadlines
+            .next()
+            .map(|due| due.saturating_sub(BUCKET_MS));
+        oldest.is_some_and(|deadline| deadline <= self.now.saturating_add(young))
+    }
+
+    /// The traces of the oldest bucket from `from` on that are old enough to be decided early, heaviest first.
     fn old_traces(&self, from: u64, slots: &mut Vec<u32>) -> Option<u64> {
         let bucket = self.deadlines.bucket(&self.index, from, slots)?;
         let age = self.config.decision_wait_ms / RELIEF_AGE_SHARE;
         let entry = |slot: &u32| self.index.get(*slot);
-        slots.retain(|slot| {
-            entry(slot).is_some_and(|entry| self.now.saturating_sub(entry.first_seen) >= age)
-        });
-        slots.sort_unstable_by_key(|slot| {
-            std::cmp::Reverse(entry(slot).map_or(0, |entry| entry.facts.bytes))
-        });
+        let old = |entry: &Entry| self.now.saturating_sub(entry.first_seen) >= age;
+        slots.retain(|slot| entry(slot).is_some_and(old));
+        slots
+            .sort_unstable_by_key(|slot| Reverse(entry(slot).map_or(0, |entry| entry.facts.bytes)));
         (!slots.is_empty()).then_some(bucket)
     }
 

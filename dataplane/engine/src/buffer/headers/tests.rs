@@ -115,20 +115,20 @@ fn a_resource_is_asked_once_a_generation() {
 }
 
 #[test]
-fn a_gathering_interns_each_group_once() {
+fn each_gathering_has_its_own_places() {
     let mut table = HeaderTable::default();
-    let mut batch = crate::batch::Batch::new();
-    let group = hold(&mut table, b"", b"");
-    for _ in 0..2 {
-        table.start_gathering();
-        let mut asked = 0;
-        for _ in 0..3 {
-            let place = table.gathered(group, |resource, scope| {
-                asked += 1;
-                batch.intern(&Headers::whole(resource), &Headers::whole(scope))
-            });
-            assert!(place.is_some());
-        }
-        assert_eq!(asked, 1);
-    }
+    let (one, two) = (hold(&mut table, b"", b""), hold(&mut table, b"a", b""));
+    let mut place = |group, out: &mut Batch| table.gathered(group, out).unwrap();
+    let mut out = Batch::new();
+    let places = [place(one, &mut out), place(two, &mut out)];
+    assert_ne!(places[0], places[1]);
+    assert_eq!([place(one, &mut out), place(two, &mut out)], places);
+    let mut other = Batch::new();
+    table.start_gathering();
+    let mut place = |group| table.gathered(group, &mut other).unwrap();
+    assert_eq!(
+        [place(two), place(one)],
+        places,
+        "places are given in the order in which they are asked for"
+    );
 }

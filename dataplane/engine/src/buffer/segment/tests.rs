@@ -7,10 +7,12 @@ impl Log {
     pub(crate) fn audit(&self) {
         let sum = |of: fn(&Segment) -> u64| self.segments.iter().map(of).sum::<u64>();
         assert_eq!(self.reserved, sum(Segment::footprint));
-        assert_eq!(
-            self.spare_bytes,
-            self.spare.iter().map(Segment::footprint).sum::<u64>()
+        assert!(
+            self.spare
+                .iter()
+                .all(|bytes| bytes.capacity() == SEGMENT_BYTES)
         );
+        assert!(self.open.is_none() || self.desk.capacity() == 0);
         assert_eq!(self.live_bytes, sum(|segment| segment.live_bytes as u64));
         assert_eq!(
             self.live_records,
