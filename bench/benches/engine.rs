@@ -1,5 +1,10 @@
 //! What a span costs on its way through an agent: check, walk, split over ten gateways, encode.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark of a request that does not parse is worth nothing"
+)]
+
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -36,11 +41,7 @@ fn text(key: &str, value: &str) -> KeyValue {
 
 fn attribute(key: &str, value: Value) -> KeyValue {
     let value = Some(AnyValue { value: Some(value) });
-    KeyValue {
-        key: key.into(),
-        value,
-        ..Default::default()
-    }
+    KeyValue { key: key.into(), value, ..Default::default() }
 }
 
 /// A span of about 450 bytes with 11 attributes.
@@ -80,10 +81,7 @@ fn resource(index: usize) -> Resource {
             text("service.version", "2.14.3"),
             text("k8s.namespace.name", "shop"),
             text("k8s.pod.name", &format!("orders-7d9c5b6f4-{index:05}")),
-            text(
-                "k8s.node.name",
-                "ip-10-42-17-9.eu-central-1.compute.internal",
-            ),
+            text("k8s.node.name", "ip-10-42-17-9.eu-central-1.compute.internal"),
             text("telemetry.sdk.language", "rust"),
         ],
         ..Default::default()
@@ -92,9 +90,7 @@ fn resource(index: usize) -> Resource {
 
 fn request() -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(1);
-    let ids: Vec<[u8; 16]> = (0..TRACES)
-        .map(|_| random.u128(1..).to_be_bytes())
-        .collect();
+    let ids: Vec<[u8; 16]> = (0..TRACES).map(|_| random.u128(1..).to_be_bytes()).collect();
     let mut scope = |_| {
         let spans = (0..SPANS / RESOURCES)
             .map(|_| span(ids[random.usize(..TRACES)], &mut random))
@@ -104,11 +100,7 @@ fn request() -> Vec<u8> {
             version: "0.33.1".into(),
             ..Default::default()
         };
-        ScopeSpans {
-            scope: Some(scope),
-            spans,
-            schema_url: String::new(),
-        }
+        ScopeSpans { scope: Some(scope), spans, schema_url: String::new() }
     };
     let resource_spans = (0..RESOURCES)
         .map(|index| ResourceSpans {
@@ -129,9 +121,7 @@ fn shape(request: &[u8]) -> Shape {
 #[divan::bench]
 fn checked(bencher: Bencher<'_, '_>) {
     let request = request();
-    bencher
-        .counter(ItemsCount::new(SPANS))
-        .bench_local(|| shape(black_box(&request)));
+    bencher.counter(ItemsCount::new(SPANS)).bench_local(|| shape(black_box(&request)));
 }
 
 /// Sums something of every span, so that the walk is not optimised away.
@@ -172,10 +162,7 @@ struct Split {
 
 impl Split {
     fn new() -> Self {
-        let member = |n| Member {
-            id: format!("shop-gateway-{n}"),
-            inst: 1,
-        };
+        let member = |n| Member { id: format!("shop-gateway-{n}"), inst: 1 };
         Self {
             view: View::new((0..GATEWAYS).map(member).collect(), &SEED),
             batches: (0..GATEWAYS).map(|_| Batch::new()).collect(),
@@ -239,10 +226,7 @@ fn encoded(bencher: Bencher<'_, '_>) {
     let mut out = Vec::with_capacity(2 * request.len());
     bencher.counter(ItemsCount::new(SPANS)).bench_local(|| {
         out.clear();
-        split
-            .batches
-            .iter()
-            .for_each(|batch| batch.encode(&mut out));
+        split.batches.iter().for_each(|batch| batch.encode(&mut out));
         out.len()
     });
 }

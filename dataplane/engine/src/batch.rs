@@ -1,8 +1,9 @@
-//! Spans gathered for one destination: equal resources and scopes of many requests merged, encoded as one request.
+//! Spans gathered for one destination: equal resources and scopes of many requests merged, encoded as one
+//! request.
 //!
-//! Spans are appended to one buffer in the order of their arrival. Lists by index lead from a resource to its groups and
-//! from a group to the runs of its spans in that buffer; encoding follows them. So nothing is allocated per span, and once
-//! the buffers have grown, nothing per batch.
+//! Spans are appended to one buffer in the order of their arrival. Lists by index lead from a resource to
+//! its groups and from a group to the runs of its spans in that buffer; encoding follows them. So nothing
+//! is allocated per span, and once the buffers have grown, nothing per batch.
 
 use hashbrown::HashTable;
 
@@ -15,10 +16,11 @@ const RESOURCE_SPANS_TAG: u8 = 1 << 3 | 2;
 const CHILD_TAG: u8 = 2 << 3 | 2;
 /// A tag of one byte and a length of at most five (a message is under 4 GiB).
 const FIELD_HEAD_MAX: usize = 6;
-/// A cleared batch keeps this much of its span buffer: twice the usual batch of 1 MiB, so that a batch which passed the mark
-/// by one request does not shrink.
+/// A cleared batch keeps this much of its span buffer: twice the usual batch of 1 MiB, so that a batch
+/// which passed the mark by one request does not shrink.
 const KEEP_SPAN_BYTES: usize = 2 << 20;
-/// And this many runs, groups, resources: those of 8192 spans, the usual limit of a batch, each in a run of its own.
+/// And this many runs, groups, resources: those of 8192 spans, the usual limit of a batch, each in a run of
+/// its own.
 const KEEP_ENTRIES: usize = 8192;
 /// And this many bytes of headers: 256 resources of 1 KiB.
 const KEEP_HEADER_BYTES: usize = 256 << 10;
@@ -42,7 +44,8 @@ pub struct Batch {
     resources: Vec<Resource>,
     groups: Vec<Group>,
     resource_table: HashTable<u32>,
-    /// The resource that was interned last: a request may name one of a mebibyte for each of a hundred thousand scopes.
+    /// The resource that was interned last: a request may name one of a mebibyte for each of a hundred
+    /// thousand scopes.
     last_resource: Option<u32>,
     group_table: HashTable<u32>,
     /// Fields of requests that OTLP does not know.
@@ -129,8 +132,9 @@ impl Batch {
     fn intern_resource(&mut self, header: &Headers<'_>) -> u32 {
         let last = self.last_resource.filter(|index| {
             // The hash is keyed, so that two of a length agree once in 2^64 times.
-            let is_it =
-                |last: &Resource| (last.hash, last.len as usize) == (header.hash(), header.bytes().len());
+            let is_it = |last: &Resource| {
+                (last.hash, last.header.len as usize) == (header.hash(), header.bytes().len())
+            };
             self.resources.get(*index as usize).is_some_and(is_it)
         });
         let index = last.unwrap_or_else(|| self.find_resource(header));
@@ -155,13 +159,9 @@ impl Batch {
             last_group: NONE,
         });
         let resources = &self.resources;
-        let hash_of = |index: &u32| {
-            resources
-                .get(*index as usize)
-                .map_or(0, |resource| resource.hash)
-        };
-        self.resource_table
-            .insert_unique(header.hash(), index, hash_of);
+        let hash_of =
+            |index: &u32| resources.get(*index as usize).map_or(0, |resource| resource.hash);
+        self.resource_table.insert_unique(header.hash(), index, hash_of);
         index
     }
 
@@ -205,11 +205,7 @@ impl Batch {
             }
             group.last_run = index;
         }
-        self.runs.push(Run {
-            range: Range { start, len },
-            group,
-            next: NONE,
-        });
+        self.runs.push(Run { range: Range { start, len }, group, next: NONE });
     }
 
     /// Appends a field of a request that OTLP does not know, as it stands.
@@ -236,10 +232,8 @@ impl Batch {
 
     /// Bytes that [`Self::encode`] appends.
     pub fn encoded_len(&self) -> usize {
-        let resources = self
-            .resources
-            .iter()
-            .map(|resource| field_len(self.resource_len(resource)));
+        let resources =
+            self.resources.iter().map(|resource| field_len(self.resource_len(resource)));
         self.loose.len() + resources.sum::<usize>()
     }
 
@@ -321,9 +315,7 @@ impl Group {
 impl Range {
     fn of<'a>(&self, buffer: &'a [u8]) -> &'a [u8] {
         let start = self.start as usize;
-        buffer
-            .get(start..start + self.len as usize)
-            .unwrap_or_default()
+        buffer.get(start..start + self.len as usize).unwrap_or_default()
     }
 }
 
@@ -335,10 +327,7 @@ fn field_len(len: usize) -> usize {
 fn append(buffer: &mut Vec<u8>, bytes: &[u8]) -> Range {
     let start = count(buffer.len());
     buffer.extend_from_slice(bytes);
-    Range {
-        start,
-        len: count(bytes.len()),
-    }
+    Range { start, len: count(bytes.len()) }
 }
 
 fn count(value: usize) -> u32 {

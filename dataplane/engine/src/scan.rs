@@ -1,8 +1,9 @@
-//! Reads an OTLP trace request without decoding it: first [`check`], then [`walk`] its groups and spans as byte ranges.
+//! Reads an OTLP trace request without decoding it: first [`check`], then [`walk`] its groups and spans as
+//! byte ranges.
 //!
-//! A *group* is the spans of one scope of one resource; its *headers* are all fields of the resource and of the scope that
-//! are not children. Two passes over every level, because field order is not promised: headers may follow the spans that
-//! they describe, and a repeated header field merges with the one before.
+//! A *group* is the spans of one scope of one resource; its *headers* are all fields of the resource and of
+//! the scope that are not children. Two passes over every level, because field order is not promised:
+//! headers may follow the spans that they describe, and a repeated header field merges with the one before.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
@@ -22,8 +23,8 @@ pub type TraceId = [u8; 16];
 const RESOURCE_SPANS: u32 = 1;
 /// Field 2 of `ResourceSpans` and of `ScopeSpans`: their children.
 const CHILDREN: u32 = 2;
-/// Field 1000 of `ResourceSpans`: spans of instrumentation libraries, before 2022. Reserved since; copying it along with
-/// the headers would repeat its spans in every output.
+/// Field 1000 of `ResourceSpans`: spans of instrumentation libraries, before 2022. Reserved since; copying
+/// it along with the headers would repeat its spans in every output.
 const LEGACY_SPANS: u32 = 1000;
 /// Field 1 of a span.
 const TRACE_ID: u32 = 1;
@@ -38,11 +39,11 @@ static HEADER_HASH: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// Limits of the scanner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanLimits {
-    /// Messages inside messages, the request counted. OTLP itself needs 7 for an attribute; 32 leaves room for nested
-    /// attribute values, where decoders in the field stop at about 46.
+    /// Messages inside messages, the request counted. OTLP itself needs 7 for an attribute; 32 leaves room
+    /// for nested attribute values, where decoders in the field stop at about 46.
     pub max_depth: u32,
-    /// Spans in a request. Nothing is allocated per span, so this bounds work alone: 4 Mi spans of the least size, two
-    /// bytes, make half of the largest request.
+    /// Spans in a request. Nothing is allocated per span, so this bounds work alone: 4 Mi spans of the
+    /// least size, two bytes, make half of the largest request.
     pub max_spans: u32,
 }
 
@@ -116,17 +117,15 @@ pub trait Visit {
 
 impl Default for ScanLimits {
     fn default() -> Self {
-        Self {
-            max_depth: 32,
-            max_spans: 4 << 20,
-        }
+        Self { max_depth: 32, max_spans: 4 << 20 }
     }
 }
 
 // === impl Shape ===
 
 impl Shape {
-    /// The shape of a request of which nothing is known; for a walk that must look at every field of every span.
+    /// The shape of a request of which nothing is known; for a walk that must look at every field of every
+    /// span.
     pub const UNKNOWN: Self = Self {
         spans: 0,
         invalid_ids: 0,
@@ -147,10 +146,7 @@ impl<'a> Headers<'a> {
     pub fn whole(bytes: &'a [u8]) -> Self {
         let mut hasher = HEADER_HASH.build_hasher();
         hasher.write(bytes);
-        Self {
-            bytes,
-            hash: hasher.finish(),
-        }
+        Self { bytes, hash: hasher.finish() }
     }
 
     /// Headers in one piece whose hash was taken before, in this process.
@@ -174,9 +170,7 @@ impl<'a> Headers<'a> {
 
 #[inline]
 fn valid_id(bytes: &[u8]) -> Option<&TraceId> {
-    <&TraceId>::try_from(bytes)
-        .ok()
-        .filter(|id| **id != [0; 16])
+    <&TraceId>::try_from(bytes).ok().filter(|id| **id != [0; 16])
 }
 
 // === walk ===
@@ -197,12 +191,7 @@ struct Walker<'v, V> {
 /// At the first field that is malformed; a request that passed [`check`] has none.
 pub fn walk(request: &[u8], shape: &Shape, visitor: &mut impl Visit) -> Result<(), ScanError> {
     let plain_ids = shape.odd_ids == 0;
-    let mut walker = Walker {
-        visitor,
-        plain_ids,
-        resource: Vec::new(),
-        scope: Vec::new(),
-    };
+    let mut walker = Walker { visitor, plain_ids, resource: Vec::new(), scope: Vec::new() };
     let mut fields = Reader::new(request);
     while let Some(field) = fields.next_field()? {
         match field.value {
@@ -274,8 +263,8 @@ impl<V: Visit> Walker<'_, V> {
     }
 }
 
-/// The fields of a message but those `left_out`: the one piece that they are, or `None` after putting several together in
-/// `pieces`.
+/// The fields of a message but those `left_out`: the one piece that they are, or `None` after putting
+/// several together in `pieces`.
 fn headers_of<'a>(
     bytes: &'a [u8],
     left_out: &[u32],

@@ -102,7 +102,8 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, raw }))
     }
 
-    /// The next byte, which stays; for readers that know what a tag of one byte means and skip its value themselves.
+    /// The next byte, which stays; for readers that know what a tag of one byte means and skip its value
+    /// themselves.
     #[inline]
     pub(crate) fn first(&self) -> Option<u8> {
         self.rest.first().copied()
@@ -144,10 +145,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -155,10 +153,7 @@ impl<'a> Reader<'a> {
     /// Takes as many bytes as the array has.
     #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -201,11 +196,7 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
             return Ok((value, &bytes[index + 1..]));
         }
     }
-    if bytes.len() < 10 {
-        Err(WireError::Truncated)
-    } else {
-        Err(WireError::VarintTooLong)
-    }
+    if bytes.len() < 10 { Err(WireError::Truncated) } else { Err(WireError::VarintTooLong) }
 }
 
 /// How many bytes `value` takes as a varint: 1 to 10.
@@ -229,11 +220,7 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 fn field_number(tag: u64) -> Result<u32, WireError> {
     // A tag is 32 bits: a number of 29 bits and the wire type.
     let number = u32::try_from(tag).map_err(|_| WireError::BadTag)? >> 3;
-    if number == 0 {
-        Err(WireError::BadTag)
-    } else {
-        Ok(number)
-    }
+    if number == 0 { Err(WireError::BadTag) } else { Ok(number) }
 }
 
 #[cfg(test)]
@@ -242,16 +229,7 @@ mod tests {
 
     #[test]
     fn varints_have_the_length_they_claim() {
-        for value in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            u64::from(u32::MAX),
-            u64::MAX,
-        ] {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, value);
             assert_eq!(out.len(), varint_len(value), "{value}");
@@ -262,9 +240,8 @@ mod tests {
 
     #[test]
     fn truncation_is_found_at_every_byte() {
-        let message = [
-            0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 1, 2, 3, 4, 0x23, 0x08, 1, 0x24,
-        ];
+        let message =
+            [0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 1, 2, 3, 4, 0x23, 0x08, 1, 0x24];
         for end in 0..message.len() {
             let mut reader = Reader::new(&message[..end]);
             let mut read = 0;
@@ -289,9 +266,7 @@ mod tests {
             (&[0x0c], WireError::GroupMismatch),
             (&[0x0b, 0x14], WireError::GroupMismatch),
             (
-                &[
-                    0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02,
-                ],
+                &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
                 WireError::VarintTooLong,
             ),
             (&[0x0a, 0x05, 1], WireError::Truncated),

@@ -1,9 +1,5 @@
 //! The scanner and the splitter against prost, on random requests that are as odd as the wire format allows.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a failing test should say where"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should say where")]
 
 mod wild;
 
@@ -62,9 +58,8 @@ proptest! {
 fn wild_requests_are_wild() {
     let mut state = 1_u64;
     let mut random_byte = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     let (mut accepted, mut spans, mut invalid, mut legacy, mut loose, mut groups) =
@@ -81,16 +76,7 @@ fn wild_requests_are_wild() {
         loose += shape.unknown_request_fields;
         groups += shape.groups;
     }
-    assert!(
-        (450..950).contains(&accepted),
-        "{accepted} requests of 1000 are accepted"
-    );
-    assert!(
-        spans > 5000 && groups > 2000,
-        "{spans} spans in {groups} groups"
-    );
-    assert!(
-        invalid > 1000 && legacy > 50 && loose > 100,
-        "{invalid}, {legacy}, {loose}"
-    );
+    assert!((450..950).contains(&accepted), "{accepted} requests of 1000 are accepted");
+    assert!(spans > 5000 && groups > 2000, "{spans} spans in {groups} groups");
+    assert!(invalid > 1000 && legacy > 50 && loose > 100, "{invalid}, {legacy}, {loose}");
 }

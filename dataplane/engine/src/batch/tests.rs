@@ -24,10 +24,7 @@ fn equal_resources_of_two_requests_merge_into_one() {
         let group = batch.intern(&headers("R"), &headers("T"));
         batch.push(group, span);
     }
-    assert_eq!(
-        encoded(&batch),
-        b"\x0a\x13R\x12\x07S\x12\x011\x12\x012\x12\x07T\x12\x011\x12\x012"
-    );
+    assert_eq!(encoded(&batch), b"\x0a\x13R\x12\x07S\x12\x011\x12\x012\x12\x07T\x12\x011\x12\x012");
 }
 
 #[test]
@@ -38,10 +35,7 @@ fn a_scope_under_another_resource_is_another_group() {
     assert_ne!(first, second);
     batch.push(second, b"2");
     batch.push(first, b"1");
-    assert_eq!(
-        encoded(&batch),
-        b"\x0a\x07R\x12\x04S\x12\x011\x0a\x07Q\x12\x04S\x12\x012"
-    );
+    assert_eq!(encoded(&batch), b"\x0a\x07R\x12\x04S\x12\x011\x0a\x07Q\x12\x04S\x12\x012");
 }
 
 #[test]
@@ -51,10 +45,7 @@ fn spans_of_a_group_keep_their_order() {
     for (index, span) in b"0123456789".iter().enumerate() {
         batch.push(groups[index * 7 % 3], &[*span]);
     }
-    let digits: Vec<u8> = encoded(&batch)
-        .into_iter()
-        .filter(u8::is_ascii_digit)
-        .collect();
+    let digits: Vec<u8> = encoded(&batch).into_iter().filter(u8::is_ascii_digit).collect();
     assert_eq!(digits, b"0369147258");
 }
 
@@ -63,10 +54,7 @@ fn headers_and_spans_may_be_empty() {
     let mut batch = Batch::new();
     let group = batch.intern(&headers(""), &headers(""));
     batch.push(group, b"");
-    assert_eq!(
-        (encoded(&batch), batch.spans()),
-        (b"\x0a\x04\x12\x02\x12\x00".to_vec(), 1)
-    );
+    assert_eq!((encoded(&batch), batch.spans()), (b"\x0a\x04\x12\x02\x12\x00".to_vec(), 1));
 }
 
 #[test]
@@ -88,27 +76,16 @@ fn distinct_resources_cost_a_bounded_multiple_and_are_let_go() {
             let group = batch.intern(&Headers::whole(&resource), &headers(""));
             batch.push(group, b"span");
         }
-        assert_eq!(
-            (batch.spans(), batch.resources.len()),
-            (200_000, 200_000),
-            "round {round}"
-        );
+        assert_eq!((batch.spans(), batch.resources.len()), (200_000, 200_000), "round {round}");
         assert_eq!(encoded(&batch).len(), 200_000 * (2 + 4 + 2 + 6));
-        // Per span of a group of its own: a run, a group, a resource, two table slots, and what growing by doubling spares.
+        // Per span of a group of its own: a run, a group, a resource, two table slots, and what growing by
+        // doubling spares.
         let entry = size_of::<Run>() + size_of::<Group>() + size_of::<Resource>() + 2 * 5 + 10;
-        assert!(
-            batch.held_bytes() < 200_000 * entry * 5 / 2,
-            "{} bytes",
-            batch.held_bytes()
-        );
+        assert!(batch.held_bytes() < 200_000 * entry * 5 / 2, "{} bytes", batch.held_bytes());
         batch.clear();
         let entries = KEEP_ENTRIES * (entry + 2 * 5);
         let kept_max = KEEP_SPAN_BYTES + KEEP_HEADER_BYTES + entries;
-        assert!(
-            batch.held_bytes() <= kept_max,
-            "{} > {kept_max}",
-            batch.held_bytes()
-        );
+        assert!(batch.held_bytes() <= kept_max, "{} > {kept_max}", batch.held_bytes());
     }
 }
 
@@ -126,10 +103,7 @@ fn a_cleared_batch_is_like_new_and_keeps_its_buffers() {
     let first = fill(&mut batch);
     batch.push_loose(b"\x48\x01");
     batch.clear();
-    assert_eq!(
-        (batch.spans(), batch.encoded_len(), batch.encoded_len_max()),
-        (0, 0, 0)
-    );
+    assert_eq!((batch.spans(), batch.encoded_len(), batch.encoded_len_max()), (0, 0, 0));
     let held = batch.held_bytes();
     assert_eq!(fill(&mut batch), first);
     assert_eq!(batch.held_bytes(), held, "nothing was allocated again");

@@ -1,4 +1,5 @@
-//! The first pass: everything of a request is looked at once, so that nothing later can meet a malformed byte.
+//! The first pass: everything of a request is looked at once, so that nothing later can meet a malformed
+//! byte.
 
 use super::{CHILDREN, LEGACY_SPANS, RESOURCE_SPANS, SPAN_DEPTH, TRACE_ID, TRACE_ID_HEAD};
 use super::{ScanError, ScanLimits, Shape, valid_id};
@@ -8,7 +9,8 @@ use crate::wire::{Field, Reader, Value, WireError};
 /// Tag of a span's trace ID.
 const TRACE_ID_TAG: u8 = TRACE_ID_HEAD[0];
 
-/// Validates all framing of a request down to the last attribute, and counts what is in it. Allocates nothing.
+/// Validates all framing of a request down to the last attribute, and counts what is in it. Allocates
+/// nothing.
 ///
 /// # Errors
 /// When a decoder would refuse the request, or it passes a limit.
@@ -111,7 +113,8 @@ fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(),
     Ok(())
 }
 
-/// Validates a field of a span whose tag has several bytes; it may be that of a trace ID too, longer than it need be.
+/// Validates a field of a span whose tag has several bytes; it may be that of a trace ID too, longer than
+/// it need be.
 #[inline(never)]
 fn look_for_id<'a>(
     mut fields: Reader<'a>,
@@ -119,11 +122,7 @@ fn look_for_id<'a>(
 ) -> Result<(Reader<'a>, Option<&'a [u8]>), ScanError> {
     let mut id = None;
     match fields.next_field()? {
-        Some(Field {
-            number: TRACE_ID,
-            value: Value::Bytes(bytes),
-            ..
-        }) => id = Some(bytes),
+        Some(Field { number: TRACE_ID, value: Value::Bytes(bytes), .. }) => id = Some(bytes),
         Some(field) => validate_field(&field, &schema::SPAN, SPAN_DEPTH, limits)?,
         None => {}
     }
@@ -147,8 +146,8 @@ fn validate(
     Ok(())
 }
 
-/// Validates the field that begins with the byte `tag`. The table of steps knows both its wire type and its content, which
-/// makes this several times faster than to read the field and then to ask what it should be.
+/// Validates the field that begins with the byte `tag`. The table of steps knows both its wire type and its
+/// content, which makes this several times faster than to read the field and then to ask what it should be.
 #[inline(always)]
 fn pass_field(
     tag: u8,
@@ -227,11 +226,7 @@ fn validate_field(
 #[inline]
 fn text(bytes: &[u8], field: u32) -> Result<(), ScanError> {
     // Nearly every text is ASCII, and that is quickly seen.
-    if is_ascii(bytes) || is_utf8(bytes) {
-        Ok(())
-    } else {
-        Err(ScanError::Text(field))
-    }
+    if is_ascii(bytes) || is_utf8(bytes) { Ok(()) } else { Err(ScanError::Text(field)) }
 }
 
 #[cold]
@@ -239,7 +234,8 @@ fn is_utf8(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok()
 }
 
-/// Like the library's, but inlined, and texts of up to 16 bytes, which most are, take no loop. Words may overlap.
+/// Like the library's, but inlined, and texts of up to 16 bytes, which most are, take no loop. Words may
+/// overlap.
 #[inline]
 fn is_ascii(bytes: &[u8]) -> bool {
     const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
@@ -249,9 +245,7 @@ fn is_ascii(bytes: &[u8]) -> bool {
         let mut bits = u64::from_ne_bytes(*first) | u64::from_ne_bytes(*last);
         if bytes.len() > 16 {
             let (words, _) = bytes.as_chunks::<8>();
-            bits = words
-                .iter()
-                .fold(bits, |bits, word| bits | u64::from_ne_bytes(*word));
+            bits = words.iter().fold(bits, |bits, word| bits | u64::from_ne_bytes(*word));
         }
         bits
     } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {

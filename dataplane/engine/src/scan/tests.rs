@@ -35,10 +35,7 @@ fn nested(arrays: u32) -> Vec<u8> {
         value = field(5, &[&field(1, &[&value])]);
     }
     let attribute = field(9, &[&field(1, &[b"key"]), &field(2, &[&value])]);
-    field(
-        1,
-        &[&field(2, &[&field(2, &[&span(&ID, "a"), &attribute])])],
-    )
+    field(1, &[&field(2, &[&field(2, &[&span(&ID, "a"), &attribute])])])
 }
 
 // === what a walk says ===
@@ -52,10 +49,7 @@ fn text_of(bytes: &[u8]) -> String {
 
 impl Visit for Told {
     fn group(&mut self, group: &Group<'_>) {
-        let (resource, scope) = (
-            text_of(group.resource.bytes()),
-            text_of(group.scope.bytes()),
-        );
+        let (resource, scope) = (text_of(group.resource.bytes()), text_of(group.scope.bytes()));
         self.0.push(format!("group {resource} | {scope}"));
     }
     fn span(&mut self, _: &Group<'_>, id: &TraceId, span: &[u8]) {
@@ -88,44 +82,22 @@ fn refusal(request: &[u8]) -> ScanError {
 
 #[test]
 fn headers_may_follow_the_spans() {
-    let scope = field(
-        2,
-        &[
-            &field(2, &[&span(&ID, "a")]),
-            &field(1, &[]),
-            &field(3, &[b"s"]),
-        ],
-    );
+    let scope = field(2, &[&field(2, &[&span(&ID, "a")]), &field(1, &[]), &field(3, &[b"s"])]);
     let request = field(1, &[&scope, &field(1, &[]), &field(3, &[b"r"])]);
     let (shape, told) = tell(&request);
-    assert_eq!(
-        told,
-        [r"group \n\x00\x1a\x01r | \n\x00\x1a\x01s", "span 0123 a"]
-    );
+    assert_eq!(told, [r"group \n\x00\x1a\x01r | \n\x00\x1a\x01s", "span 0123 a"]);
     assert_eq!((shape.groups, shape.header_bytes), (1, 10));
 }
 
 #[test]
 fn headers_in_several_pieces_keep_their_order() {
     let resource = |dropped: u8| field(1, &[&[0x10, dropped]]);
-    let request = field(
-        1,
-        &[
-            &resource(1),
-            &one_scope(),
-            &resource(2),
-            &one_scope(),
-            &field(3, &[b"r"]),
-        ],
-    );
+    let request =
+        field(1, &[&resource(1), &one_scope(), &resource(2), &one_scope(), &field(3, &[b"r"])]);
     let (shape, told) = tell(&request);
     let group = r"group \n\x02\x10\x01\n\x02\x10\x02\x1a\x01r | ";
     assert_eq!(told, [group, "span 0123 a", group, "span 0123 a"]);
-    assert_eq!(
-        (shape.groups, shape.header_bytes),
-        (2, 11),
-        "a resource counts once"
-    );
+    assert_eq!((shape.groups, shape.header_bytes), (2, 11), "a resource counts once");
 }
 
 #[test]
@@ -146,24 +118,15 @@ fn a_schema_url_alone_is_a_header() {
 #[test]
 fn no_headers_at_all() {
     let (shape, told) = tell(&field(1, &[&one_scope()]));
-    assert_eq!(
-        (told.len(), &told[0][..], shape.header_bytes),
-        (2, "group  | ", 0)
-    );
+    assert_eq!((told.len(), &told[0][..], shape.header_bytes), (2, "group  | ", 0));
 }
 
 #[test]
 fn a_scope_without_valid_spans_is_no_group() {
-    let scopes = [
-        field(2, &[&field(3, &[b"s"])]),
-        field(2, &[&field(2, &[&span(b"", "a")])]),
-    ];
+    let scopes = [field(2, &[&field(3, &[b"s"])]), field(2, &[&field(2, &[&span(b"", "a")])])];
     let (shape, told) = tell(&field(1, &[&field(3, &[b"r"]), &scopes.concat()]));
     assert_eq!(told, ["invalid 5"]);
-    assert_eq!(
-        (shape.groups, shape.header_bytes, shape.invalid_ids),
-        (0, 0, 1)
-    );
+    assert_eq!((shape.groups, shape.header_bytes, shape.invalid_ids), (0, 0, 1));
 }
 
 // === unknown and reserved fields ===
@@ -174,10 +137,7 @@ fn spans_of_the_reserved_field_1000_are_left_out_and_counted() {
     let request = field(1, &[&legacy, &field(3, &[b"r"]), &one_scope(), &legacy]);
     let (shape, told) = tell(&request);
     assert_eq!(told, [r"group \x1a\x01r | ", "span 0123 a"]);
-    assert_eq!(
-        (shape.legacy_fields, shape.spans, shape.header_bytes),
-        (2, 1, 3)
-    );
+    assert_eq!((shape.legacy_fields, shape.spans, shape.header_bytes), (2, 1, 3));
 }
 
 #[test]
@@ -193,15 +153,7 @@ fn unknown_fields_of_the_request_are_told_as_they_stand() {
     let group: &[u8] = &[0x4b, 0x08, 1, 0x4c];
     let request = [&[0x10, 7][..], &field(1, &[&one_scope()]), group].concat();
     let (shape, told) = tell(&request);
-    assert_eq!(
-        told,
-        [
-            r"loose \x10\x07",
-            "group  | ",
-            "span 0123 a",
-            r"loose K\x08\x01L"
-        ]
-    );
+    assert_eq!(told, [r"loose \x10\x07", "group  | ", "span 0123 a", r"loose K\x08\x01L"]);
     assert_eq!(shape.unknown_request_fields, 2);
 }
 
@@ -214,10 +166,7 @@ fn groups_end_where_they_should() {
     assert!(check(&group, &ScanLimits::default()).is_ok());
     let deeper = [&[0x4b], &group[..], &[0x4c]].concat();
     assert_eq!(refusal(&deeper), ScanError::Wire(WireError::TooDeep(32)));
-    assert_eq!(
-        refusal(&[0x4b, 0x54]),
-        ScanError::Wire(WireError::GroupMismatch)
-    );
+    assert_eq!(refusal(&[0x4b, 0x54]), ScanError::Wire(WireError::GroupMismatch));
     assert_eq!(refusal(&[0x4c]), ScanError::Wire(WireError::GroupMismatch));
     assert_eq!(refusal(&[0x4b]), ScanError::Wire(WireError::Truncated));
 }
@@ -251,23 +200,14 @@ fn a_trace_id_behind_a_long_tag_or_length_is_found() {
 
 #[test]
 fn wrong_lengths_and_zero_are_invalid() {
-    let ids: [&[u8]; 6] = [
-        b"",
-        b"123456789abcdef",
-        b"0123456789abcdefg",
-        &[0; 16],
-        &[0; 8],
-        &[0; 17],
-    ];
+    let ids: [&[u8]; 6] =
+        [b"", b"123456789abcdef", b"0123456789abcdefg", &[0; 16], &[0; 8], &[0; 17]];
     for id in ids {
         let spans = [field(2, &[&span(&ID, "a")]), field(2, &[&span(id, "b")])].concat();
         let (shape, told) = tell(&field(1, &[&field(2, &[&spans])]));
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[2].starts_with("invalid"), "{told:?}");
-        assert_eq!(
-            (shape.spans, shape.invalid_ids, shape.span_bytes),
-            (1, 1, 21)
-        );
+        assert_eq!((shape.spans, shape.invalid_ids, shape.span_bytes), (1, 1, 21));
     }
 }
 
@@ -283,44 +223,22 @@ fn a_valid_id_followed_by_an_invalid_one_is_invalid() {
 #[test]
 fn values_may_nest_as_deep_as_the_limit() {
     // The request is level 1, an attribute's value level 6, and an array adds two.
-    assert!(
-        check(&nested(13), &ScanLimits::default()).is_ok(),
-        "level 32"
-    );
-    assert_eq!(
-        refusal(&nested(14)),
-        ScanError::TooDeep(32),
-        "levels 33 and 34"
-    );
+    assert!(check(&nested(13), &ScanLimits::default()).is_ok(), "level 32");
+    assert_eq!(refusal(&nested(14)), ScanError::TooDeep(32), "levels 33 and 34");
     let at = |max_depth| {
-        let limits = ScanLimits {
-            max_depth,
-            ..ScanLimits::default()
-        };
+        let limits = ScanLimits { max_depth, ..ScanLimits::default() };
         check(&nested(13), &limits).map(|shape| shape.spans)
     };
     assert_eq!(at(31), Err(ScanError::TooDeep(31)));
     assert_eq!(at(33), Ok(1));
-    assert_eq!(
-        refusal(&nested(10_000)),
-        ScanError::TooDeep(32),
-        "and the stack holds"
-    );
+    assert_eq!(refusal(&nested(10_000)), ScanError::TooDeep(32), "and the stack holds");
 }
 
 #[test]
 fn spans_are_counted_against_the_limit_whatever_their_ids() {
     let spans = [field(2, &[&span(&ID, "a")]), field(2, &[])].concat();
     let request = field(1, &[&field(2, &[&spans])]);
-    let limited = |max_spans| {
-        check(
-            &request,
-            &ScanLimits {
-                max_spans,
-                ..ScanLimits::default()
-            },
-        )
-    };
+    let limited = |max_spans| check(&request, &ScanLimits { max_spans, ..ScanLimits::default() });
     assert!(limited(2).is_ok());
     assert_eq!(limited(1), Err(ScanError::TooManySpans(1)));
 }
@@ -364,10 +282,7 @@ fn known_fields_of_another_wire_type_are_refused() {
 fn texts_must_be_utf8_and_bytes_need_not() {
     let in_span = |bytes: &[u8]| field(1, &[&field(2, &[&field(2, &[bytes])])]);
     assert_eq!(refusal(&in_span(&field(5, &[b"\xff"]))), ScanError::Text(5));
-    assert_eq!(
-        refusal(&field(1, &[&field(3, &[b"\xc3"])])),
-        ScanError::Text(3)
-    );
+    assert_eq!(refusal(&field(1, &[&field(3, &[b"\xc3"])])), ScanError::Text(3));
     let value = field(9, &[&field(2, &[&field(7, &[b"\xff"])])]);
     assert!(check(&in_span(&value), &ScanLimits::default()).is_ok());
     // The fields that we do not know may hold anything.
@@ -393,11 +308,7 @@ fn refusals_say_what_and_what_to_do() {
 
 #[test]
 fn equal_headers_have_equal_hashes() {
-    let (one, same, other) = (
-        Headers::whole(b"a"),
-        Headers::whole(b"a"),
-        Headers::whole(b"b"),
-    );
+    let (one, same, other) = (Headers::whole(b"a"), Headers::whole(b"a"), Headers::whole(b"b"));
     assert_eq!(one.hash(), same.hash());
     assert_ne!(one.hash(), other.hash());
 }

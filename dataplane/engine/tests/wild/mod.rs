@@ -54,12 +54,8 @@ static SCOPE_SPANS: Fields = Fields(&[
     (2, Kind::Span),
     (3, Kind::Text),
 ]);
-static SCOPE: Fields = Fields(&[
-    (1, Kind::Text),
-    (2, Kind::Text),
-    (3, Kind::Message(&KEY_VALUE)),
-    (4, Kind::Varint),
-]);
+static SCOPE: Fields =
+    Fields(&[(1, Kind::Text), (2, Kind::Text), (3, Kind::Message(&KEY_VALUE)), (4, Kind::Varint)]);
 static SPAN: Fields = Fields(&[
     (2, Kind::Bytes),
     (3, Kind::Text),
@@ -74,10 +70,7 @@ static SPAN: Fields = Fields(&[
     (12, Kind::Varint),
     (13, Kind::Message(&LINK)),
     (14, Kind::Varint),
-    (
-        15,
-        Kind::Message(&Fields(&[(2, Kind::Text), (3, Kind::Varint)])),
-    ),
+    (15, Kind::Message(&Fields(&[(2, Kind::Text), (3, Kind::Varint)]))),
     (16, Kind::Fixed32),
 ]);
 static EVENT: Fields = Fields(&[
@@ -94,11 +87,8 @@ static LINK: Fields = Fields(&[
     (5, Kind::Varint),
     (6, Kind::Fixed32),
 ]);
-static KEY_VALUE: Fields = Fields(&[
-    (1, Kind::Text),
-    (2, Kind::Message(&ANY_VALUE)),
-    (3, Kind::Varint),
-]);
+static KEY_VALUE: Fields =
+    Fields(&[(1, Kind::Text), (2, Kind::Message(&ANY_VALUE)), (3, Kind::Varint)]);
 static ANY_VALUE: Fields = Fields(&[
     (1, Kind::Text),
     (2, Kind::Varint),
@@ -110,7 +100,8 @@ static ANY_VALUE: Fields = Fields(&[
     (8, Kind::Varint),
 ]);
 
-/// Messages inside messages that are written; more than the scanner accepts, less than what overflows a stack.
+/// Messages inside messages that are written; more than the scanner accepts, less than what overflows a
+/// stack.
 const DEPTH_MAX: u32 = 48;
 
 // === the generator ===
@@ -148,11 +139,7 @@ struct Dice<'a> {
 
 /// The request that these throws make.
 pub(crate) fn request(entropy: &[u8]) -> Vec<u8> {
-    let mut dice = Dice {
-        bytes: entropy,
-        vice: Vice::None,
-        shared: Vec::new(),
-    };
+    let mut dice = Dice { bytes: entropy, vice: Vice::None, shared: Vec::new() };
     dice.vice = match dice.below(9) {
         0..=4 => Vice::None,
         5 => Vice::WrongType,
@@ -418,8 +405,7 @@ impl Decoded {
                 let before = self.wholes.len();
                 for span in spans {
                     if span.trace_id.len() == 16 && span.trace_id.iter().any(|byte| *byte != 0) {
-                        self.wholes
-                            .push((resource.clone(), scope.clone(), span.encode_to_vec()));
+                        self.wholes.push((resource.clone(), scope.clone(), span.encode_to_vec()));
                     } else {
                         self.invalid += 1;
                     }
@@ -467,13 +453,9 @@ impl Raw {
         let before = self.wholes.len();
         for span in spans {
             let ids = fields_of(span, &[1], &[]).0;
-            if ids
-                .last()
-                .is_some_and(|id| id.len() == 16 && **id != [0; 16])
-            {
+            if ids.last().is_some_and(|id| id.len() == 16 && **id != [0; 16]) {
                 self.shape.0 += span.len() as u64;
-                self.wholes
-                    .push((resource.to_vec(), header.clone(), span.to_vec()));
+                self.wholes.push((resource.to_vec(), header.clone(), span.to_vec()));
             }
         }
         if self.wholes.len() > before {
@@ -518,10 +500,7 @@ enum Event {
 
 impl Visit for Record {
     fn group(&mut self, group: &Group<'_>) {
-        self.events.push(Event::Group(
-            group.resource.bytes().into(),
-            group.scope.bytes().into(),
-        ));
+        self.events.push(Event::Group(group.resource.bytes().into(), group.scope.bytes().into()));
     }
     fn span(&mut self, _: &Group<'_>, id: &TraceId, span: &[u8]) {
         self.events.push(Event::Span(*id, span.into()));
@@ -547,9 +526,7 @@ impl Visit for Split {
         self.groups.fill(None);
     }
     fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
-        let sum = id.iter().fold(7_usize, |sum, byte| {
-            sum.wrapping_mul(31) + usize::from(*byte)
-        });
+        let sum = id.iter().fold(7_usize, |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));
         let place = sum % self.batches.len();
         let batch = &mut self.batches[place];
         let group =
@@ -579,10 +556,7 @@ pub(crate) fn examine(request: &[u8]) -> Option<Shape> {
     let shape = match checked {
         Ok(shape) => shape,
         Err(error) => {
-            assert!(
-                decoded.is_err() || is_limit(error),
-                "refused ({error}): {request:02x?}"
-            );
+            assert!(decoded.is_err() || is_limit(error), "refused ({error}): {request:02x?}");
             // A walk of what was refused may fail or not, but it ends, and it does not panic.
             for shape in [Shape::default(), Shape::UNKNOWN] {
                 let _ = walk(request, &shape, &mut Record::default());
@@ -599,12 +573,8 @@ pub(crate) fn examine(request: &[u8]) -> Option<Shape> {
     assert_eq!(shape.groups, truth.groups);
     let mut raw = Raw::default();
     raw.add(request);
-    let sizes = (
-        shape.span_bytes,
-        shape.header_bytes,
-        shape.legacy_fields,
-        shape.unknown_request_fields,
-    );
+    let sizes =
+        (shape.span_bytes, shape.header_bytes, shape.legacy_fields, shape.unknown_request_fields);
     assert_eq!(sizes, raw.shape, "{request:02x?}");
 
     let (mut quick, mut thorough) = (Record::default(), Record::default());
@@ -618,11 +588,7 @@ pub(crate) fn examine(request: &[u8]) -> Option<Shape> {
 pub(crate) fn split(requests: &[Vec<u8>], parts: usize) {
     let (mut decoded_before, mut raw_before) = (Decoded::default(), Raw::default());
     let batches = (0..parts).map(|_| Batch::new()).collect();
-    let mut split = Split {
-        batches,
-        groups: vec![None; parts],
-        invalid: 0,
-    };
+    let mut split = Split { batches, groups: vec![None; parts], invalid: 0 };
     for request in requests {
         let Some(shape) = examine(request) else {
             continue;
