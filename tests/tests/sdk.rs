@@ -1,4 +1,5 @@
-//! The official OpenTelemetry SDK for Rust, as it is, through an agent and a gateway, over gRPC and over HTTP.
+//! The official OpenTelemetry SDK for Rust, as it is, through an agent and a gateway, over gRPC and over
+//! HTTP.
 
 use std::time::Duration;
 

@@ -25,8 +25,8 @@ const SPARE_SEGMENTS: usize = 4;
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
 const DESK_RECORDS: usize = 16 * 1024;
 
-/// A search that found no sparse segment is not repeated before this many more bytes died: 64 KiB make a segment of
-/// 1 MiB six percent emptier.
+/// A search that found no sparse segment is not repeated before this many more bytes died: 64 KiB make a
+/// segment of 1 MiB six percent emptier.
 const SEARCH_AFTER_BYTES: u64 = SEGMENT_BYTES as u64 / 16;
 
 /// Where a record is. `NONE` ends a chain.
@@ -37,10 +37,7 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    pub(crate) const NONE: Self = Self {
-        segment: u32::MAX,
-        record: u32::MAX,
-    };
+    pub(crate) const NONE: Self = Self { segment: u32::MAX, record: u32::MAX };
 
     pub(crate) fn is_none(self) -> bool {
         self == Self::NONE
@@ -57,10 +54,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) const EMPTY: Self = Self {
-        head: Location::NONE,
-        elders: Location::NONE,
-    };
+    pub(crate) const EMPTY: Self = Self { head: Location::NONE, elders: Location::NONE };
 }
 
 /// What is kept of a span beside its bytes.
@@ -97,11 +91,7 @@ impl Segment {
     /// A segment for one span.
     fn lone(len: usize) -> Self {
         let (bytes, records) = (Vec::with_capacity(len), Vec::with_capacity(1));
-        Self {
-            bytes,
-            records,
-            ..Self::default()
-        }
+        Self { bytes, records, ..Self::default() }
     }
 
     fn footprint(&self) -> u64 {
@@ -131,17 +121,8 @@ impl Segment {
         self.bytes.extend_from_slice(span);
         self.live_bytes += span.len();
         self.live_records += 1;
-        let Owner {
-            prev,
-            headers,
-            slot,
-        } = owner;
-        self.records.push(Record {
-            prev,
-            end: self.bytes.len() as u32,
-            headers,
-            slot,
-        });
+        let Owner { prev, headers, slot } = owner;
+        self.records.push(Record { prev, end: self.bytes.len() as u32, headers, slot });
         self.records.len() as u32 - 1
     }
 
@@ -160,8 +141,8 @@ pub(crate) struct Log {
     segments: Vec<Segment>,
     vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
-    /// The array that the open segment's records grow in, while none is open: closed segments get arrays of their
-    /// exact length, because an allocator cannot take back the rest of one.
+    /// The array that the open segment's records grow in, while none is open: closed segments get arrays of
+    /// their exact length, because an allocator cannot take back the rest of one.
     desk: Vec<Record>,
     open: Option<u32>,
     /// Capacity of all segments in use.
@@ -187,10 +168,7 @@ impl Log {
         self.reserved += segment.footprint() - before;
         self.live_bytes += span.len() as u64;
         self.live_records += 1;
-        Location {
-            segment: number,
-            record,
-        }
+        Location { segment: number, record }
     }
 
     /// The record at a location.
@@ -212,10 +190,7 @@ impl Log {
     /// reused.
     pub(crate) fn release(&mut self, at: Location) -> Record {
         let segment = &mut self.segments[at.segment as usize];
-        let (record, len) = (
-            segment.records[at.record as usize],
-            segment.len_of(at.record),
-        );
+        let (record, len) = (segment.records[at.record as usize], segment.len_of(at.record));
         segment.live_bytes -= len;
         segment.live_records -= 1;
         self.live_bytes -= len as u64;
@@ -276,16 +251,9 @@ impl Log {
             }
             self.seal(open);
         }
-        let bytes = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
+        let bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
         let records = mem::take(&mut self.desk);
-        let number = self.add(Segment {
-            bytes,
-            records,
-            ..Segment::default()
-        });
+        let number = self.add(Segment { bytes, records, ..Segment::default() });
         self.open = Some(number);
         number
     }
@@ -355,8 +323,8 @@ impl Log {
         self.reserved
     }
 
-    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less are
-    /// reserved without being live.
+    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less
+    /// are reserved without being live.
     pub(crate) fn sparse(&mut self, percent: u64, slack: u64) -> Option<u32> {
         let searched = self.searched.is_some_and(|(released, asked)| {
             percent <= asked && self.released - released < SEARCH_AFTER_BYTES
@@ -364,19 +332,13 @@ impl Log {
         if searched || self.reserved.saturating_sub(self.live_bytes) <= slack {
             return None;
         }
-        let closed = self
-            .segments
-            .iter()
-            .zip(0u32..)
-            .filter(|(segment, number)| {
-                segment.bytes.capacity() == SEGMENT_BYTES && Some(*number) != self.open
-            });
+        let closed = self.segments.iter().zip(0u32..).filter(|(segment, number)| {
+            segment.bytes.capacity() == SEGMENT_BYTES && Some(*number) != self.open
+        });
         let emptiest = closed.min_by_key(|(segment, _)| segment.live_bytes);
         let is_sparse =
             |segment: &Segment| segment.live_bytes as u64 * 100 < SEGMENT_BYTES as u64 * percent;
-        let found = emptiest
-            .filter(|(segment, _)| is_sparse(segment))
-            .map(|(_, number)| number);
+        let found = emptiest.filter(|(segment, _)| is_sparse(segment)).map(|(_, number)| number);
         if found.is_none() {
             self.searched = Some((self.released, percent));
         }
@@ -400,11 +362,7 @@ impl Log {
         self.live_bytes -= source.live_bytes as u64;
         self.live_records -= u64::from(source.live_records);
         let moved = source.live_bytes as u64;
-        let mut mover = Mover {
-            log: self,
-            source: &source,
-            from,
-        };
+        let mut mover = Mover { log: self, source: &source, from };
         for slot in slots {
             each(slot, &mut mover);
         }
@@ -453,19 +411,7 @@ impl Mover<'_> {
     }
 
     fn move_record(&mut self, at: Location) -> Location {
-        let Record {
-            prev,
-            headers,
-            slot,
-            ..
-        } = self.source.records[at.record as usize];
-        self.log.append(
-            self.source.span(at.record),
-            Owner {
-                prev,
-                headers,
-                slot,
-            },
-        )
+        let Record { prev, headers, slot, .. } = self.source.records[at.record as usize];
+        self.log.append(self.source.span(at.record), Owner { prev, headers, slot })
     }
 }

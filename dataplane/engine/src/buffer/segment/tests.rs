@@ -7,22 +7,11 @@ impl Log {
     pub(crate) fn audit(&self) {
         let sum = |of: fn(&Segment) -> u64| self.segments.iter().map(of).sum::<u64>();
         assert_eq!(self.reserved, sum(Segment::footprint));
-        assert!(
-            self.spare
-                .iter()
-                .all(|bytes| bytes.capacity() == SEGMENT_BYTES)
-        );
+        assert!(self.spare.iter().all(|bytes| bytes.capacity() == SEGMENT_BYTES));
         assert!(self.open.is_none() || self.desk.capacity() == 0);
         assert_eq!(self.live_bytes, sum(|segment| segment.live_bytes as u64));
-        assert_eq!(
-            self.live_records,
-            sum(|segment| u64::from(segment.live_records))
-        );
-        let idle = self
-            .segments
-            .iter()
-            .filter(|segment| segment.bytes.capacity() == 0)
-            .count();
+        assert_eq!(self.live_records, sum(|segment| u64::from(segment.live_records)));
+        let idle = self.segments.iter().filter(|segment| segment.bytes.capacity() == 0).count();
         assert_eq!(idle, self.vacant.len());
         assert!(self.footprint() >= self.live_bytes);
     }
@@ -32,9 +21,7 @@ impl Log {
     }
 
     pub(crate) fn seal_open(&mut self) {
-        if let Some(open) = self
-            .open
-            .filter(|open| self.segments[*open as usize].live_records > 0)
+        if let Some(open) = self.open.filter(|open| self.segments[*open as usize].live_records > 0)
         {
             self.seal(open);
         }
@@ -46,11 +33,7 @@ impl Log {
 }
 
 fn owner(prev: Location, slot: u32) -> Owner {
-    Owner {
-        prev,
-        headers: 7,
-        slot,
-    }
+    Owner { prev, headers: 7, slot }
 }
 
 fn span(byte: u8, len: usize) -> Vec<u8> {
@@ -81,10 +64,7 @@ fn a_chain_reads_backwards_across_segments() {
     let mut expected = sizes.to_vec();
     expected.reverse();
     assert_eq!(lens(&log, &chain), expected);
-    assert_eq!(
-        (log.record(chain.head).slot, log.record(chain.head).headers),
-        (3, 7)
-    );
+    assert_eq!((log.record(chain.head).slot, log.record(chain.head).headers), (3, 7));
 }
 
 #[test]
@@ -99,19 +79,13 @@ fn a_dead_segment_is_used_again_and_spares_are_few() {
         log.release(at);
         log.audit();
     }
-    assert_eq!(
-        (log.in_use(), log.live_records(), log.live_bytes()),
-        (0, 0, 0)
-    );
+    assert_eq!((log.in_use(), log.live_records(), log.live_bytes()), (0, 0, 0));
     assert_eq!(log.spare.len(), SPARE_SEGMENTS);
     assert!(log.footprint() < footprint / used as u64 * (SPARE_SEGMENTS as u64 + 1));
     let before = log.footprint();
     log.append(&span(1, 100), owner(Location::NONE, 0));
     assert_eq!(log.spare.len(), SPARE_SEGMENTS - 1);
-    assert!(
-        log.footprint() <= before + 4096,
-        "a spare segment was not used"
-    );
+    assert!(log.footprint() <= before + 4096, "a spare segment was not used");
     log.drop_spares();
     log.audit();
 }
@@ -186,27 +160,16 @@ fn evacuate_all(log: &mut Log, chains: &mut [Chain], percent: u64, slack: u64) -
 fn evacuation_moves_the_live_together_and_keeps_chains_in_order() {
     let (mut log, mut chains) = sparse_log(10);
     let before = log.footprint();
-    assert_eq!(
-        evacuate_all(&mut log, &mut chains, 30, SEGMENT_BYTES as u64),
-        5
-    );
+    assert_eq!(evacuate_all(&mut log, &mut chains, 30, SEGMENT_BYTES as u64), 5);
     log.drop_spares();
-    assert!(
-        log.footprint() < before / 2,
-        "{} of {before} left",
-        log.footprint()
-    );
+    assert!(log.footprint() < before / 2, "{} of {before} left", log.footprint());
     for (slot, chain) in chains.iter().enumerate().filter(|(slot, _)| slot % 10 == 0) {
         assert_eq!(lens(&log, chain), vec![1_000; 20]);
         let mut at = chain.head;
         let mut rest = 20;
         while !at.is_none() {
             assert!(log.span(at).iter().all(|byte| *byte == slot as u8));
-            assert_eq!(
-                at == chain.elders,
-                rest == 4,
-                "the elders are no longer where they were"
-            );
+            assert_eq!(at == chain.elders, rest == 4, "the elders are no longer where they were");
             rest -= 1;
             at = log.record(at).prev;
         }
@@ -216,11 +179,7 @@ fn evacuation_moves_the_live_together_and_keeps_chains_in_order() {
 #[test]
 fn full_segments_and_small_waste_are_left_alone() {
     let (mut log, mut chains) = sparse_log(2);
-    assert_eq!(
-        evacuate_all(&mut log, &mut chains, 30, 0),
-        0,
-        "half full is not sparse"
-    );
+    assert_eq!(evacuate_all(&mut log, &mut chains, 30, 0), 0, "half full is not sparse");
     let (mut log, mut chains) = sparse_log(10);
     assert_eq!(
         evacuate_all(&mut log, &mut chains, 30, 64 << 20),
@@ -244,24 +203,17 @@ fn growth_stays_below_the_worst_case() {
         let mut live = Vec::new();
         for round in 0..30 {
             let count = (100 * (round % 7)).min((4 << 20) / mix.iter().max().unwrap());
-            let spans: Vec<_> = (0..count)
-                .map(|i| span(round as u8, mix[i % mix.len()]))
-                .collect();
+            let spans: Vec<_> = (0..count).map(|i| span(round as u8, mix[i % mix.len()])).collect();
             let bytes = spans.iter().map(|span| span.len() as u64).sum();
             let bound = log.footprint() + log.worst_case(spans.len() as u64, bytes);
-            live.extend(
-                spans
-                    .iter()
-                    .map(|span| log.append(span, owner(Location::NONE, 0))),
-            );
+            live.extend(spans.iter().map(|span| log.append(span, owner(Location::NONE, 0))));
             assert!(
                 log.footprint() <= bound,
                 "{mix:?} round {round}: {} > {bound}",
                 log.footprint()
             );
             if round % 3 == 2 {
-                live.drain(..live.len() / 2)
-                    .for_each(|at| _ = log.release(at));
+                live.drain(..live.len() / 2).for_each(|at| _ = log.release(at));
             }
         }
         log.audit();
