@@ -1,9 +1,9 @@
 //! Spans gathered for one destination: equal resources and scopes of many requests merged, encoded as one
 //! request.
 //!
-//! Spans are appended to one buffer in the order of their arrival. Lists by index lead from a resource to
-//! its groups and from a group to the runs of its spans in that buffer; encoding follows them. So nothing
-//! is allocated per span, and once the buffers have grown, nothing per batch.
+//! Spans are appended to one buffer in the order of their arrival. Lists by index lead from a resource to its
+//! groups and from a group to the runs of its spans in that buffer; encoding follows them. So nothing is
+//! allocated per span, and once the buffers have grown, nothing per batch.
 
 use hashbrown::HashTable;
 
@@ -16,8 +16,8 @@ const RESOURCE_SPANS_TAG: u8 = 1 << 3 | 2;
 const CHILD_TAG: u8 = 2 << 3 | 2;
 /// A tag of one byte and a length of at most five (a message is under 4 GiB).
 const FIELD_HEAD_MAX: usize = 6;
-/// A cleared batch keeps this much of its span buffer: twice the usual batch of 1 MiB, so that a batch
-/// which passed the mark by one request does not shrink.
+/// A cleared batch keeps this much of its span buffer: twice the usual batch of 1 MiB, so that a batch which
+/// passed the mark by one request does not shrink.
 const KEEP_SPAN_BYTES: usize = 2 << 20;
 /// And this many runs, groups, resources: those of 8192 spans, the usual limit of a batch, each in a run of
 /// its own.
@@ -44,10 +44,11 @@ pub struct Batch {
     resources: Vec<Resource>,
     groups: Vec<Group>,
     resource_table: HashTable<u32>,
-    /// The resource that was interned last: a request may name one of a mebibyte for each of a hundred
-    /// thousand scopes.
-    last_resource: Option<u32>,
     group_table: HashTable<u32>,
+    /// The resource that was asked for last, by hash and length. One resource may have a hundred thousand
+    /// scopes, and to compare its bytes for each would take minutes; the hash is keyed, so that two agree
+    /// once in 2^64 times.
+    last_resource: Option<(u64, usize, u32)>,
     /// Fields of requests that OTLP does not know.
     loose: Vec<u8>,
     spans: u32,
@@ -103,20 +104,32 @@ impl Batch {
         let resource = self.intern_resource(resource);
         // Mixed, so that the same scope under another resource falls elsewhere.
         let hash = scope.hash() ^ u64::from(resource + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (groups, headers) = (&self.groups, &self.headers);
+        let index = self.find_group(hash, resource, scope);
+        GroupRef(index.unwrap_or_else(|| self.append_group(hash, resource, scope)))
+    }
+
+    fn find_group(&self, hash: u64, resource: u32, scope: &Headers<'_>) -> Option<u32> {
         let is_known = |index: &u32| {
-            groups.get(*index as usize).is_some_and(|group| {
-                group.resource == resource && group.header.of(headers) == scope.bytes()
+            self.groups.get(*index as usize).is_some_and(|group| {
+                (group.hash, group.resource) == (hash, resource)
+                    && group.header.of(&self.headers) == scope.bytes()
             })
         };
-        if let Some(index) = self.group_table.find(hash, is_known) {
-            return GroupRef(*index);
-        }
+        self.group_table.find(hash, is_known).copied()
+    }
+
+    fn append_group(&mut self, hash: u64, resource: u32, scope: &Headers<'_>) -> u32 {
         let index = count(self.groups.len());
-        let header = append(&mut self.headers, scope.bytes());
-        self.append_group(Group {
+        if let Some(resource) = self.resources.get_mut(resource as usize) {
+            match self.groups.get_mut(resource.last_group as usize) {
+                Some(last) => last.next = index,
+                None => resource.first_group = index,
+            }
+            resource.last_group = index;
+        }
+        self.groups.push(Group {
             hash,
-            header,
+            header: append(&mut self.headers, scope.bytes()),
             resource,
             first_run: NONE,
             last_run: NONE,
@@ -126,55 +139,43 @@ impl Batch {
         let groups = &self.groups;
         let hash_of = |index: &u32| groups.get(*index as usize).map_or(0, |group| group.hash);
         self.group_table.insert_unique(hash, index, hash_of);
-        GroupRef(index)
+        index
     }
 
     fn intern_resource(&mut self, header: &Headers<'_>) -> u32 {
-        let last = self.last_resource.filter(|index| {
-            // The hash is keyed, so that two of a length agree once in 2^64 times.
-            let is_it = |last: &Resource| {
-                (last.hash, last.header.len as usize) == (header.hash(), header.bytes().len())
-            };
-            self.resources.get(*index as usize).is_some_and(is_it)
-        });
-        let index = last.unwrap_or_else(|| self.find_resource(header));
-        self.last_resource = Some(index);
-        index
+        let (hash, len) = (header.hash(), header.bytes().len());
+        match self.last_resource {
+            Some((last_hash, last_len, index)) if (last_hash, last_len) == (hash, len) => index,
+            _ => {
+                let index =
+                    self.find_resource(header).unwrap_or_else(|| self.append_resource(header));
+                self.last_resource = Some((hash, len, index));
+                index
+            }
+        }
     }
 
-    fn find_resource(&mut self, header: &Headers<'_>) -> u32 {
-        let (resources, headers) = (&self.resources, &self.headers);
+    fn find_resource(&self, header: &Headers<'_>) -> Option<u32> {
         let is_known = |index: &u32| {
-            let resource = resources.get(*index as usize);
-            resource.is_some_and(|resource| resource.header.of(headers) == header.bytes())
+            let resource = self.resources.get(*index as usize);
+            resource.is_some_and(|resource| {
+                resource.hash == header.hash()
+                    && resource.header.of(&self.headers) == header.bytes()
+            })
         };
-        if let Some(index) = self.resource_table.find(header.hash(), is_known) {
-            return *index;
-        }
+        self.resource_table.find(header.hash(), is_known).copied()
+    }
+
+    fn append_resource(&mut self, header: &Headers<'_>) -> u32 {
         let index = count(self.resources.len());
-        self.resources.push(Resource {
-            hash: header.hash(),
-            header: append(&mut self.headers, header.bytes()),
-            first_group: NONE,
-            last_group: NONE,
-        });
+        let hash = header.hash();
+        let header = append(&mut self.headers, header.bytes());
+        self.resources.push(Resource { hash, header, first_group: NONE, last_group: NONE });
         let resources = &self.resources;
         let hash_of =
             |index: &u32| resources.get(*index as usize).map_or(0, |resource| resource.hash);
-        self.resource_table.insert_unique(header.hash(), index, hash_of);
+        self.resource_table.insert_unique(hash, index, hash_of);
         index
-    }
-
-    fn append_group(&mut self, group: Group) {
-        let index = count(self.groups.len());
-        if let Some(resource) = self.resources.get_mut(group.resource as usize) {
-            match self.groups.get_mut(resource.last_group as usize) {
-                Some(last) => last.next = index,
-                None => resource.first_group = index,
-            }
-            resource.last_group = index;
-        }
-        self.groups.push(group);
     }
 
     /// Appends a span, given without tag and length, to a group of this batch.
@@ -284,8 +285,8 @@ impl Batch {
             // An empty table has nothing to hash again.
             table.shrink_to(KEEP_ENTRIES, |_| 0);
         }
-        self.last_resource = None;
         self.spans = 0;
+        self.last_resource = None;
     }
 
     /// Bytes of a `ResourceSpans` without its tag and length.
