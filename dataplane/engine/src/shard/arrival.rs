@@ -188,6 +188,7 @@ impl Arrival<'_> {
                 prev: entry.chain.head,
                 headers: group,
                 slot,
+                due: entry.due,
             },
         );
         duplicates.note(spans + 1, slot, hash, &mut entry.seen, &mut entry.chain);

@@ -102,3 +102,40 @@ fn ordinary_spans_cost_little_beside_their_bytes() {
         held.bytes
     );
 }
+
+/// Eight spans a trace, which come over half of the wait: 220 MiB are held at a time.
+#[test]
+fn traces_spread_over_time_leave_no_holes() {
+    const APART: u64 = 62;
+    let mut shard = Shard::new(
+        ShardConfig {
+            memory_keys: 1,
+            ..config()
+        },
+        program(1_000_000),
+    );
+    let mut out = Batch::new();
+    for turn in 0..80 * 25u64 {
+        let now = turn * 1_000 / 80;
+        let spans = (0..96u64).map(|n| {
+            let (trace, number) = ((turn + (8 - n % 8) * APART) * 12 + n / 8, n % 8);
+            span(id(u128::from(trace)), number, 4_000)
+        });
+        insert(&mut shard, &one_group(spans.collect()), now, &mut out);
+        shard.decide_due(now, &EVERYTHING, &mut out);
+        out.clear();
+        if now > 12_000 {
+            let (held, live) = (shard.held().bytes, shard.log.live_bytes());
+            assert!(
+                held * 100 < live * 115,
+                "{held} held for {live} live at {now}"
+            );
+        }
+    }
+    let stats = shard.stats();
+    assert_eq!((stats.late_kept, stats.late_dropped), (0, 0));
+    assert!(
+        stats.evacuated_bytes * 20 < stats.stored * 4_000,
+        "spans were moved about: {stats:?}"
+    );
+}
