@@ -1,1 +1,35 @@
-//! Placeholder while the house is built.
+//! The Ringtail data plane: agent, gateway, local fleet and command-line tools.
+//!
+//! Read `agent.rs` and `gateway.rs` first: each tells the flow of a span through its tier on one screen.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`admin`] | metrics, probes, stats |
+//! | [`agent`] | receive -> scan -> route -> queue -> send |
+//! | [`cli`] | the command line |
+//! | [`export`] | kept spans to one backend |
+//! | [`gateway`] | receive -> scan -> insert -> decide -> export |
+//! | [`ledger`] | where every span went |
+//! | [`memory`] | limits and budgets |
+//! | [`metrics`] | one table of names |
+//! | [`otlp`] | answers to export requests |
+//! | [`peer`] | the hop between our processes |
+//! | [`role`] | the life of one process |
+//! | [`run`] | a local fleet |
+//! | [`stats`] | what processes tell about themselves |
+//! | [`transport`] | sockets, frames, compression, answers |
+
+pub mod admin;
+pub mod agent;
+pub mod cli;
+pub mod export;
+pub mod gateway;
+pub mod ledger;
+pub mod memory;
+pub mod metrics;
+pub mod otlp;
+pub mod peer;
+pub mod role;
+pub mod run;
+pub mod stats;
+pub mod transport;

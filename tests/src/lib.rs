@@ -1,1 +1,15 @@
-//! Placeholder while the house is built.
+//! What the cross-crate tests share: real `ringtail` processes on loopback, a backend that keeps what it
+//! gets, and traces to send.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's own tools fail by panicking, with what they saw"
+)]
+
+pub mod backend;
+pub mod fleet;
+pub mod http;
+pub mod process;
+pub mod traces;

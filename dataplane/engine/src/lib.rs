@@ -1,20 +1,35 @@
 //! The pure core of Ringtail: bytes and verdicts in, bytes and verdicts out.
 //!
-//! Nothing here opens a socket, spawns a task or reads a clock; `now` is an argument everywhere. A newcomer reads it
-//! in the order of the list below, which is also the order in which a span travels.
+//! Nothing here opens a socket, spawns a task or reads a clock; `now` is an argument everywhere. A newcomer
+//! reads it in the order of the list below, which is also the order in which a span travels.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`batch`] | spans gathered for one destination, equal resources merged, encoded as one request |
+//! | [`buffer`] | undecided spans of one shard: segments, index, duplicates, deadlines |
+//! | [`facts`] | what a program needs to know of a span and of a trace |
+//! | [`key`] | trace ID -> keyed 64-bit key |
+//! | [`memory`] | remembered decisions |
+//! | [`policy`] | policies as data, compiled to a program over facts |
+//! | [`ring`] | members, views, owners |
+//! | [`scan`] | check a request once, then walk its groups and spans without decoding them |
+//! | [`schema`] | which fields of OTLP trace messages hold messages, for the validating walk |
+//! | [`shard`] | one shard of a gateway: insert, decide, hand out |
+//! | [`wire`] | varints, tags and fields of the protobuf wire format //   where every span went |
 
-pub mod wire; //     varints, tags and fields of the protobuf wire format
-pub mod schema; //   which fields of OTLP trace messages hold messages, for the validating walk
-pub mod scan; //     check a request once, then walk its groups and spans without decoding them
-pub mod key; //      trace ID -> keyed 64-bit key
-pub mod ring; //     members, views, owners
-pub mod batch; //    spans gathered for one destination, equal resources merged, encoded as one request
-pub mod policy; //   policies as data, compiled to a program over facts
-pub mod facts; //    what a program needs to know of a span and of a trace
-pub mod memory; //   remembered decisions
-pub mod buffer; //   undecided spans of one shard: segments, index, duplicates, deadlines
-pub mod shard; //    one shard of a gateway: insert, decide, hand out
-pub mod ledger; //   where every span went
+pub mod batch;
+pub mod buffer;
+pub mod facts;
+pub mod key;
+pub mod memory;
+pub mod policy;
+pub mod ring;
+pub mod scan;
+pub mod schema;
+pub mod shard;
+pub mod wire;
+
+pub mod ledger;
 
 /// Milliseconds of the caller's clock, which must not run backwards. The engine has no clock of its own.
 pub type Millis = u64;

@@ -1,8 +1,9 @@
-//! Reads an OTLP trace request without decoding it: first [`check`], then [`walk`] its groups and spans as byte ranges.
+//! Reads an OTLP trace request without decoding it: first [`check`], then [`walk`] its groups and spans as
+//! byte ranges.
 //!
-//! A *group* is the spans of one scope of one resource; its *headers* are all fields of the resource and of the scope that
-//! are not children. Two passes over every level, because field order is not promised: headers may follow the spans that
-//! they describe, and a repeated header field merges with the one before.
+//! A *group* is the spans of one scope of one resource; its *headers* are all fields of the resource and of
+//! the scope that are not children. Two passes over every level, because field order is not promised:
+//! headers may follow the spans that they describe, and a repeated header field merges with the one before.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
@@ -10,8 +11,10 @@ use std::sync::LazyLock;
 use foldhash::quality::RandomState;
 use thiserror::Error;
 
-use crate::schema::{self, Kind, Message};
-use crate::wire::{Field, Reader, Value, WireError};
+use crate::wire::{Reader, Value, WireError};
+
+mod check;
+pub use check::check;
 
 /// A trace ID as it stands in a span.
 pub type TraceId = [u8; 16];
@@ -20,8 +23,8 @@ pub type TraceId = [u8; 16];
 const RESOURCE_SPANS: u32 = 1;
 /// Field 2 of `ResourceSpans` and of `ScopeSpans`: their children.
 const CHILDREN: u32 = 2;
-/// Field 1000 of `ResourceSpans`: spans of instrumentation libraries, before 2022. Reserved since; copying it along with
-/// the headers would repeat its spans in every output.
+/// Field 1000 of `ResourceSpans`: spans of instrumentation libraries, before 2022. Reserved since; copying
+/// it along with the headers would repeat its spans in every output.
 const LEGACY_SPANS: u32 = 1000;
 /// Field 1 of a span.
 const TRACE_ID: u32 = 1;
@@ -36,11 +39,11 @@ static HEADER_HASH: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// Limits of the scanner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanLimits {
-    /// Messages inside messages, the request counted. OTLP itself needs 7 for an attribute; 32 leaves room for nested
-    /// attribute values, where decoders in the field stop at about 46.
+    /// Messages inside messages, the request counted. OTLP itself needs 7 for an attribute; 32 leaves room
+    /// for nested attribute values, where decoders in the field stop at about 46.
     pub max_depth: u32,
-    /// Spans in a request. Nothing is allocated per span, so this bounds work alone: 4 Mi spans of the least size, two
-    /// bytes, make half of the largest request.
+    /// Spans in a request. Nothing is allocated per span, so this bounds work alone: 4 Mi spans of the
+    /// least size, two bytes, make half of the largest request.
     pub max_spans: u32,
 }
 
@@ -121,7 +124,8 @@ impl Default for ScanLimits {
 // === impl Shape ===
 
 impl Shape {
-    /// The shape of a request of which nothing is known; for a walk that must look at every field of every span.
+    /// The shape of a request of which nothing is known; for a walk that must look at every field of every
+    /// span.
     pub const UNKNOWN: Self = Self {
         spans: 0,
         invalid_ids: 0,
@@ -164,151 +168,6 @@ impl<'a> Headers<'a> {
     }
 }
 
-// === check ===
-
-/// Validates all framing of a request down to the last attribute, and counts what is in it. Allocates nothing.
-///
-/// # Errors
-/// When a decoder would refuse the request, or it passes a limit.
-pub fn check(request: &[u8], limits: &ScanLimits) -> Result<Shape, ScanError> {
-    let mut shape = Shape::default();
-    let mut fields = Reader::new(request);
-    while let Some(field) = fields.next_field()? {
-        match (field.number, field.value) {
-            (RESOURCE_SPANS, Value::Bytes(resource)) => {
-                check_resource(resource, limits, &mut shape)?;
-            }
-            (RESOURCE_SPANS, _) => return Err(WireError::WrongType(RESOURCE_SPANS).into()),
-            _ => shape.unknown_request_fields += 1,
-        }
-    }
-    Ok(shape)
-}
-
-fn check_resource(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
-    let mut header_bytes = 0;
-    let before = shape.groups;
-    let mut fields = Reader::new(bytes);
-    while let Some(field) = fields.next_field()? {
-        match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(scope)) => check_scope(scope, limits, shape)?,
-            (LEGACY_SPANS, _) => shape.legacy_fields += 1,
-            (1, Value::Bytes(resource)) => {
-                validate(resource, &schema::RESOURCE, 3, limits)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (3, Value::Bytes(url)) => {
-                text(url, 3)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => header_bytes += field.raw.len() as u64,
-        }
-    }
-    if shape.groups > before {
-        shape.header_bytes += header_bytes;
-    }
-    Ok(())
-}
-
-fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
-    let mut header_bytes = 0;
-    let before = shape.spans;
-    let mut fields = Reader::new(bytes);
-    while let Some(field) = fields.next_field()? {
-        match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(span)) => check_span(span, limits, shape)?,
-            (1, Value::Bytes(scope)) => {
-                validate(scope, &schema::SCOPE, SPAN_DEPTH, limits)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (3, Value::Bytes(url)) => {
-                text(url, 3)?;
-                header_bytes += field.raw.len() as u64;
-            }
-            (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => header_bytes += field.raw.len() as u64,
-        }
-    }
-    if shape.spans > before {
-        shape.groups += 1;
-        shape.header_bytes += header_bytes;
-    }
-    Ok(())
-}
-
-fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
-    let mut ids = 0_u32;
-    let mut id: &[u8] = &[];
-    let mut fields = Reader::new(span);
-    while let Some(field) = fields.next_field()? {
-        if let (TRACE_ID, Value::Bytes(bytes)) = (field.number, field.value) {
-            id = bytes;
-            ids += 1;
-        } else {
-            validate_field(&field, &schema::SPAN, SPAN_DEPTH, limits)?;
-        }
-    }
-    let valid = valid_id(id).is_some();
-    if valid {
-        shape.spans += 1;
-        shape.span_bytes += span.len() as u64;
-    } else {
-        shape.invalid_ids += 1;
-    }
-    shape.odd_ids += u32::from(ids > 1 || valid && !span.starts_with(&TRACE_ID_HEAD));
-    if shape.spans.saturating_add(shape.invalid_ids) > limits.max_spans {
-        return Err(ScanError::TooManySpans(limits.max_spans));
-    }
-    Ok(())
-}
-
-/// Validates a message at nesting level `depth`. Recursion ends at `max_depth`.
-fn validate(
-    bytes: &[u8],
-    message: &'static Message,
-    depth: u32,
-    limits: &ScanLimits,
-) -> Result<(), ScanError> {
-    if depth > limits.max_depth {
-        return Err(ScanError::TooDeep(limits.max_depth));
-    }
-    let mut fields = Reader::new(bytes);
-    while let Some(field) = fields.next_field()? {
-        validate_field(&field, message, depth, limits)?;
-    }
-    Ok(())
-}
-
-#[inline]
-fn validate_field(
-    field: &Field<'_>,
-    message: &'static Message,
-    depth: u32,
-    limits: &ScanLimits,
-) -> Result<(), ScanError> {
-    match (message.kind(field.number), field.value) {
-        (Kind::Text, Value::Bytes(bytes)) => text(bytes, field.number),
-        (Kind::Message(inner), Value::Bytes(bytes)) => validate(bytes, inner, depth + 1, limits),
-        (Kind::Unknown, _)
-        | (Kind::Bytes, Value::Bytes(_))
-        | (Kind::Varint, Value::Varint(_))
-        | (Kind::Fixed64, Value::Fixed64(_))
-        | (Kind::Fixed32, Value::Fixed32(_)) => Ok(()),
-        _ => Err(WireError::WrongType(field.number).into()),
-    }
-}
-
-#[inline]
-fn text(bytes: &[u8], field: u32) -> Result<(), ScanError> {
-    // Nearly every text is ASCII, and that is quickly seen.
-    if bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
-        Ok(())
-    } else {
-        Err(ScanError::Text(field))
-    }
-}
-
 #[inline]
 fn valid_id(bytes: &[u8]) -> Option<&TraceId> {
     <&TraceId>::try_from(bytes).ok().filter(|id| **id != [0; 16])
@@ -332,12 +191,13 @@ struct Walker<'v, V> {
 /// At the first field that is malformed; a request that passed [`check`] has none.
 pub fn walk(request: &[u8], shape: &Shape, visitor: &mut impl Visit) -> Result<(), ScanError> {
     let plain_ids = shape.odd_ids == 0;
-    let mut walker =
-        Walker { visitor, plain_ids, resource: Vec::new(), scope: Vec::new() };
+    let mut walker = Walker { visitor, plain_ids, resource: Vec::new(), scope: Vec::new() };
     let mut fields = Reader::new(request);
     while let Some(field) = fields.next_field()? {
         match field.value {
-            Value::Bytes(resource) if field.number == RESOURCE_SPANS => walker.resource(resource)?,
+            Value::Bytes(resource) if field.number == RESOURCE_SPANS => {
+                walker.resource(resource)?
+            }
             _ => walker.visitor.loose(field.raw),
         }
     }
@@ -347,7 +207,7 @@ pub fn walk(request: &[u8], shape: &Shape, visitor: &mut impl Visit) -> Result<(
 impl<V: Visit> Walker<'_, V> {
     fn resource(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
         let mut pieces = std::mem::take(&mut self.resource);
-        let headers = headers_of(bytes, &mut pieces)?;
+        let headers = headers_of(bytes, &[CHILDREN, LEGACY_SPANS], &mut pieces)?;
         let headers = headers.map_or_else(|| Headers::whole(&pieces), Headers::whole);
         let mut fields = Reader::new(bytes);
         while let Some(field) = fields.next_field()? {
@@ -361,13 +221,15 @@ impl<V: Visit> Walker<'_, V> {
 
     fn scope(&mut self, bytes: &[u8], resource: Headers<'_>) -> Result<(), ScanError> {
         let mut pieces = std::mem::take(&mut self.scope);
-        let scope = headers_of(bytes, &mut pieces)?;
+        let scope = headers_of(bytes, &[CHILDREN], &mut pieces)?;
         let scope = scope.map_or_else(|| Headers::whole(&pieces), Headers::whole);
         let group = Group { resource, scope };
         let mut announced = false;
         let mut fields = Reader::new(bytes);
         while let Some(field) = fields.next_field()? {
-            let (CHILDREN, Value::Bytes(span)) = (field.number, field.value) else { continue };
+            let (CHILDREN, Value::Bytes(span)) = (field.number, field.value) else {
+                continue;
+            };
             let Some(id) = self.id_of(span)? else {
                 self.visitor.invalid_span(span);
                 continue;
@@ -385,7 +247,10 @@ impl<V: Visit> Walker<'_, V> {
     #[inline]
     fn id_of<'s>(&self, span: &'s [u8]) -> Result<Option<&'s TraceId>, ScanError> {
         if self.plain_ids {
-            return Ok(span.get(2..18).filter(|_| span.starts_with(&TRACE_ID_HEAD)).and_then(valid_id));
+            return Ok(span
+                .get(2..18)
+                .filter(|_| span.starts_with(&TRACE_ID_HEAD))
+                .and_then(valid_id));
         }
         let mut id: &[u8] = &[];
         let mut fields = Reader::new(span);
@@ -398,17 +263,23 @@ impl<V: Visit> Walker<'_, V> {
     }
 }
 
-/// The fields of a message that are not children: the one piece that they are, or `None` after putting several together
-/// in `pieces`.
-fn headers_of<'a>(bytes: &'a [u8], pieces: &mut Vec<u8>) -> Result<Option<&'a [u8]>, ScanError> {
+/// The fields of a message but those `left_out`: the one piece that they are, or `None` after putting
+/// several together in `pieces`.
+fn headers_of<'a>(
+    bytes: &'a [u8],
+    left_out: &[u32],
+    pieces: &mut Vec<u8>,
+) -> Result<Option<&'a [u8]>, ScanError> {
     pieces.clear();
     let mut piece = 0..0;
     let mut several = false;
     let mut fields = Reader::new(bytes);
     loop {
         let start = bytes.len() - fields.remaining();
-        let Some(field) = fields.next_field()? else { break };
-        if matches!(field.number, CHILDREN | LEGACY_SPANS) {
+        let Some(field) = fields.next_field()? else {
+            break;
+        };
+        if left_out.contains(&field.number) {
             continue;
         }
         let end = start + field.raw.len();

@@ -169,16 +169,13 @@ impl Shard {
     /// own bounds.
     pub fn worst_case(&self, shape: &Shape) -> u64 {
         let spans = u64::from(shape.spans);
-        let headers = self
-            .headers
-            .worst_case(u64::from(shape.groups), shape.header_bytes);
+        let headers = self.headers.worst_case(u64::from(shape.groups), shape.header_bytes);
         self.log.worst_case(spans, shape.span_bytes)
             + self.index.worst_case(spans)
             + self.duplicates.worst_case(spans)
-            + self.deadlines.worst_case(
-                self.now,
-                self.now.saturating_add(self.config.decision_wait_ms),
-            )
+            + self
+                .deadlines
+                .worst_case(self.now, self.now.saturating_add(self.config.decision_wait_ms))
             + headers
     }
 

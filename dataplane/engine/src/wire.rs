@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the bytes are not a field.
-    #[inline]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -86,11 +86,14 @@ impl<'a> Reader<'a> {
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
             1 => Value::Fixed64(u64::from_le_bytes(self.array()?)),
-            2 => {
-                let length = self.varint()?;
-                Value::Bytes(self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)?)
+            2 => Value::Bytes(self.delimited()?),
+            3 => {
+                // A copy reads on, so that this reader can stay in registers.
+                let mut inner = *self;
+                let fields = inner.group(number, GROUP_DEPTH_MAX)?;
+                *self = inner;
+                Value::Group(fields)
             }
-            3 => Value::Group(self.group(number, GROUP_DEPTH_MAX)?),
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
             4 => return Err(WireError::GroupMismatch),
             _ => return Err(WireError::BadTag),
@@ -99,53 +102,58 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value, raw }))
     }
 
+    /// The next byte, which stays; for readers that know what a tag of one byte means and skip its value
+    /// themselves.
     #[inline]
-    fn varint(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn first(&self) -> Option<u8> {
+        self.rest.first().copied()
+    }
+
+    /// Takes a byte away.
+    #[inline]
+    pub(crate) fn skip_byte(&mut self) {
+        self.rest = self.rest.split_first().map_or(&[], |(_, rest)| rest);
+    }
+
+    /// Takes a length and as many bytes.
+    #[inline]
+    pub(crate) fn delimited(&mut self) -> Result<&'a [u8], WireError> {
+        let length = self.varint()?;
+        self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)
+    }
+
+    /// Takes a varint.
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, WireError> {
         match *self.rest {
             [byte, ref rest @ ..] if byte < 0x80 => {
                 self.rest = rest;
                 Ok(u64::from(byte))
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    fn long_varint(&mut self) -> Result<u64, WireError> {
-        let mut value = 0_u64;
-        for (index, byte) in self.rest.iter().take(10).enumerate() {
-            // The tenth byte holds the 64th bit alone.
-            if index == 9 && *byte > 1 {
-                return Err(WireError::VarintTooLong);
+            // Two bytes are the lengths of spans.
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
-                self.rest = &self.rest[index + 1..];
-                return Ok(value);
+            _ => {
+                let (value, rest) = long_varint(self.rest)?;
+                self.rest = rest;
+                Ok(value)
             }
-        }
-        if self.rest.len() < 10 {
-            Err(WireError::Truncated)
-        } else {
-            Err(WireError::VarintTooLong)
         }
     }
 
     #[inline]
     fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
+    /// Takes as many bytes as the array has.
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(WireError::Truncated)?;
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(*taken)
     }
@@ -163,10 +171,7 @@ impl<'a> Reader<'a> {
             match tag & 7 {
                 0 => drop(self.varint()?),
                 1 => drop(self.array::<8>()?),
-                2 => {
-                    let length = self.varint()?;
-                    self.take(usize::try_from(length).map_err(|_| WireError::Truncated)?)?;
-                }
+                2 => drop(self.delimited()?),
                 3 => drop(self.group(inner, depth - 1)?),
                 4 if inner == number => return Ok(&start[..start.len() - before.len()]),
                 4 => return Err(WireError::GroupMismatch),
@@ -175,6 +180,23 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// Reads a varint of any length; gives it and what follows.
+#[cold]
+fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireError> {
+    let mut value = 0_u64;
+    for (index, byte) in bytes.iter().take(10).enumerate() {
+        // The tenth byte holds the 64th bit alone.
+        if index == 9 && *byte > 1 {
+            return Err(WireError::VarintTooLong);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Ok((value, &bytes[index + 1..]));
+        }
+    }
+    if bytes.len() < 10 { Err(WireError::Truncated) } else { Err(WireError::VarintTooLong) }
 }
 
 /// How many bytes `value` takes as a varint: 1 to 10.
@@ -198,11 +220,7 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 fn field_number(tag: u64) -> Result<u32, WireError> {
     // A tag is 32 bits: a number of 29 bits and the wire type.
     let number = u32::try_from(tag).map_err(|_| WireError::BadTag)? >> 3;
-    if number == 0 {
-        Err(WireError::BadTag)
-    } else {
-        Ok(number)
-    }
+    if number == 0 { Err(WireError::BadTag) } else { Ok(number) }
 }
 
 #[cfg(test)]
@@ -211,16 +229,7 @@ mod tests {
 
     #[test]
     fn varints_have_the_length_they_claim() {
-        for value in [
-            0,
-            1,
-            127,
-            128,
-            16_383,
-            16_384,
-            u64::from(u32::MAX),
-            u64::MAX,
-        ] {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, value);
             assert_eq!(out.len(), varint_len(value), "{value}");
@@ -231,9 +240,8 @@ mod tests {
 
     #[test]
     fn truncation_is_found_at_every_byte() {
-        let message = [
-            0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 1, 2, 3, 4, 0x23, 0x08, 1, 0x24,
-        ];
+        let message =
+            [0x08, 0x96, 0x01, 0x12, 0x02, b'h', b'i', 0x1d, 1, 2, 3, 4, 0x23, 0x08, 1, 0x24];
         for end in 0..message.len() {
             let mut reader = Reader::new(&message[..end]);
             let mut read = 0;
@@ -258,9 +266,7 @@ mod tests {
             (&[0x0c], WireError::GroupMismatch),
             (&[0x0b, 0x14], WireError::GroupMismatch),
             (
-                &[
-                    0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02,
-                ],
+                &[0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02],
                 WireError::VarintTooLong,
             ),
             (&[0x0a, 0x05, 1], WireError::Truncated),

@@ -1,10 +1,11 @@
 //! Which open segment a span goes to: spans of traces that are due at about the same time share segments.
 //!
-//! So the spans of a segment die together, and it becomes free as a whole. In the order of their arrival they would
-//! not: of a trace whose spans come over five seconds, each would lie beside spans of traces five seconds younger.
+//! So the spans of a segment die together, and it becomes free as a whole. In the order of their arrival
+//! they would not: of a trace whose spans come over five seconds, each would lie beside spans of traces
+//! five seconds younger.
 
-/// A shard may have an open segment for every so many bytes: half of each is unused on average, and that should be
-/// little beside what they hold. 16 MiB: 1/32.
+/// A shard may have an open segment for every so many bytes: half of each is unused on average, and that
+/// should be little beside what they hold. 16 MiB: 1/32.
 const COHORT_BYTES: u64 = 16 << 20;
 
 /// Cohorts in a decision wait at most: with 16 the spans of a segment die within 1/16 of the wait.
@@ -29,19 +30,13 @@ pub(super) struct Cohorts {
 
 impl Cohorts {
     pub(super) fn new(wait: u64) -> Self {
-        Self {
-            open: Vec::with_capacity(COHORTS_MAX as usize + 1),
-            wait,
-        }
+        Self { open: Vec::with_capacity(COHORTS_MAX as usize + 1), wait }
     }
 
     /// The segment that is open for traces due then.
     #[inline]
     pub(super) fn find(&mut self, due: u64) -> Option<u32> {
-        let at = self
-            .open
-            .iter()
-            .position(|cohort| (cohort.first..=cohort.last).contains(&due))?;
+        let at = self.open.iter().position(|cohort| (cohort.first..=cohort.last).contains(&due))?;
         self.open.swap(0, at);
         Some(self.open[0].segment)
     }
@@ -49,19 +44,13 @@ impl Cohorts {
     /// The open segment that comes nearest, if there may be no more of them.
     pub(super) fn nearest(&self, due: u64, reserved: u64) -> Option<u32> {
         let full = self.open.len() as u64 >= Self::allowed(reserved);
-        let nearest = self
-            .open
-            .iter()
-            .min_by_key(|cohort| cohort.first.abs_diff(due));
+        let nearest = self.open.iter().min_by_key(|cohort| cohort.first.abs_diff(due));
         nearest.filter(|_| full).map(|cohort| cohort.segment)
     }
 
     /// An open segment for traces that were all due before `now`.
     pub(super) fn passed(&self, now: u64) -> Option<u32> {
-        self.open
-            .iter()
-            .find(|cohort| cohort.last < now)
-            .map(|cohort| cohort.segment)
+        self.open.iter().find(|cohort| cohort.last < now).map(|cohort| cohort.segment)
     }
 
     /// Opens a segment for traces due then and their neighbours: the more is reserved, the fewer.
@@ -74,11 +63,7 @@ impl Cohorts {
                 (first, first.saturating_add(width - 1))
             }
         };
-        self.open.push(Cohort {
-            first,
-            last,
-            segment,
-        });
+        self.open.push(Cohort { first, last, segment });
     }
 
     /// The segment is closed for good.

@@ -27,8 +27,8 @@ const SPARE_SEGMENTS: usize = 4;
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
 const DESK_RECORDS: usize = 16 * 1024;
 
-/// A search that found no sparse segment is not repeated before this many more bytes died: 64 KiB make a segment of
-/// 1 MiB six percent emptier.
+/// A search that found no sparse segment is not repeated before this many more bytes died: 64 KiB make a
+/// segment of 1 MiB six percent emptier.
 const SEARCH_AFTER_BYTES: u64 = SEGMENT_BYTES as u64 / 16;
 
 /// Where a record is. `NONE` ends a chain.
@@ -39,10 +39,7 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    pub(crate) const NONE: Self = Self {
-        segment: u32::MAX,
-        record: u32::MAX,
-    };
+    pub(crate) const NONE: Self = Self { segment: u32::MAX, record: u32::MAX };
 
     pub(crate) fn is_none(self) -> bool {
         self == Self::NONE
@@ -59,10 +56,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) const EMPTY: Self = Self {
-        head: Location::NONE,
-        elders: Location::NONE,
-    };
+    pub(crate) const EMPTY: Self = Self { head: Location::NONE, elders: Location::NONE };
 }
 
 /// What is kept of a span beside its bytes.
@@ -101,11 +95,7 @@ impl Segment {
     /// A segment for one span.
     fn lone(len: usize) -> Self {
         let (bytes, records) = (Vec::with_capacity(len), Vec::with_capacity(1));
-        Self {
-            bytes,
-            records,
-            ..Self::default()
-        }
+        Self { bytes, records, ..Self::default() }
     }
 
     fn footprint(&self) -> u64 {
@@ -135,18 +125,8 @@ impl Segment {
         self.bytes.extend_from_slice(span);
         self.live_bytes += span.len();
         self.live_records += 1;
-        let Owner {
-            prev,
-            headers,
-            slot,
-            ..
-        } = owner;
-        self.records.push(Record {
-            prev,
-            end: self.bytes.len() as u32,
-            headers,
-            slot,
-        });
+        let Owner { prev, headers, slot, .. } = owner;
+        self.records.push(Record { prev, end: self.bytes.len() as u32, headers, slot });
         self.records.len() as u32 - 1
     }
 }
@@ -158,8 +138,9 @@ pub(crate) struct Log {
     segments: Vec<Segment>,
     vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
-    /// An array for the records of the next segment to be opened: they grow in it, and a segment that is closed gets
-    /// one of its exact length, because an allocator does not take back the rest of a larger one.
+    /// An array for the records of the next segment to be opened: they grow in it, and a segment that is
+    /// closed gets one of its exact length, because an allocator does not take back the rest of a larger
+    /// one.
     desk: Vec<Record>,
     open: Cohorts,
     /// Capacity of all segments in use.
@@ -208,10 +189,7 @@ impl Log {
         self.reserved += segment.footprint() - before;
         self.live_bytes += span.len() as u64;
         self.live_records += 1;
-        Location {
-            segment: number,
-            record,
-        }
+        Location { segment: number, record }
     }
 
     /// The record at a location.
@@ -233,10 +211,7 @@ impl Log {
     /// reused.
     pub(crate) fn release(&mut self, at: Location) -> Record {
         let segment = &mut self.segments[at.segment as usize];
-        let (record, len) = (
-            segment.records[at.record as usize],
-            segment.len_of(at.record),
-        );
+        let (record, len) = (segment.records[at.record as usize], segment.len_of(at.record));
         segment.live_bytes -= len;
         segment.live_records -= 1;
         self.live_bytes -= len as u64;
@@ -265,14 +240,11 @@ impl Log {
 
     /// At most how much [`Log::footprint`] grows by `spans` more spans of `bytes` in all.
     ///
-    /// A closed segment is at least 15/16 full, a lone one is full; each cohort may end with a segment just begun; spare
-    /// segments are paid for already. Closed segments have a record a span; the array of an open one doubles as it grows.
+    /// A closed segment is at least 15/16 full, a lone one is full; each cohort may end with a segment just
+    /// begun; spare segments are paid for already. Closed segments have a record a span; the array of an
+    /// open one doubles as it grows.
     pub(crate) fn worst_case(&self, spans: u64, bytes: u64) -> u64 {
-        let open = || {
-            self.open
-                .segments()
-                .map(|open| &self.segments[open as usize])
-        };
+        let open = || self.open.segments().map(|open| &self.segments[open as usize]);
         let begun =
             self.overflowing(bytes) + self.open.unopened(self.reserved + 2 * bytes).min(spans);
         let spare = (self.spare.len() * SEGMENT_BYTES) as u64;
@@ -306,26 +278,16 @@ impl Log {
     }
 
     fn room_for(&mut self, len: usize, due: u64) -> u32 {
-        let open = self
-            .open
-            .find(due)
-            .or_else(|| self.open.nearest(due, self.reserved));
+        let open = self.open.find(due).or_else(|| self.open.nearest(due, self.reserved));
         if let Some(open) = open {
             if self.segments[open as usize].fits(len) {
                 return open;
             }
             self.seal(open);
         }
-        let bytes = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
+        let bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
         let records = mem::take(&mut self.desk);
-        let number = self.add(Segment {
-            bytes,
-            records,
-            ..Segment::default()
-        });
+        let number = self.add(Segment { bytes, records, ..Segment::default() });
         self.open.open(due, number, self.reserved);
         number
     }
@@ -380,11 +342,7 @@ impl Log {
     }
 
     fn keep_spare(&mut self, segment: Segment) {
-        let Segment {
-            mut bytes,
-            mut records,
-            ..
-        } = segment;
+        let Segment { mut bytes, mut records, .. } = segment;
         if bytes.capacity() == SEGMENT_BYTES && self.spare.len() < SPARE_SEGMENTS {
             bytes.clear();
             self.spare.push(bytes);
@@ -402,8 +360,8 @@ impl Log {
         self.reserved
     }
 
-    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less are
-    /// reserved without being live.
+    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less
+    /// are reserved without being live.
     pub(crate) fn sparse(&mut self, percent: u64, slack: u64) -> Option<u32> {
         let searched = self.searched.is_some_and(|(released, asked)| {
             percent <= asked && self.released - released < SEARCH_AFTER_BYTES
@@ -411,19 +369,13 @@ impl Log {
         if searched || self.reserved.saturating_sub(self.live_bytes) <= slack {
             return None;
         }
-        let closed = self
-            .segments
-            .iter()
-            .zip(0u32..)
-            .filter(|(segment, number)| {
-                segment.bytes.capacity() == SEGMENT_BYTES && !self.open.contains(*number)
-            });
+        let closed = self.segments.iter().zip(0u32..).filter(|(segment, number)| {
+            segment.bytes.capacity() == SEGMENT_BYTES && !self.open.contains(*number)
+        });
         let emptiest = closed.min_by_key(|(segment, _)| segment.live_bytes);
         let is_sparse =
             |segment: &Segment| segment.live_bytes as u64 * 100 < SEGMENT_BYTES as u64 * percent;
-        let found = emptiest
-            .filter(|(segment, _)| is_sparse(segment))
-            .map(|(_, number)| number);
+        let found = emptiest.filter(|(segment, _)| is_sparse(segment)).map(|(_, number)| number);
         if found.is_none() {
             self.searched = Some((self.released, percent));
         }
@@ -447,11 +399,7 @@ impl Log {
         self.live_bytes -= source.live_bytes as u64;
         self.live_records -= u64::from(source.live_records);
         let moved = source.live_bytes as u64;
-        let mut mover = Mover {
-            log: self,
-            source: &source,
-            from,
-        };
+        let mut mover = Mover { log: self, source: &source, from };
         for slot in slots {
             each(slot, &mut mover);
         }
@@ -500,20 +448,7 @@ impl Mover<'_> {
     }
 
     fn move_record(&mut self, at: Location, due: u64) -> Location {
-        let Record {
-            prev,
-            headers,
-            slot,
-            ..
-        } = self.source.records[at.record as usize];
-        self.log.append(
-            self.source.span(at.record),
-            Owner {
-                prev,
-                headers,
-                slot,
-                due,
-            },
-        )
+        let Record { prev, headers, slot, .. } = self.source.records[at.record as usize];
+        self.log.append(self.source.span(at.record), Owner { prev, headers, slot, due })
     }
 }

@@ -47,14 +47,15 @@ pub(super) struct Leaf {
 }
 
 /// All tests of a program, by key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Attributes {
     /// Sorted by length, then bytes.
     keys: Vec<Key>,
+    /// Bit n is set when bucket n has keys; nearly every attribute of a span costs one look at this.
+    lengths: u64,
     /// Bucket n are the keys with n bytes, the last bucket those with [`LONG_KEY`] or more; bucket n begins
-    /// at `starts[n]` and ends at `starts[n + 1]`. So nearly every attribute costs one look at its key's
-    /// length.
-    starts: Vec<u8>,
+    /// at `starts[n]` and ends at `starts[n + 1]`.
+    starts: [u8; LONG_KEY + 2],
 }
 
 #[derive(Debug)]
@@ -97,9 +98,9 @@ impl Test {
         match (self, value) {
             // The Collector skips empty strings of spans, not of resources.
             (_, Value::Text([])) if home == Home::Span => false,
-            (Self::OneOf(values), Value::Text(text)) => values
-                .binary_search_by(|candidate| by_length(candidate, text))
-                .is_ok(),
+            (Self::OneOf(values), Value::Text(text)) => {
+                values.binary_search_by(|candidate| by_length(candidate, text)).is_ok()
+            }
             (Self::Patterns { set, .. }, Value::Text(text)) => set.is_match(text),
             (Self::Range { min, max }, Value::Int(value)) => (*min..=*max).contains(&value),
             _ => false,
@@ -127,10 +128,10 @@ impl Attributes {
         for (index, key) in keys.iter_mut().enumerate() {
             key.bit = bit(index);
         }
-        let start =
-            |bucket| keys.partition_point(|key| key.name.len().min(LONG_KEY) < bucket) as u8;
-        let starts = (0..=LONG_KEY + 1).map(start).collect();
-        Self { keys, starts }
+        let lengths = keys.iter().fold(0, |set, key| set | bit(bucket(&key.name)));
+        let start = |number| keys.partition_point(|key| bucket(&key.name) < number) as u8;
+        let starts = std::array::from_fn(start);
+        Self { keys, lengths, starts }
     }
 
     /// Whether there is anything to test.
@@ -163,14 +164,16 @@ impl Attributes {
                 _ => {}
             }
         }
-        self.find(name)
-            .map_or(0, |key| key.observe(value, home, seen))
+        self.find(name).map_or(0, |key| key.observe(value, home, seen))
     }
 
     #[inline]
     fn find(&self, name: &[u8]) -> Option<&Key> {
-        let bucket = name.len().min(LONG_KEY);
-        let (start, end) = (*self.starts.get(bucket)?, *self.starts.get(bucket + 1)?);
+        let bucket = bucket(name);
+        if self.lengths >> bucket & 1 == 0 {
+            return None;
+        }
+        let (start, end) = (self.starts[bucket], self.starts[bucket + 1]);
         let bucket = self.keys.get(usize::from(start)..usize::from(end))?;
         bucket.iter().find(|key| *key.name == *name)
     }
@@ -182,10 +185,7 @@ impl Key {
             return 0;
         }
         *seen |= self.bit;
-        let passed = self
-            .tests
-            .iter()
-            .filter(|(_, test)| test.passes(value, home));
+        let passed = self.tests.iter().filter(|(_, test)| test.passes(value, home));
         passed.fold(0, |bits, (bit, _)| bits | bit)
     }
 }
@@ -230,14 +230,17 @@ fn plain(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     (value.len() == length).then_some((key, value))
 }
 
+/// The bucket of keys of this length.
+#[inline]
+fn bucket(name: &[u8]) -> usize {
+    name.len().min(LONG_KEY)
+}
+
 fn by_length(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
 /// The bit with this place, none past the last.
 pub(super) fn bit(place: usize) -> u64 {
-    u32::try_from(place)
-        .ok()
-        .and_then(|place| 1_u64.checked_shl(place))
-        .unwrap_or(0)
+    u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0)
 }

@@ -73,6 +73,11 @@ fn translate(pattern: &str) -> String {
                 out.push('\\');
                 copy(rest, 1, &mut out)
             }
+            '-' if in_class && rest.starts_with("--") => {
+                // A range up to the character '-'.
+                out.push_str(r"-\-");
+                2
+            }
             other => copy(rest, other.len_utf8(), &mut out),
         };
         rest = rest.get(length..).unwrap_or_default();
@@ -120,15 +125,17 @@ fn quoted(rest: &str, out: &mut String) -> usize {
     length
 }
 
-/// `[` or `[^`, and a `]` right after it, which is a character of the class.
+/// `[` or `[^`, and a `]` or `-` right after it, which is a character of the class.
 fn open_class(rest: &str, out: &mut String) -> usize {
-    let negated = rest.starts_with("[^");
-    let mut length = copy(rest, if negated { 2 } else { 1 }, out);
-    if rest.get(length..).is_some_and(|rest| rest.starts_with(']')) {
-        out.push_str(r"\]");
-        length += 1;
+    let length = copy(rest, if rest.starts_with("[^") { 2 } else { 1 }, out);
+    match rest.as_bytes().get(length) {
+        Some(first @ (b']' | b'-')) => {
+            out.push('\\');
+            out.push(char::from(*first));
+            length + 1
+        }
+        _ => length,
     }
-    length
 }
 
 /// A bracket inside a class: `[:alpha:]`, or itself.

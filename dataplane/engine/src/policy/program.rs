@@ -3,6 +3,7 @@
 use super::attributes::{Attributes, Home};
 use super::probability::Probability;
 use crate::facts::{SpanFacts, TraceFacts};
+use crate::scan::Headers;
 use crate::wire::{Reader, Value};
 
 /// The fields that facts are taken from, by message.
@@ -73,21 +74,19 @@ impl Program {
     }
 
     /// The attribute tests that a resource passes, given the fields of its `ResourceSpans` other than the
-    /// spans, in one or several pieces of whole fields.
-    pub fn resource_bits<'h>(&self, headers: impl IntoIterator<Item = &'h [u8]>) -> u64 {
+    /// spans.
+    pub fn resource_bits(&self, headers: &Headers<'_>) -> u64 {
         if self.attributes.is_empty() {
             return 0;
         }
         let (mut bits, mut seen) = (0, 0);
-        for piece in headers {
-            let mut reader = Reader::new(piece);
-            while let Ok(Some(found)) = reader.next_field() {
-                // Several resources merge: their attributes are one list.
-                if let (field::RESOURCE_SPANS_RESOURCE, Value::Bytes(resource)) =
-                    (found.number, found.value)
-                {
-                    bits |= self.attributes_of(resource, &mut seen);
-                }
+        let mut reader = Reader::new(headers.bytes());
+        while let Ok(Some(found)) = reader.next_field() {
+            // Several resources merge: their attributes are one list.
+            if let (field::RESOURCE_SPANS_RESOURCE, Value::Bytes(resource)) =
+                (found.number, found.value)
+            {
+                bits |= self.attributes_of(resource, &mut seen);
             }
         }
         bits
@@ -109,15 +108,23 @@ impl Program {
     #[inline]
     pub fn span_facts(&self, span: &[u8]) -> SpanFacts {
         let tests_attributes = !self.attributes.is_empty();
-        let mut facts = SpanFacts {
-            root: true,
-            ..SpanFacts::default()
-        };
-        let (mut code, mut seen) = (0, 0);
-        let mut reader = Reader::new(span);
-        while let Ok(Some(found)) = reader.next_field() {
+        let mut facts = SpanFacts { root: true, ..SpanFacts::default() };
+        let (mut code, mut seen, mut rest) = (0, 0, span);
+        loop {
+            // Most fields of a span are attributes of less than 128 bytes, in a row.
+            while let Some((pair, after)) = short_attribute(rest) {
+                rest = after;
+                if tests_attributes {
+                    facts.bits |= self.attributes.observe(pair, Home::Span, &mut seen);
+                }
+            }
+            let mut reader = Reader::new(rest);
+            let Ok(Some(found)) = reader.next_field() else {
+                break;
+            };
+            rest = rest.get(found.raw.len()..).unwrap_or_default();
             match (found.number, found.value) {
-                (field::SPAN_ATTRIBUTES, Value::Bytes(pair)) if tests_attributes => {
+                (field::SPAN_ATTRIBUTES, Value::Bytes(pair)) => {
                     facts.bits |= self.attributes.observe(pair, Home::Span, &mut seen);
                 }
                 // As in the Collector, an ID of zeros is no ID.
@@ -144,16 +151,8 @@ impl Program {
         }
         let matched = yes & (self.drops | self.votes);
         match (first(yes & self.drops), first(yes & self.votes)) {
-            (Some(policy), _) => Verdict {
-                keep: false,
-                policy: Some(policy),
-                matched,
-            },
-            (None, policy) => Verdict {
-                keep: policy.is_some(),
-                policy,
-                matched,
-            },
+            (Some(policy), _) => Verdict { keep: false, policy: Some(policy), matched },
+            (None, policy) => Verdict { keep: policy.is_some(), policy, matched },
         }
     }
 }
@@ -164,15 +163,25 @@ impl Question {
         match self {
             Self::Always => true,
             Self::Status { any_of } => facts.statuses & any_of != 0,
-            Self::Latency { above_ms, up_to_ms } => facts
-                .duration_ms()
-                .is_some_and(|ms| ms > *above_ms && ms <= *up_to_ms),
+            Self::Latency { above_ms, up_to_ms } => {
+                facts.duration_ms().is_some_and(|ms| ms > *above_ms && ms <= *up_to_ms)
+            }
             Self::Probability(probability) => probability.keeps(&facts.id),
             Self::Attribute { bit, invert } => (facts.bits & bit != 0) != *invert,
             Self::All(policies) => yes & policies == *policies,
             Self::Any(policies) => yes & policies != 0,
             Self::None(policies) => yes & policies == 0,
         }
+    }
+}
+
+/// An attribute of less than 128 bytes at the beginning of a span's fields, and what follows it.
+#[inline]
+fn short_attribute(fields: &[u8]) -> Option<(&[u8], &[u8])> {
+    const TAG: u8 = (field::SPAN_ATTRIBUTES << 3) as u8 | 2;
+    match fields {
+        [TAG, length @ ..0x80, rest @ ..] => rest.split_at_checked(usize::from(*length)),
+        _ => None,
     }
 }
 

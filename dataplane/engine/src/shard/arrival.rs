@@ -9,7 +9,7 @@ use crate::buffer::index::Entry;
 use crate::buffer::segment::{Chain, Owner};
 use crate::facts::TraceFacts;
 use crate::key::{TraceKey, shard_of};
-use crate::scan::{self, Group, Shape, TraceId, Visit};
+use crate::scan::{self, Group, Headers, Shape, TraceId, Visit};
 
 /// Where the spans of a trace go.
 #[derive(Debug, Clone, Copy)]
@@ -61,10 +61,7 @@ impl Shard {
         let failed = scan::walk(request, shape, &mut arrival).err();
         arrival.leave_group();
         arrival.leave_resource();
-        let inserted = Inserted {
-            failed,
-            ..arrival.inserted
-        };
+        let inserted = Inserted { failed, ..arrival.inserted };
         self.stats.stored += inserted.stored;
         self.stats.duplicates += inserted.duplicates;
         self.stats.late_kept += inserted.late_kept;
@@ -98,12 +95,7 @@ impl Visit for Arrival<'_> {
 
 impl Arrival<'_> {
     fn place(&mut self, id: &TraceId) -> Place {
-        let Shard {
-            config,
-            index,
-            memory,
-            ..
-        } = &*self.shard;
+        let Shard { config, index, memory, .. } = &*self.shard;
         let key = config.seed.key(id);
         if config.shards > 1 && shard_of(key, config.shards) != config.shard {
             return Place::Foreign;
@@ -119,14 +111,7 @@ impl Arrival<'_> {
 
     /// A trace is seen for the first time.
     fn open(&mut self, key: TraceKey, id: &TraceId) -> u32 {
-        let Shard {
-            config,
-            programs,
-            index,
-            deadlines,
-            now,
-            ..
-        } = &mut *self.shard;
+        let Shard { config, programs, index, deadlines, now, .. } = &mut *self.shard;
         let slot = index.insert(Entry {
             key,
             facts: TraceFacts::new(*id),
@@ -137,60 +122,32 @@ impl Arrival<'_> {
             links: UNLINKED,
             program: programs.join(),
         });
-        deadlines.insert(
-            index,
-            slot,
-            *now,
-            now.saturating_add(config.decision_wait_ms),
-        );
+        deadlines.insert(index, slot, *now, now.saturating_add(config.decision_wait_ms));
         self.inserted.traces_new += 1;
         slot
     }
 
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard {
-            config,
-            programs,
-            log,
-            index,
-            headers,
-            duplicates,
-            ..
-        } = &mut *self.shard;
+        let Shard { config, programs, log, index, headers, duplicates, .. } = &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
         let hash = duplicates.hash(span);
         let spans = entry.facts.spans;
-        let known = Known {
-            log,
-            chain: entry.chain,
-            seen: entry.seen,
-            slot,
-            spans,
-        };
+        let known = Known { log, chain: entry.chain, seen: entry.seen, slot, spans };
         if duplicates.has(known, hash, span) {
             self.inserted.duplicates += 1;
             return;
         }
         if let Some(program) = programs.program(entry.program) {
-            let ask = |resource: &[u8]| program.resource_bits([resource]);
+            let ask = |resource: &Headers<'_>| program.resource_bits(resource);
             let bits = headers.resource_bits(group, entry.program, ask);
-            entry
-                .facts
-                .add(&program.span_facts(span), bits, span.len() as u64);
+            entry.facts.add(&program.span_facts(span), bits, span.len() as u64);
         }
         headers.retain(group);
-        entry.chain.head = log.append(
-            span,
-            Owner {
-                prev: entry.chain.head,
-                headers: group,
-                slot,
-                due: entry.due,
-            },
-        );
+        entry.chain.head = log
+            .append(span, Owner { prev: entry.chain.head, headers: group, slot, due: entry.due });
         duplicates.note(spans + 1, slot, hash, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
         let facts = &entry.facts;
@@ -202,9 +159,7 @@ impl Arrival<'_> {
     /// The trace is too large to wait for more of it: what comes after follows the decision.
     fn decide_capped(&mut self, slot: u32) {
         self.shard.cancel(slot);
-        let settled = self
-            .shard
-            .settle(slot, Some(Early::TraceTooLarge), self.out);
+        let settled = self.shard.settle(slot, Some(Early::TraceTooLarge), self.out);
         self.inserted.traces_capped += 1;
         if let Some((_, place)) = &mut self.last {
             *place = Place::Late { kept: settled.kept };
@@ -217,9 +172,7 @@ impl Arrival<'_> {
             return;
         }
         let out = &mut *self.out;
-        let place = *self
-            .late
-            .get_or_insert_with(|| out.intern(&group.resource, &group.scope));
+        let place = *self.late.get_or_insert_with(|| out.intern(&group.resource, &group.scope));
         out.push(place, span);
         self.inserted.late_kept += 1;
     }

@@ -12,44 +12,16 @@ struct Trace {
 
 impl Trace {
     fn new(slot: u32) -> Self {
-        Self {
-            slot,
-            spans: 0,
-            seen: Seen::default(),
-            chain: Chain::EMPTY,
-        }
+        Self { slot, spans: 0, seen: Seen::default(), chain: Chain::EMPTY }
     }
 
     fn offer(&mut self, duplicates: &mut Duplicates, log: &mut Log, span: &[u8]) -> bool {
         let hash = duplicates.hash(span);
-        let Self {
-            slot,
-            spans,
-            seen,
-            chain,
-        } = *self;
-        if duplicates.has(
-            Known {
-                log,
-                chain,
-                seen,
-                slot,
-                spans,
-            },
-            hash,
-            span,
-        ) {
+        let Self { slot, spans, seen, chain } = *self;
+        if duplicates.has(Known { log, chain, seen, slot, spans }, hash, span) {
             return false;
         }
-        self.chain.head = log.append(
-            span,
-            Owner {
-                prev: chain.head,
-                headers: 0,
-                slot,
-                due: 0,
-            },
-        );
+        self.chain.head = log.append(span, Owner { prev: chain.head, headers: 0, slot, due: 0 });
         self.spans += 1;
         duplicates.note(self.spans, slot, hash, &mut self.seen, &mut self.chain);
         true
@@ -81,10 +53,7 @@ fn every_span_is_new_once() {
                 one.offer(&mut duplicates, &mut log, &span(number)),
                 "{number} of {count} is new"
             );
-            assert!(
-                other.offer(&mut duplicates, &mut log, &span(number)),
-                "it is another trace"
-            );
+            assert!(other.offer(&mut duplicates, &mut log, &span(number)), "it is another trace");
             for again in [0, number / 2, number] {
                 assert!(
                     !one.offer(&mut duplicates, &mut log, &span(again)),

@@ -9,26 +9,11 @@ impl Log {
     pub(crate) fn audit(&self) {
         let sum = |of: fn(&Segment) -> u64| self.segments.iter().map(of).sum::<u64>();
         assert_eq!(self.reserved, sum(Segment::footprint));
-        assert!(
-            self.spare
-                .iter()
-                .all(|bytes| bytes.capacity() == SEGMENT_BYTES)
-        );
-        assert!(
-            self.open
-                .segments()
-                .all(|open| self.segments[open as usize].live_records > 0)
-        );
+        assert!(self.spare.iter().all(|bytes| bytes.capacity() == SEGMENT_BYTES));
+        assert!(self.open.segments().all(|open| self.segments[open as usize].live_records > 0));
         assert_eq!(self.live_bytes, sum(|segment| segment.live_bytes as u64));
-        assert_eq!(
-            self.live_records,
-            sum(|segment| u64::from(segment.live_records))
-        );
-        let idle = self
-            .segments
-            .iter()
-            .filter(|segment| segment.bytes.capacity() == 0)
-            .count();
+        assert_eq!(self.live_records, sum(|segment| u64::from(segment.live_records)));
+        let idle = self.segments.iter().filter(|segment| segment.bytes.capacity() == 0).count();
         assert_eq!(idle, self.vacant.len());
         assert!(self.footprint() >= self.live_bytes);
     }
@@ -49,12 +34,7 @@ impl Log {
 }
 
 fn owner(prev: Location, slot: u32) -> Owner {
-    Owner {
-        prev,
-        headers: 7,
-        slot,
-        due: u64::from(slot) % WAIT,
-    }
+    Owner { prev, headers: 7, slot, due: u64::from(slot) % WAIT }
 }
 
 fn span(byte: u8, len: usize) -> Vec<u8> {
@@ -85,10 +65,7 @@ fn a_chain_reads_backwards_across_segments() {
     let mut expected = sizes.to_vec();
     expected.reverse();
     assert_eq!(lens(&log, &chain), expected);
-    assert_eq!(
-        (log.record(chain.head).slot, log.record(chain.head).headers),
-        (3, 7)
-    );
+    assert_eq!((log.record(chain.head).slot, log.record(chain.head).headers), (3, 7));
 }
 
 #[test]
@@ -103,19 +80,13 @@ fn a_dead_segment_is_used_again_and_spares_are_few() {
         log.release(at);
         log.audit();
     }
-    assert_eq!(
-        (log.in_use(), log.live_records(), log.live_bytes()),
-        (0, 0, 0)
-    );
+    assert_eq!((log.in_use(), log.live_records(), log.live_bytes()), (0, 0, 0));
     assert_eq!(log.spare.len(), SPARE_SEGMENTS);
     assert!(log.footprint() < footprint / used as u64 * (SPARE_SEGMENTS as u64 + 1));
     let before = log.footprint();
     log.append(&span(1, 100), owner(Location::NONE, 0));
     assert_eq!(log.spare.len(), SPARE_SEGMENTS - 1);
-    assert!(
-        log.footprint() <= before + 4096,
-        "a spare segment was not used"
-    );
+    assert!(log.footprint() <= before + 4096, "a spare segment was not used");
     log.drop_spares();
     log.audit();
 }
@@ -193,27 +164,16 @@ fn evacuate_all(log: &mut Log, chains: &mut [Chain], percent: u64, slack: u64) -
 fn evacuation_moves_the_live_together_and_keeps_chains_in_order() {
     let (mut log, mut chains) = sparse_log(10);
     let before = log.footprint();
-    assert_eq!(
-        evacuate_all(&mut log, &mut chains, 30, SEGMENT_BYTES as u64),
-        5
-    );
+    assert_eq!(evacuate_all(&mut log, &mut chains, 30, SEGMENT_BYTES as u64), 5);
     log.drop_spares();
-    assert!(
-        log.footprint() < before / 2,
-        "{} of {before} left",
-        log.footprint()
-    );
+    assert!(log.footprint() < before / 2, "{} of {before} left", log.footprint());
     for (slot, chain) in chains.iter().enumerate().filter(|(slot, _)| slot % 10 == 0) {
         assert_eq!(lens(&log, chain), vec![1_000; 20]);
         let mut at = chain.head;
         let mut rest = 20;
         while !at.is_none() {
             assert!(log.span(at).iter().all(|byte| *byte == slot as u8));
-            assert_eq!(
-                at == chain.elders,
-                rest == 4,
-                "the elders are no longer where they were"
-            );
+            assert_eq!(at == chain.elders, rest == 4, "the elders are no longer where they were");
             rest -= 1;
             at = log.record(at).prev;
         }
@@ -223,11 +183,7 @@ fn evacuation_moves_the_live_together_and_keeps_chains_in_order() {
 #[test]
 fn full_segments_and_small_waste_are_left_alone() {
     let (mut log, mut chains) = sparse_log(2);
-    assert_eq!(
-        evacuate_all(&mut log, &mut chains, 30, 0),
-        0,
-        "half full is not sparse"
-    );
+    assert_eq!(evacuate_all(&mut log, &mut chains, 30, 0), 0, "half full is not sparse");
     let (mut log, mut chains) = sparse_log(10);
     assert_eq!(
         evacuate_all(&mut log, &mut chains, 30, 64 << 20),
@@ -251,24 +207,17 @@ fn growth_stays_below_the_worst_case() {
         let mut live = Vec::new();
         for round in 0..30 {
             let count = (100 * (round % 7)).min((4 << 20) / mix.iter().max().unwrap());
-            let spans: Vec<_> = (0..count)
-                .map(|i| span(round as u8, mix[i % mix.len()]))
-                .collect();
+            let spans: Vec<_> = (0..count).map(|i| span(round as u8, mix[i % mix.len()])).collect();
             let bytes = spans.iter().map(|span| span.len() as u64).sum();
             let bound = log.footprint() + log.worst_case(spans.len() as u64, bytes);
-            live.extend(
-                spans
-                    .iter()
-                    .map(|span| log.append(span, owner(Location::NONE, 0))),
-            );
+            live.extend(spans.iter().map(|span| log.append(span, owner(Location::NONE, 0))));
             assert!(
                 log.footprint() <= bound,
                 "{mix:?} round {round}: {} > {bound}",
                 log.footprint()
             );
             if round % 3 == 2 {
-                live.drain(..live.len() / 2)
-                    .for_each(|at| _ = log.release(at));
+                live.drain(..live.len() / 2).for_each(|at| _ = log.release(at));
             }
         }
         log.audit();
@@ -287,17 +236,10 @@ fn spans_that_are_due_together_lie_together() {
             // Due between half a wait and a whole wait from now.
             let due = now + WAIT / 2 + part % (WAIT / 2) + 1;
             let chain = chains.entry(due).or_insert(Chain::EMPTY);
-            let owner = Owner {
-                prev: chain.head,
-                headers: 0,
-                slot: due as u32,
-                due,
-            };
+            let owner = Owner { prev: chain.head, headers: 0, slot: due as u32, due };
             chain.head = log.append(&span(1, 60_000), owner);
         }
-        let mut at = chains
-            .remove(&now)
-            .map_or(Location::NONE, |chain| chain.head);
+        let mut at = chains.remove(&now).map_or(Location::NONE, |chain| chain.head);
         while !at.is_none() {
             at = log.release(at).prev;
         }
@@ -307,9 +249,5 @@ fn spans_that_are_due_together_lie_together() {
     }
     log.audit();
     assert!(log.footprint() > 128 << 20);
-    assert!(
-        reserved * 100 < live * 115,
-        "{} % reserved of what is live",
-        reserved * 100 / live
-    );
+    assert!(reserved * 100 < live * 115, "{} % reserved of what is live", reserved * 100 / live);
 }

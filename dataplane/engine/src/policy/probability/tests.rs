@@ -3,22 +3,10 @@
 use super::*;
 
 const IDS: [(u128, u64); 4] = [
-    (
-        0x0000_0000_0000_0000_0000_0000_0000_0001,
-        16_254_957_729_900_898_954,
-    ),
-    (
-        0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
-        15_838_989_281_584_434_349,
-    ),
-    (
-        0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
-        11_908_981_664_384_643_253,
-    ),
-    (
-        0xffff_ffff_ffff_ffff_ffff_ffff_ffff_ffff,
-        1_711_019_809_656_077_869,
-    ),
+    (0x0000_0000_0000_0000_0000_0000_0000_0001, 16_254_957_729_900_898_954),
+    (0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, 15_838_989_281_584_434_349),
+    (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 11_908_981_664_384_643_253),
+    (0xffff_ffff_ffff_ffff_ffff_ffff_ffff_ffff, 1_711_019_809_656_077_869),
 ];
 
 #[test]
@@ -38,6 +26,20 @@ fn thresholds_are_the_collectors() {
         (33.3, 6_142_765_776_545_279_999),
         (50.0, 9_223_372_036_854_775_807),
         (99.9, 18_428_297_329_635_844_095),
+        // Beyond the published ones: from the same arithmetic run in Go.
+        (12.5, 2_305_843_009_213_693_951),
+        (25.0, 4_611_686_018_427_387_903),
+        (55.5, 10_237_942_960_908_802_047),
+        (66.67, 12_298_444_273_942_159_359),
+        (99.999_999, 18_446_743_889_242_111_999),
+        (7.77, 1_433_312_014_527_231_999),
+        (3.333_333_333_3, 614_891_469_117_502_847),
+        (0.3, 55_340_232_221_128_655),
+        (0.001, 184_467_440_737_095),
+        (0.000_001, 184_467_440_737),
+        (1e-9, 184_467_440),
+        (1e-17, 1),
+        (1e-19, 0),
         (100.0, u64::MAX),
         (250.0, u64::MAX),
         (0.0, 0),
@@ -80,30 +82,15 @@ fn a_trace_is_kept_up_to_the_threshold_and_it_included() {
         assert_eq!(kept, expected, "{percentage} %");
     }
     let (id, hash) = IDS[0];
-    let exact = Probability {
-        threshold: hash,
-        ..Probability::new(1.0, "")
-    };
+    let exact = Probability { threshold: hash, ..Probability::new(1.0, "") };
     assert!(exact.keeps(&id.to_be_bytes()));
-    assert!(
-        !Probability {
-            threshold: hash - 1,
-            ..exact
-        }
-        .keeps(&id.to_be_bytes())
-    );
+    assert!(!Probability { threshold: hash - 1, ..exact }.keeps(&id.to_be_bytes()));
 }
 
 #[test]
 fn an_empty_salt_is_the_default_one_and_others_differ() {
-    assert_eq!(
-        Probability::new(5.0, ""),
-        Probability::new(5.0, "default-hash-seed")
-    );
-    assert_ne!(
-        Probability::new(5.0, "").state,
-        Probability::new(5.0, "x").state
-    );
+    assert_eq!(Probability::new(5.0, ""), Probability::new(5.0, "default-hash-seed"));
+    assert_ne!(Probability::new(5.0, "").state, Probability::new(5.0, "x").state);
 }
 
 #[test]

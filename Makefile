@@ -1,0 +1,23 @@
+# A menu: one line each. Logic lives in Rust, and CI calls nothing else.
+# demo and test share the dev profile: on a cold clone optimising would take longer than it could ever save there.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench ci generate fmt fmt-check lint
+CARGO ?= cargo
+
+help: ## this menu
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+demo: ## a local fleet samples the traces of a small shop for 20 seconds; no cluster
+	$(CARGO) run -p ringtail -- run examples/shop.yaml --demo --decision-wait 3s --duration 20s
+test: ## everything that needs no cluster
+	$(CARGO) test --workspace
+bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
+	$(CARGO) run --profile dist -p ringtail-bench
+ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current
+generate: ## rewrite the generated files: the CRD and its reference page, the peer messages
+	RINGTAIL_GENERATE=1 $(CARGO) test -p ringtail-crds -p ringtail-tests --test generated
+fmt: ## format the code
+	$(CARGO) fmt --all
+fmt-check: ## complain where `make fmt` would change something
+	$(CARGO) fmt --all --check
+lint: ## clippy over everything, warnings are errors
+	$(CARGO) clippy --workspace --all-targets -- -D warnings

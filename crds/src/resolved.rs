@@ -1,0 +1,74 @@
+//! A manifest with every default in place: plain data, as the data plane uses it.
+//!
+//! The types of the other modules hold what was written; these hold what it means. No `Option` here stands
+//! for a default, no text is left to parse, and a value of [`ValidPipeline`] has passed every check.
+
+use std::time::Duration;
+
+use ringtail_engine::policy::Policy;
+
+use crate::compression::Compression;
+
+/// A pipeline that passed every check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidPipeline {
+    /// `metadata.name`.
+    pub name: String,
+    /// How long a gateway gathers a trace before it decides.
+    pub decision_wait: Duration,
+    /// How many spans decide a trace at once.
+    pub max_trace_spans: u32,
+    /// The policies in the order of the manifest; they compile.
+    pub policies: Vec<Policy>,
+    /// The backends, at least one.
+    pub exporters: Vec<Exporter>,
+    /// The gateways that `routing.resolver.static` names, as `host:port`; empty without `routing`.
+    pub gateways: Vec<String>,
+    /// How an agent gathers spans into requests.
+    pub batch: Batch,
+    /// How an agent compresses requests to gateways.
+    pub hop_compression: Compression,
+    /// How many gateways share the traces.
+    pub replicas: u32,
+}
+
+/// One backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exporter {
+    /// Unique among the exporters.
+    pub name: String,
+    /// Where it listens for OTLP/gRPC without TLS, as `host:port`.
+    pub endpoint: String,
+    /// How requests to it are compressed.
+    pub compression: Compression,
+    /// How long to wait for one answer.
+    pub timeout: Duration,
+    /// Names in lower case and values to send with every request.
+    pub headers: Vec<(String, String)>,
+    /// The most bytes that wait for it in one gateway.
+    pub queue_max_bytes: u64,
+    /// How failed requests are repeated.
+    pub retry: Retry,
+}
+
+/// How failed requests are repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// After this long a request is given up.
+    pub max_elapsed: Duration,
+    /// The wait before the first repetition.
+    pub initial_interval: Duration,
+    /// The longest wait; never shorter than the first.
+    pub max_interval: Duration,
+}
+
+/// When a request to a gateway is sent: at whichever of these is reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Bytes before compression.
+    pub max_bytes: u64,
+    /// Spans.
+    pub max_spans: u32,
+    /// The time that the oldest span has waited; less than the decision wait.
+    pub timeout: Duration,
+}

@@ -1,0 +1,111 @@
+//! The rules of the schema that go beyond types and patterns, each twice: for the API server in CEL, and as
+//! a function that the offline check calls on the same part of a document.
+//!
+//! The offline check looks a rule up here by its CEL text; so a test can prove that every rule of the
+//! schema has its twin, and another that both agree. Unions have rules too (`union.rs`), but no twins: the
+//! offline check reads them off the schema.
+
+use kube::core::Rule;
+use serde_json::Value;
+
+use crate::{
+    agent::{BATCH_BYTES, BATCH_TIMEOUT},
+    duration::{DurationBounds, DurationText},
+    exporter::{
+        HEADER_IS_FREE, INTERVALS_IN_ORDER, QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL, TIMEOUT,
+    },
+    pipeline::BATCH_BEFORE_DECISION,
+    sampling::{BOUNDS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, UPPER_ABOVE_LOWER},
+    size::{SizeBounds, SizeText},
+};
+
+/// A rule that one node of a document keeps or breaks as a whole.
+#[derive(Debug)]
+pub(crate) struct NodeRule {
+    /// The rule for the API server.
+    pub(crate) cel: &'static str,
+    /// The same rule. Values that it needs and that are broken themselves do not break it.
+    pub(crate) holds: fn(&Value) -> bool,
+    /// What is wrong when it does not hold.
+    pub(crate) message: &'static str,
+    /// The field to blame, such as `.maxValue`; empty for the node itself.
+    pub(crate) field: &'static str,
+}
+
+impl NodeRule {
+    /// The rule for the API server.
+    pub(crate) fn rule(&self) -> Rule {
+        let rule = Rule::new(self.cel).message(self.message);
+        if self.field.is_empty() { rule } else { rule.field_path(self.field) }
+    }
+}
+
+/// The twin of one CEL rule.
+pub(crate) enum Twin {
+    Duration(&'static DurationBounds),
+    Size(&'static SizeBounds),
+    Node(&'static NodeRule),
+}
+
+static TWINS: [Twin; 14] = [
+    Twin::Duration(&DECISION_WAIT),
+    Twin::Duration(&LATENCY),
+    Twin::Duration(&TIMEOUT),
+    Twin::Duration(&RETRY_ELAPSED),
+    Twin::Duration(&RETRY_INTERVAL),
+    Twin::Duration(&BATCH_TIMEOUT),
+    Twin::Size(&QUEUE_BYTES),
+    Twin::Size(&BATCH_BYTES),
+    Twin::Node(&HEADER_IS_FREE),
+    Twin::Node(&INTERVALS_IN_ORDER),
+    Twin::Node(&UPPER_ABOVE_LOWER),
+    Twin::Node(&SOME_BOUND),
+    Twin::Node(&BOUNDS_IN_ORDER),
+    Twin::Node(&BATCH_BEFORE_DECISION),
+];
+
+/// The twin of a rule of the schema.
+pub(crate) fn twin(cel: &str) -> Option<&'static Twin> {
+    TWINS.iter().find(|twin| twin.cel() == cel)
+}
+
+impl Twin {
+    fn cel(&self) -> String {
+        match self {
+            Self::Duration(bounds) => bounds.rule().rule,
+            Self::Size(bounds) => bounds.rule().rule,
+            Self::Node(rule) => rule.cel.to_owned(),
+        }
+    }
+
+    /// What is wrong with `value`, and the field to blame, if the rule does not hold.
+    pub(crate) fn broken(&self, value: &Value) -> Option<(&'static str, String)> {
+        match self {
+            Self::Duration(bounds) => {
+                let inside = bounds.contain(DurationText::parse_str(value.as_str()?)?);
+                (!inside).then(|| ("", bounds.demand()))
+            }
+            Self::Size(bounds) => {
+                let inside = bounds.contain(SizeText::parse_str(value.as_str()?));
+                (!inside).then(|| ("", bounds.demand()))
+            }
+            Self::Node(rule) => {
+                (!(rule.holds)(value)).then(|| (rule.field, rule.message.to_owned()))
+            }
+        }
+    }
+}
+
+/// Whether the durations at two pointers keep an order; true when either is missing or broken.
+pub(crate) fn durations(
+    value: &Value,
+    left: &str,
+    right: &str,
+    order: fn(&std::time::Duration, &std::time::Duration) -> bool,
+) -> bool {
+    let read = |pointer| DurationText::parse_str(value.pointer(pointer)?.as_str()?);
+    match (read(left), read(right)) {
+        (Some(left), Some(right)) => order(&left, &right),
+        _ => true,
+    }
+}

@@ -1,0 +1,299 @@
+//! `spec.sampling`: how long to wait for a trace, and which traces to keep.
+
+use std::time::Duration;
+
+use kube::KubeSchema;
+use ringtail_engine::policy::limits::{
+    MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_POLICIES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    duration::{DurationBounds, DurationText},
+    pattern,
+    percentage::Percentage,
+    rules::{NodeRule, durations},
+    union::member,
+};
+
+/// Below a second nothing would be gathered; above an hour no buffer holds it.
+pub(crate) static DECISION_WAIT: DurationBounds = DurationBounds::ms(1_000, 3_600_000);
+/// No trace of interest outlives a day.
+pub(crate) static LATENCY: DurationBounds = DurationBounds::ms(1, 86_400_000);
+/// A million spans of 450 bytes are 450 MB: beyond it one trace could fill a gateway.
+const TRACE_SPANS_MAX: u32 = 1_000_000;
+
+/// How long to wait for a trace, and which traces to keep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sampling {
+    /// How long a gateway gathers the spans of a trace before it decides, counted from the first span that
+    /// it sees. The 99th percentile of your trace durations plus 10 to 15 seconds is a good start. Spans
+    /// that come later follow the decision. From 1s to 1h.
+    #[serde(default = "decision_wait")]
+    #[x_kube(validation = DECISION_WAIT.rule())]
+    pub decision_wait: DurationText,
+
+    /// A trace that reaches this many spans is decided at once, on what is there; spans that come later
+    /// follow the decision. It keeps one runaway trace from filling a gateway.
+    #[serde(default = "max_trace_spans")]
+    #[schemars(range(min = 1, max = TRACE_SPANS_MAX))]
+    pub max_trace_spans: u32,
+
+    /// The rules. A trace is kept when any policy with role Vote says so, unless a Drop policy matches it.
+    #[schemars(length(min = 1, max = MAX_POLICIES))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub policies: Vec<Policy>,
+}
+
+fn decision_wait() -> DurationText {
+    Duration::from_secs(30).into()
+}
+
+fn max_trace_spans() -> u32 {
+    100_000
+}
+
+/// One rule: a name, a type, and the settings of that type under the field of the same name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = member("StatusCode", "statusCode"),
+    validation = member("Latency", "latency"),
+    validation = member("Probabilistic", "probabilistic"),
+    validation = member("StringAttribute", "stringAttribute"),
+    validation = member("NumericAttribute", "numericAttribute"),
+    validation = member("And", "and"),
+    validation = member("Or", "or"),
+    validation = member("Not", "not"),
+    validation = member("Drop", "drop"),
+)]
+pub struct Policy {
+    /// Unique in the pipeline. Metrics carry it, and other policies refer to it.
+    #[schemars(length(max = MAX_NAME_BYTES), regex(pattern = pattern::POLICY_NAME.regex))]
+    pub name: String,
+
+    /// What the policy looks at. AlwaysSample matches every trace. StatusCode, Latency, StringAttribute and
+    /// NumericAttribute look at spans; Probabilistic at the trace ID. And, Or and Not combine other
+    /// policies by name. Drop drops the traces that all its policies match, whatever else votes for them.
+    #[serde(rename = "type")]
+    pub type_: PolicyType,
+
+    /// Vote: a match keeps the trace. Part: the policy has no vote of its own and serves And, Or, Not and
+    /// Drop.
+    #[serde(default)]
+    pub role: PolicyRole,
+
+    /// Matches a trace in which any span has one of the status codes. Set it when type is StatusCode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_code: Option<StatusCodePolicy>,
+
+    /// Matches by the time from the start of the first span to the end of the last. Set it when type is
+    /// Latency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencyPolicy>,
+
+    /// Matches a share of all traces, chosen by a hash of the trace ID. Set it when type is Probabilistic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probabilistic: Option<ProbabilisticPolicy>,
+
+    /// Matches a trace in which a span or its resource has the attribute with one of the values. Set it
+    /// when type is StringAttribute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub string_attribute: Option<StringAttributePolicy>,
+
+    /// Matches a trace in which a span or its resource has the whole-number attribute within the bounds.
+    /// Set it when type is NumericAttribute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub numeric_attribute: Option<NumericAttributePolicy>,
+
+    /// Matches when all of the named policies match. Set it when type is And.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub and: Option<PolicyNames>,
+
+    /// Matches when any of the named policies matches. Set it when type is Or.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub or: Option<PolicyNames>,
+
+    /// Matches when the named policy does not. Set it when type is Not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not: Option<PolicyName>,
+
+    /// Drops a trace when all of the named policies match, and goes before every vote. Set it when type is
+    /// Drop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drop: Option<PolicyNames>,
+}
+
+/// What a policy looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
+pub enum PolicyType {
+    AlwaysSample,
+    StatusCode,
+    Latency,
+    Probabilistic,
+    StringAttribute,
+    NumericAttribute,
+    And,
+    Or,
+    Not,
+    Drop,
+}
+
+/// Whether a match of a policy keeps the trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
+pub enum PolicyRole {
+    #[default]
+    Vote,
+    Part,
+}
+
+/// Settings of a StatusCode policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatusCodePolicy {
+    /// The status codes that match. Unset is the status of a span whose author set none.
+    #[schemars(length(min = 1, max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub status_codes: Vec<StatusCode>,
+}
+
+/// The status of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
+pub enum StatusCode {
+    Ok,
+    Error,
+    Unset,
+}
+
+/// Settings of a Latency policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = UPPER_ABOVE_LOWER.rule())]
+pub struct LatencyPolicy {
+    /// Traces that take longer than this match. From 1ms to 24h.
+    #[x_kube(validation = LATENCY.rule())]
+    pub threshold: DurationText,
+
+    /// Traces that take longer than this do not match. Without it there is no upper limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = LATENCY.rule())]
+    pub upper_threshold: Option<DurationText>,
+}
+
+/// A range of durations holds some.
+pub(crate) static UPPER_ABOVE_LOWER: NodeRule = NodeRule {
+    cel: "!has(self.upperThreshold) || duration(self.upperThreshold) > duration(self.threshold)",
+    holds: |latency| durations(latency, "/upperThreshold", "/threshold", Duration::gt),
+    message: "must be longer than threshold",
+    field: ".upperThreshold",
+};
+
+/// Settings of a Probabilistic policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProbabilisticPolicy {
+    /// The share of traces that match, in percent, from 0 to 100: a whole number, or a string when it has a
+    /// fraction, such as "0.1".
+    pub sampling_percentage: Percentage,
+
+    /// Pipelines with the same salt choose the same traces; another salt chooses independently. Empty is
+    /// the salt that the OpenTelemetry Collector uses when it is given none.
+    #[serde(default)]
+    #[schemars(length(max = MAX_SALT_BYTES))]
+    pub hash_salt: String,
+}
+
+/// Settings of a StringAttribute policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StringAttributePolicy {
+    /// The name of the attribute, such as http.route.
+    #[schemars(length(min = 1, max = MAX_KEY_BYTES))]
+    pub key: String,
+
+    /// The values that match, or regular expressions for them when enabledRegexMatching is true.
+    #[schemars(length(min = 1, max = MAX_VALUES), inner(length(min = 1, max = MAX_VALUE_BYTES)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub values: Vec<String>,
+
+    /// Take values for regular expressions (RE2 syntax). They match anywhere in the attribute: anchor them
+    /// with ^ and $ to match all of it.
+    #[serde(default)]
+    pub enabled_regex_matching: bool,
+
+    /// Match the traces in which no span and no resource has the attribute with one of the values, also
+    /// those without the attribute.
+    #[serde(default)]
+    pub invert_match: bool,
+}
+
+/// Settings of a NumericAttribute policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = SOME_BOUND.rule(), validation = BOUNDS_IN_ORDER.rule())]
+pub struct NumericAttributePolicy {
+    /// The name of the attribute, such as http.response.status_code.
+    #[schemars(length(min = 1, max = MAX_KEY_BYTES))]
+    pub key: String,
+
+    /// The smallest value that matches. Without it there is no lower bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_value: Option<i64>,
+
+    /// The largest value that matches. Without it there is no upper bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_value: Option<i64>,
+
+    /// Match the traces in which no span and no resource has the attribute within the bounds, also those
+    /// without the attribute.
+    #[serde(default)]
+    pub invert_match: bool,
+}
+
+/// A numeric attribute that any number would match is a mistake.
+pub(crate) static SOME_BOUND: NodeRule = NodeRule {
+    cel: "has(self.minValue) || has(self.maxValue)",
+    holds: |attribute| attribute.get("minValue").is_some() || attribute.get("maxValue").is_some(),
+    message: "needs minValue, maxValue or both",
+    field: "",
+};
+
+/// A range of numbers holds some.
+pub(crate) static BOUNDS_IN_ORDER: NodeRule = NodeRule {
+    cel: "!has(self.minValue) || !has(self.maxValue) || self.minValue <= self.maxValue",
+    holds: |attribute| {
+        let read = |name| attribute.get(name).and_then(Value::as_i64);
+        read("minValue").zip(read("maxValue")).is_none_or(|(least, most)| least <= most)
+    },
+    message: "must not be less than minValue",
+    field: ".maxValue",
+};
+
+/// The policies that And, Or and Drop combine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyNames {
+    /// Names of other policies of this pipeline, of any role. A combination may name other combinations,
+    /// but not itself, directly or in a circle; a Drop cannot be named.
+    #[schemars(
+        length(min = 1, max = MAX_POLICIES),
+        inner(length(max = MAX_NAME_BYTES), regex(pattern = pattern::POLICY_NAME.regex)),
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub policies: Vec<String>,
+}
+
+/// The policy that Not inverts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyName {
+    /// The name of another policy of this pipeline.
+    #[schemars(length(max = MAX_NAME_BYTES), regex(pattern = pattern::POLICY_NAME.regex))]
+    pub policy: String,
+}

@@ -1,0 +1,135 @@
+//! What must hold for every node of the schema, so that the API server takes it and the offline check
+//! understands it.
+
+use serde_json::Value;
+
+use super::*;
+use crate::{rules, union, validate};
+
+/// What the offline check looks at, and what does not restrict values.
+const UNDERSTOOD: [&str; 21] = [
+    "default",
+    "description",
+    "enum",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-validations",
+    "additionalProperties",
+    "maxProperties",
+];
+
+/// Every node of the schema with its path.
+fn nodes() -> Vec<(String, JSONSchemaProps)> {
+    let mut found = Vec::new();
+    collect("", root(), &mut found);
+    found
+}
+
+fn collect(path: &str, schema: &JSONSchemaProps, found: &mut Vec<(String, JSONSchemaProps)>) {
+    found.push((path.to_owned(), schema.clone()));
+    for (name, property) in schema.properties.iter().flatten() {
+        collect(&format!("{path}.{name}"), property, found);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
+        collect(&format!("{path}[]"), item, found);
+    }
+}
+
+#[test]
+fn the_offline_check_understands_every_keyword() {
+    for (path, node) in nodes() {
+        let value = serde_json::to_value(&node).unwrap();
+        for keyword in value.as_object().unwrap().keys() {
+            assert!(UNDERSTOOD.contains(&keyword.as_str()), "{path}: {keyword}");
+        }
+        assert!(node.type_.as_deref() != Some("number"), "{path}: no floating-point numbers");
+        assert!(node.pattern.iter().all(|regex| pattern::is_known(regex)), "{path}: {node:?}");
+    }
+}
+
+// The API server estimates the cost of rules by these, and refuses a definition whose rules could cost too
+// much.
+#[test]
+fn every_list_map_and_string_has_a_maximum() {
+    for (path, node) in nodes() {
+        let bounded = match node.type_.as_deref() {
+            Some("array") => node.max_items.is_some() && node.x_kubernetes_list_type.is_some(),
+            Some("string") => node.max_length.is_some() || node.enum_.is_some(),
+            // The offline check knows bounded whole numbers and int64.
+            Some("integer") => match (node.minimum, node.maximum) {
+                (None, None) => node.format.as_deref() == Some("int64"),
+                bounds => bounds.0.is_some() && bounds.1.is_some(),
+            },
+            Some("object") => node.additional_properties.is_none() || node.max_properties.is_some(),
+            _ => true,
+        };
+        assert!(bounded, "{path} has no maximum");
+    }
+}
+
+#[test]
+fn every_field_is_described() {
+    for (path, node) in nodes() {
+        let ours = path.starts_with(".spec") && !path.ends_with("[]");
+        assert!(!ours || node.description.is_some(), "{path} has no description");
+    }
+}
+
+#[test]
+fn unions_are_the_same_for_the_api_server_and_offline() {
+    let mut unions = 0;
+    for (path, node) in nodes() {
+        let members = validate::union_members(&node);
+        let expected: Vec<_> =
+            members.iter().map(|(kind, name)| union::member(kind, name).rule).collect();
+        let rules = node.x_kubernetes_validations.iter().flatten();
+        let found: Vec<_> =
+            rules.map(|rule| rule.rule.clone()).filter(|rule| rule.contains("self.type")).collect();
+        assert_eq!(found, expected, "{path}");
+        unions += usize::from(!members.is_empty());
+    }
+    assert_eq!(unions, 3, "policies, exporters, resolver");
+}
+
+#[test]
+fn the_definition_is_structural() {
+    let definition = definition();
+    let version = &definition.spec.versions[0];
+    assert_eq!(definition.metadata.name.as_deref(), Some("tracepipelines.ringtail.dev"));
+    assert_eq!(format!("{}/{}", definition.spec.group, version.name), API_VERSION);
+    let columns = version.additional_printer_columns.iter().flatten();
+    assert!(columns.clone().all(|column| !column.json_path.contains("status")));
+    let value = serde_json::to_value(root()).unwrap();
+    assert!(!has_key(&value, "nullable") && !has_key(&value, "anyOf") && !has_key(&value, "$ref"));
+}
+
+fn has_key(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(key, v)| key == wanted || has_key(v, wanted)),
+        Value::Array(items) => items.iter().any(|item| has_key(item, wanted)),
+        _ => false,
+    }
+}
+
+#[test]
+fn every_rule_has_its_twin_offline() {
+    for (path, node) in nodes() {
+        for rule in node.x_kubernetes_validations.iter().flatten() {
+            let union = rule.rule.contains("self.type");
+            assert!(union || rules::twin(&rule.rule).is_some(), "{path}: {}", rule.rule);
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The first pass: everything of a request is looked at once, so that nothing later can meet a malformed
+//! byte.
+
+use super::{CHILDREN, LEGACY_SPANS, RESOURCE_SPANS, SPAN_DEPTH, TRACE_ID, TRACE_ID_HEAD};
+use super::{ScanError, ScanLimits, Shape, valid_id};
+use crate::schema::{self, Kind, Message, Step};
+use crate::wire::{Field, Reader, Value, WireError};
+
+/// Tag of a span's trace ID.
+const TRACE_ID_TAG: u8 = TRACE_ID_HEAD[0];
+
+/// Validates all framing of a request down to the last attribute, and counts what is in it. Allocates
+/// nothing.
+///
+/// # Errors
+/// When a decoder would refuse the request, or it passes a limit.
+pub fn check(request: &[u8], limits: &ScanLimits) -> Result<Shape, ScanError> {
+    let mut shape = Shape::default();
+    let mut fields = Reader::new(request);
+    while let Some(field) = fields.next_field()? {
+        match (field.number, field.value) {
+            (RESOURCE_SPANS, Value::Bytes(resource)) => {
+                check_resource(resource, limits, &mut shape)?;
+            }
+            (RESOURCE_SPANS, _) => return Err(WireError::WrongType(RESOURCE_SPANS).into()),
+            _ => shape.unknown_request_fields += 1,
+        }
+    }
+    Ok(shape)
+}
+
+fn check_resource(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
+    let mut header_bytes = 0;
+    let before = shape.groups;
+    let mut fields = Reader::new(bytes);
+    while let Some(field) = fields.next_field()? {
+        match (field.number, field.value) {
+            (CHILDREN, Value::Bytes(scope)) => check_scope(scope, limits, shape)?,
+            (LEGACY_SPANS, _) => shape.legacy_fields += 1,
+            (1, Value::Bytes(resource)) => {
+                validate(resource, &schema::RESOURCE, 3, limits)?;
+                header_bytes += field.raw.len() as u64;
+            }
+            (3, Value::Bytes(url)) => {
+                text(url, 3)?;
+                header_bytes += field.raw.len() as u64;
+            }
+            (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
+            _ => header_bytes += field.raw.len() as u64,
+        }
+    }
+    if shape.groups > before {
+        shape.header_bytes += header_bytes;
+    }
+    Ok(())
+}
+
+fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
+    let mut header_bytes = 0;
+    let before = shape.spans;
+    let mut fields = Reader::new(bytes);
+    while let Some(field) = fields.next_field()? {
+        match (field.number, field.value) {
+            (CHILDREN, Value::Bytes(span)) => check_span(span, limits, shape)?,
+            (1, Value::Bytes(scope)) => {
+                validate(scope, &schema::SCOPE, SPAN_DEPTH, limits)?;
+                header_bytes += field.raw.len() as u64;
+            }
+            (3, Value::Bytes(url)) => {
+                text(url, 3)?;
+                header_bytes += field.raw.len() as u64;
+            }
+            (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
+            _ => header_bytes += field.raw.len() as u64,
+        }
+    }
+    if shape.spans > before {
+        shape.groups += 1;
+        shape.header_bytes += header_bytes;
+    }
+    Ok(())
+}
+
+fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
+    let mut ids = 0_u32;
+    let mut id: &[u8] = &[];
+    let mut fields = Reader::new(span);
+    while let Some(tag) = fields.first() {
+        if tag == TRACE_ID_TAG {
+            fields.skip_byte();
+            id = fields.delimited()?;
+            ids += 1;
+        } else if tag < 0x80 {
+            pass_field(tag, &mut fields, &schema::SPAN, SPAN_DEPTH, limits)?;
+        } else {
+            let (rest, found) = look_for_id(fields, limits)?;
+            fields = rest;
+            id = found.unwrap_or(id);
+            ids += u32::from(found.is_some());
+        }
+    }
+    let valid = valid_id(id).is_some();
+    if valid {
+        shape.spans += 1;
+        shape.span_bytes += span.len() as u64;
+    } else {
+        shape.invalid_ids += 1;
+    }
+    shape.odd_ids += u32::from(ids > 1 || valid && !span.starts_with(&TRACE_ID_HEAD));
+    if shape.spans.saturating_add(shape.invalid_ids) > limits.max_spans {
+        return Err(ScanError::TooManySpans(limits.max_spans));
+    }
+    Ok(())
+}
+
+/// Validates a field of a span whose tag has several bytes; it may be that of a trace ID too, longer than
+/// it need be.
+#[inline(never)]
+fn look_for_id<'a>(
+    mut fields: Reader<'a>,
+    limits: &ScanLimits,
+) -> Result<(Reader<'a>, Option<&'a [u8]>), ScanError> {
+    let mut id = None;
+    match fields.next_field()? {
+        Some(Field { number: TRACE_ID, value: Value::Bytes(bytes), .. }) => id = Some(bytes),
+        Some(field) => validate_field(&field, &schema::SPAN, SPAN_DEPTH, limits)?,
+        None => {}
+    }
+    Ok((fields, id))
+}
+
+/// Validates a message at nesting level `depth`. Recursion ends at `max_depth`.
+fn validate(
+    bytes: &[u8],
+    message: &'static Message,
+    depth: u32,
+    limits: &ScanLimits,
+) -> Result<(), ScanError> {
+    if depth > limits.max_depth {
+        return Err(ScanError::TooDeep(limits.max_depth));
+    }
+    let mut fields = Reader::new(bytes);
+    while let Some(tag) = fields.first() {
+        pass_field(tag, &mut fields, message, depth, limits)?;
+    }
+    Ok(())
+}
+
+/// Validates the field that begins with the byte `tag`. The table of steps knows both its wire type and its
+/// content, which makes this several times faster than to read the field and then to ask what it should be.
+#[inline(always)]
+fn pass_field(
+    tag: u8,
+    fields: &mut Reader<'_>,
+    message: &'static Message,
+    depth: u32,
+    limits: &ScanLimits,
+) -> Result<(), ScanError> {
+    let step = message.step(tag);
+    if step == Step::Look {
+        *fields = look(*fields, message, depth, limits)?;
+        return Ok(());
+    }
+    fields.skip_byte();
+    if step >= Step::Bytes {
+        let bytes = fields.delimited()?;
+        if step == Step::Text {
+            return text(bytes, u32::from(tag >> 3));
+        }
+        if let Some(inner) = message.inner(tag >> 3) {
+            // Most attribute values are one short text, and need no message of their own to see that.
+            if let [tag, len, rest @ ..] = bytes
+                && usize::from(*len) == rest.len()
+                && *len < 0x80
+                && inner.step(*tag) == Step::Text
+                && depth < limits.max_depth
+            {
+                return text(rest, u32::from(tag >> 3));
+            }
+            return validate(bytes, inner, depth + 1, limits);
+        }
+        return Ok(());
+    }
+    if step == Step::Varint {
+        fields.varint()?;
+    } else if step == Step::Fixed64 {
+        fields.array::<8>()?;
+    } else {
+        fields.array::<4>()?;
+    }
+    Ok(())
+}
+
+/// Takes the reader by value, and gives it back, so that the caller's can stay in registers.
+#[cold]
+fn look<'a>(
+    mut fields: Reader<'a>,
+    message: &'static Message,
+    depth: u32,
+    limits: &ScanLimits,
+) -> Result<Reader<'a>, ScanError> {
+    if let Some(field) = fields.next_field()? {
+        validate_field(&field, message, depth, limits)?;
+    }
+    Ok(fields)
+}
+
+fn validate_field(
+    field: &Field<'_>,
+    message: &'static Message,
+    depth: u32,
+    limits: &ScanLimits,
+) -> Result<(), ScanError> {
+    match (message.kind(field.number), field.value) {
+        (Kind::Text, Value::Bytes(bytes)) => text(bytes, field.number),
+        (Kind::Message(inner), Value::Bytes(bytes)) => validate(bytes, inner, depth + 1, limits),
+        (Kind::Unknown, _)
+        | (Kind::Bytes, Value::Bytes(_))
+        | (Kind::Varint, Value::Varint(_))
+        | (Kind::Fixed64, Value::Fixed64(_))
+        | (Kind::Fixed32, Value::Fixed32(_)) => Ok(()),
+        _ => Err(WireError::WrongType(field.number).into()),
+    }
+}
+
+#[inline]
+fn text(bytes: &[u8], field: u32) -> Result<(), ScanError> {
+    // Nearly every text is ASCII, and that is quickly seen.
+    if is_ascii(bytes) || is_utf8(bytes) { Ok(()) } else { Err(ScanError::Text(field)) }
+}
+
+#[cold]
+fn is_utf8(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok()
+}
+
+/// Like the library's, but inlined, and texts of up to 16 bytes, which most are, take no loop. Words may
+/// overlap.
+#[inline]
+fn is_ascii(bytes: &[u8]) -> bool {
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let bits = if let (Some(first), Some(last)) =
+        (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
+    {
+        let mut bits = u64::from_ne_bytes(*first) | u64::from_ne_bytes(*last);
+        if bytes.len() > 16 {
+            let (words, _) = bytes.as_chunks::<8>();
+            bits = words.iter().fold(bits, |bits, word| bits | u64::from_ne_bytes(*word));
+        }
+        bits
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        u64::from(u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last))
+    } else {
+        u64::from(bytes.iter().fold(0, |all, byte| all | byte))
+    };
+    bits & HIGH_BITS == 0
+}

@@ -1,0 +1,82 @@
+//! The scanner and the splitter against prost, on random requests that are as odd as the wire format allows.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should say where")]
+
+mod wild;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+fn entropy() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<u8>(), 0..4000)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_split_loses_nothing_and_doubles_nothing(
+        entropies in vec(entropy(), 1..5),
+        parts in 1..6_usize,
+    ) {
+        let requests: Vec<Vec<u8>> = entropies.iter().map(|entropy| wild::request(entropy)).collect();
+        wild::split(&requests, parts);
+    }
+
+    #[test]
+    fn garbage_is_refused_or_understood_as_prost_does(bytes in vec(any::<u8>(), 0..200)) {
+        wild::examine(&bytes);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_cut_at_any_byte_is_found_where_prost_finds_it(entropy in vec(any::<u8>(), 0..600)) {
+        let request = wild::request(&entropy);
+        for end in 0..request.len().min(3000) {
+            wild::examine(&request[..end]);
+        }
+    }
+
+    #[test]
+    fn any_flipped_byte_is_judged_as_prost_does(
+        entropy in vec(any::<u8>(), 0..600),
+        flip in 1..=255_u8,
+    ) {
+        let mut request = wild::request(&entropy);
+        for place in 0..request.len().min(1500) {
+            request[place] ^= flip;
+            wild::examine(&request);
+            request[place] ^= flip;
+        }
+    }
+}
+
+/// Guards the guard: the generator must go on making everything that the properties are about.
+#[test]
+fn wild_requests_are_wild() {
+    let mut state = 1_u64;
+    let mut random_byte = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let (mut accepted, mut spans, mut invalid, mut legacy, mut loose, mut groups) =
+        (0, 0, 0, 0, 0, 0);
+    for _ in 0..1000 {
+        let entropy: Vec<u8> = (0..4000).map(|_| random_byte()).collect();
+        let Some(shape) = wild::examine(&wild::request(&entropy)) else {
+            continue;
+        };
+        accepted += 1;
+        spans += shape.spans;
+        invalid += shape.invalid_ids;
+        legacy += shape.legacy_fields;
+        loose += shape.unknown_request_fields;
+        groups += shape.groups;
+    }
+    assert!((450..950).contains(&accepted), "{accepted} requests of 1000 are accepted");
+    assert!(spans > 5000 && groups > 2000, "{spans} spans in {groups} groups");
+    assert!(invalid > 1000 && legacy > 50 && loose > 100, "{invalid}, {legacy}, {loose}");
+}

@@ -1,0 +1,140 @@
+//! The admin port: metrics, probes and `/stats`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::metrics::Source;
+use crate::stats::{BudgetStats, DecisionStats, HeldStats, PolicyStats, RingStats, Role, Stats};
+
+/// What Prometheus asks for, and what the encoder writes.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the admin port shows.
+#[derive(Clone, Debug)]
+struct Shown {
+    source: Source,
+    registry: Arc<Registry>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Serves the admin port until the process ends.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    source: Source,
+    stopping: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(source.clone()));
+    let shown = Shown { source, registry: Arc::new(registry), stopping };
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/stats", get(stats))
+        .with_state(shown);
+    axum::serve(listener, router).await
+}
+
+async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &shown.registry) {
+        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            format!("metrics could not be written: {error}\n"),
+        ),
+    }
+}
+
+/// Ready means listening with a loaded policy, never load, peers or backends: a fleet whose backend is down
+/// must not lose its gateways as well.
+async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
+    if *shown.stopping.borrow() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
+
+async fn stats(State(shown): State<Shown>) -> Json<Stats> {
+    Json(snapshot(&shown.source))
+}
+
+/// What `/stats` shows now.
+pub fn snapshot(source: &Source) -> Stats {
+    let ledger = source.ledger();
+    let spans = ledger.held;
+    match source {
+        Source::Agent(core) => {
+            let ring = core.ring();
+            let bytes = core.held_bytes();
+            Stats {
+                role: Role::Agent,
+                identity: core.identity.id.clone(),
+                inst: core.identity.inst,
+                ring: RingStats {
+                    digest: format!("{:016x}", core.digest()),
+                    members: ring.map_or_else(Vec::new, |ring| {
+                        ring.view.members().iter().map(|member| member.id.clone()).collect()
+                    }),
+                },
+                ledger,
+                held: HeldStats { spans, bytes, traces: 0 },
+                budget: BudgetStats { bytes: core.send_budget, used: bytes },
+                policies: Vec::new(),
+                decisions: None,
+            }
+        }
+        Source::Gateway(gateway) => gateway_snapshot(gateway, ledger, spans),
+    }
+}
+
+fn gateway_snapshot(
+    gateway: &crate::gateway::Gateway,
+    ledger: crate::stats::LedgerReport,
+    spans: u64,
+) -> Stats {
+    let shards = || gateway.shards().iter().map(|shard| &shard.gauges);
+    let decisions = DecisionStats {
+        kept: shards().map(|g| g.traces_kept.load(Relaxed)).sum(),
+        dropped: shards().map(|g| g.traces_dropped.load(Relaxed)).sum(),
+        early: shards().map(|g| g.early_pressure.load(Relaxed) + g.early_size.load(Relaxed)).sum(),
+    };
+    let policies = gateway.policies().iter().enumerate().map(|(index, policy)| PolicyStats {
+        name: policy.name.clone(),
+        kept: if policy.drops { 0 } else { gateway.decided_by(index) },
+    });
+    Stats {
+        role: Role::Gateway,
+        identity: gateway.identity.id.clone(),
+        inst: gateway.identity.inst,
+        ring: RingStats {
+            // A gateway has no view of its own yet: it shows the one that agents stamp on what they send.
+            digest: format!("{:016x}", gateway.digest_seen.load(Relaxed)),
+            members: Vec::new(),
+        },
+        ledger,
+        held: HeldStats {
+            spans,
+            bytes: shards().map(|g| g.bytes.load(Relaxed)).sum(),
+            traces: shards().map(|g| g.traces.load(Relaxed)).sum(),
+        },
+        budget: BudgetStats { bytes: gateway.room().limit(), used: gateway.room().used() },
+        policies: policies.collect(),
+        decisions: Some(decisions),
+    }
+}

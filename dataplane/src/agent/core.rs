@@ -1,0 +1,266 @@
+//! What the parts of an agent share: the splitter, the ring, the links and the counters.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use ringtail_engine::batch::Batch;
+use ringtail_engine::key::KeySeed;
+use ringtail_engine::scan::Shape;
+use tokio::sync::Notify;
+
+use super::link::Link;
+use super::splitter::{BatchLimits, Ring, Routed, Splitter};
+use crate::ledger::{Counters, Dropped};
+use crate::memory::MIB;
+use crate::peer::Identity;
+use crate::transport::Encoding;
+
+/// The smallest batch that a tight budget may lead to: headers are repeated per batch, so smaller ones cost
+/// bandwidth.
+const BATCH_BYTES_MIN: u64 = 16 << 10;
+/// One open batch, one being encoded and the frames under way: so many batches a link may exist at once on
+/// average.
+const BATCHES_PER_LINK: u64 = 4;
+/// A link may take twice its even share of the send budget, but at least this, so that one slow gateway
+/// cannot take all of it and two gateways can still use it fully.
+const LINK_QUEUE_MIN: u64 = 4 * MIB;
+/// What a batch stores beside the bytes of a span: a run and its share of spare capacity.
+const SPAN_OVERHEAD: u64 = 24;
+
+/// What a batch stores beside the headers of a group: its place, its resource's, and two table slots.
+const GROUP_OVERHEAD: u64 = 64;
+
+/// Shared state of an agent.
+#[derive(Debug)]
+pub struct Core {
+    /// Who the agent is.
+    pub identity: Identity,
+    /// Where every span went.
+    pub counters: Counters,
+    /// Compression of the hop.
+    pub hop_encoding: Encoding,
+    /// Bytes for spans on their way.
+    pub send_budget: u64,
+    /// Spans that went to a lower choice than their owner.
+    pub rerouted_spans: AtomicU64,
+    /// How often the published view changed.
+    pub view_changes: AtomicU64,
+    splitter: Mutex<Splitter>,
+    ring: ArcSwapOption<Ring>,
+    links: OnceLock<Vec<Arc<Link>>>,
+    room: Notify,
+}
+
+/// What an agent answers to an offered request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Everything that could be routed is in memory.
+    Taken(Routed),
+    /// Queues are full now.
+    Full,
+    /// No gateway is known, or none of them takes spans.
+    NoGateway,
+}
+
+// === impl Core ===
+
+impl Core {
+    /// State without links; [`Self::set_links`] comes once, before the first request.
+    pub fn new(
+        identity: Identity,
+        seed: KeySeed,
+        wanted: BatchLimits,
+        hop_encoding: Encoding,
+        send_budget: u64,
+        links: usize,
+    ) -> Self {
+        let share = send_budget / (BATCHES_PER_LINK * links.max(1) as u64);
+        let bytes = (wanted.bytes as u64).min(share.max(BATCH_BYTES_MIN));
+        let limits = BatchLimits { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), ..wanted };
+        Self {
+            identity,
+            counters: Counters::default(),
+            hop_encoding,
+            send_budget,
+            rerouted_spans: AtomicU64::new(0),
+            view_changes: AtomicU64::new(0),
+            splitter: Mutex::new(Splitter::new(seed, limits)),
+            ring: ArcSwapOption::empty(),
+            links: OnceLock::new(),
+            room: Notify::new(),
+        }
+    }
+
+    /// Installs the links.
+    pub fn set_links(&self, links: Vec<Arc<Link>>) {
+        if self.links.set(links).is_err() {
+            tracing::error!("links were set twice; the first ones stay");
+        }
+    }
+
+    /// The links, by their index.
+    pub fn links(&self) -> &[Arc<Link>] {
+        self.links.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// The published view.
+    pub fn ring(&self) -> Option<Arc<Ring>> {
+        self.ring.load_full()
+    }
+
+    /// Digest of the published view, 0 without one.
+    pub fn digest(&self) -> u64 {
+        self.ring.load().as_ref().map_or(0, |ring| ring.view.digest())
+    }
+
+    /// Whether any gateway is in the ring.
+    pub fn has_members(&self) -> bool {
+        self.ring.load().is_some()
+    }
+
+    /// Publishes a view; `None` when no gateway serves.
+    pub fn publish(&self, ring: Option<Ring>) {
+        for link in self.links() {
+            let member = ring.as_ref().is_some_and(|ring| ring.links.contains(&link.index));
+            link.member.store(member, Relaxed);
+        }
+        self.ring.store(ring.map(Arc::new));
+        self.view_changes.fetch_add(1, Relaxed);
+        self.room.notify_waiters();
+    }
+
+    /// Takes a checked request into the open batches: all of it, or nothing.
+    pub fn offer(&self, request: &[u8], shape: &Shape) -> Offer {
+        let Some(ring) = self.ring() else { return Offer::NoGateway };
+        let need = self.need(shape);
+        let mut splitter = self.lock();
+        if splitter.held_bytes() + self.queued_bytes() + need > self.send_budget {
+            return Offer::Full;
+        }
+        let accepting = self.accepting(need);
+        if !ring.links.iter().any(|link| accepting[*link]) {
+            return Offer::Full;
+        }
+        self.split(&mut splitter, request, shape, &ring, &accepting)
+            .map_or(Offer::NoGateway, Offer::Taken)
+    }
+
+    /// Splits what was taken before by the present view; false when no gateway takes spans now.
+    ///
+    /// Needs no admission: the bytes are in the budget already.
+    pub fn reroute(&self, spans: &[u8]) -> bool {
+        let Some(ring) = self.ring() else { return false };
+        let accepting: Vec<bool> =
+            self.links().iter().map(|link| link.member.load(Relaxed)).collect();
+        let routed = self.split(&mut self.lock(), spans, &Shape::UNKNOWN, &ring, &accepting);
+        if let Some(routed) = routed {
+            self.rerouted_spans.fetch_add(routed.spans, Relaxed);
+        }
+        routed.is_some()
+    }
+
+    /// Seals and sends batches whose first span is older than `age`.
+    pub fn flush(&self, age: Duration) {
+        let mut splitter = self.lock();
+        if let Some(deadline) = Instant::now().checked_sub(age) {
+            splitter.seal_older(deadline);
+        }
+        self.dispatch(&mut splitter);
+    }
+
+    /// Takes back an emptied batch.
+    pub fn recycle(&self, batch: Batch) {
+        self.lock().recycle(batch);
+    }
+
+    /// Wakes requests that wait for room.
+    pub fn room_freed(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// Resolves when room was freed since the future was made.
+    pub fn room(&self) -> impl Future<Output = ()> + '_ {
+        self.room.notified()
+    }
+
+    /// Spans in memory.
+    pub fn held_spans(&self) -> u64 {
+        let queued: u64 = self.links().iter().map(|link| link.held_spans.load(Relaxed)).sum();
+        self.lock().held_spans() + queued
+    }
+
+    /// Gives up everything that is held and counts it as dropped; returns how many spans that was.
+    pub fn abandon(&self) -> u64 {
+        let mut left = self.lock().abandon();
+        for link in self.links() {
+            left += link.held_spans.swap(0, Relaxed);
+        }
+        self.counters.dropped.add(Dropped::Stopping, left);
+        left
+    }
+
+    /// Bytes charged to the send budget.
+    pub fn held_bytes(&self) -> u64 {
+        self.lock().held_bytes() + self.queued_bytes()
+    }
+
+    /// The most that a request of `shape` can add to the batches: its headers may be repeated in every
+    /// batch, but not in more batches than it has spans.
+    fn need(&self, shape: &Shape) -> u64 {
+        let copies = (self.links().len() as u64).min(u64::from(shape.spans));
+        let headers = shape.header_bytes + u64::from(shape.groups) * GROUP_OVERHEAD;
+        shape.span_bytes + headers * copies + u64::from(shape.spans) * SPAN_OVERHEAD
+    }
+
+    fn accepting(&self, need: u64) -> Vec<bool> {
+        let links = self.links();
+        let share = 2 * self.send_budget / links.len().max(1) as u64;
+        let most = share.max(LINK_QUEUE_MIN);
+        links
+            .iter()
+            .map(|link| {
+                let queued = link.queued_bytes.load(Relaxed);
+                link.member.load(Relaxed) && (queued == 0 || queued + need <= most)
+            })
+            .collect()
+    }
+
+    fn split(
+        &self,
+        splitter: &mut Splitter,
+        request: &[u8],
+        shape: &Shape,
+        ring: &Ring,
+        accepting: &[bool],
+    ) -> Option<Routed> {
+        if !ring.links.iter().any(|link| accepting.get(*link).copied().unwrap_or(false)) {
+            return None;
+        }
+        let routed = splitter.split(request, shape, ring, accepting, Instant::now()).ok()?;
+        self.rerouted_spans.fetch_add(routed.rerouted, Relaxed);
+        self.dispatch(splitter);
+        Some(routed)
+    }
+
+    fn dispatch(&self, splitter: &mut Splitter) {
+        for sealed in splitter.take_sealed() {
+            let spans = u64::from(sealed.batch.spans());
+            if !self.links().get(sealed.link).is_some_and(|link| link.push(sealed)) {
+                // Links end after the splitter is empty; this is for a bug, which must not go uncounted.
+                self.counters.dropped.add(Dropped::Stopping, spans);
+            }
+        }
+    }
+
+    fn queued_bytes(&self) -> u64 {
+        self.links().iter().map(|link| link.queued_bytes.load(Relaxed)).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Splitter> {
+        // Held for one split, never across an await. A panic inside leaves whole batches behind, so going
+        // on is right.
+        self.splitter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,333 @@
+//! One gateway as an agent sees it: a queue bounded in bytes, a connection, and frames under way.
+//!
+//! A link is owned by one task. Others send it sealed batches and read its gauges. It encodes and
+//! compresses a batch as soon as it gets it, since a compressed frame waits in a fifth of the memory; what
+//! is sent is exactly what waited. When its gateway leaves the ring, everything that is not acknowledged
+//! goes back to the splitter and from there to the next choice of each key.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::core::Core;
+use super::splitter::{LinkIndex, Sealed};
+use crate::ledger::Dropped;
+use crate::metrics::latency_histogram;
+use crate::peer::{self, Dialect, Envelope};
+use crate::transport::{
+    Admission, Backoff, CallError, Client, Encoding, MAX_REQUEST_BYTES, Method, PREFIX_BYTES,
+    framed, framed_as, inflate,
+};
+
+/// Frames under way to one gateway at a time. Four frames of 1 MiB cover a round trip of 40 ms at 100 MB/s.
+const IN_FLIGHT_MAX: usize = 4;
+/// A gateway that does not answer a frame in this time is asked again: it may have stored it, and drops
+/// duplicates.
+const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
+/// First and longest pause after a failure.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// What `Deliver` has beside its spans: an id of at most 253 bytes, two numbers, tags and lengths.
+const ENVELOPE_BYTES: usize = 320;
+/// How often frames of a gateway that left the ring look for a new one while none takes spans.
+const REROUTE_EVERY: Duration = Duration::from_millis(250);
+
+/// The shared face of a link.
+#[derive(Debug)]
+pub struct Link {
+    /// Its position in the agent's list.
+    pub index: LinkIndex,
+    /// `host:port`.
+    pub endpoint: String,
+    /// Whether its gateway is a member of the published view.
+    pub member: AtomicBool,
+    /// Bytes in its queue and under way.
+    pub queued_bytes: AtomicU64,
+    /// Spans in its queue and under way.
+    pub held_spans: AtomicU64,
+    /// Spans its gateway has acknowledged.
+    pub sent_spans: AtomicU64,
+    /// Requests that failed, each of which is tried again or rerouted.
+    pub failures: AtomicU64,
+    /// Milliseconds until answers came.
+    pub latency_ms: Histogram,
+    /// Answered requests.
+    pub answers: AtomicU64,
+    /// Bytes sent, as they went out.
+    pub sent_bytes: AtomicU64,
+    batches: mpsc::UnboundedSender<Sealed>,
+}
+
+/// An encoded batch.
+#[derive(Clone, Debug)]
+struct Frame {
+    bytes: Bytes,
+    encoding: Encoding,
+    dialect: Dialect,
+    spans: u64,
+}
+
+struct Outcome {
+    frame: Frame,
+    result: Result<Bytes, CallError>,
+    took: Duration,
+}
+
+/// The task behind a link.
+pub struct Sender {
+    link: Arc<Link>,
+    core: Arc<Core>,
+    client: Arc<Client>,
+    dialect: watch::Receiver<Dialect>,
+    batches: mpsc::UnboundedReceiver<Sealed>,
+    pending: VecDeque<Frame>,
+    in_flight: JoinSet<Outcome>,
+    backoff: Backoff,
+    resume_at: Option<tokio::time::Instant>,
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// The OTLP bytes in it.
+    fn open(&self) -> Option<Bytes> {
+        let message = self.bytes.slice_ref(self.bytes.get(PREFIX_BYTES..)?);
+        let message = match self.encoding {
+            Encoding::Identity => message,
+            encoding => {
+                // Our own frame, so no bomb; the budget for it is the largest batch that could be made.
+                let limit = 2 * MAX_REQUEST_BYTES;
+                let mut permit = Admission::new(limit).empty();
+                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+                Bytes::from(inflate(encoding, &message, limit, &mut permit).ok()?)
+            }
+        };
+        peer::spans_of(self.dialect, message)
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// A link to `endpoint` and the queue that its task reads.
+    ///
+    /// The channel has no bound of its own: [`Core`] admits a request only while the bytes in all queues,
+    /// this one included, are within their budget.
+    pub fn new(index: LinkIndex, endpoint: String) -> (Self, mpsc::UnboundedReceiver<Sealed>) {
+        let (batches, queue) = mpsc::unbounded_channel();
+        let link = Self {
+            index,
+            endpoint,
+            member: AtomicBool::new(false),
+            queued_bytes: AtomicU64::new(0),
+            held_spans: AtomicU64::new(0),
+            sent_spans: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            latency_ms: latency_histogram(),
+            answers: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            batches,
+        };
+        (link, queue)
+    }
+
+    /// Queues a batch; false when the link has ended.
+    pub fn push(&self, sealed: Sealed) -> bool {
+        let (bytes, spans) = (sealed.batch.held_bytes() as u64, u64::from(sealed.batch.spans()));
+        self.queued_bytes.fetch_add(bytes, Relaxed);
+        self.held_spans.fetch_add(spans, Relaxed);
+        let taken = self.batches.send(sealed).is_ok();
+        if !taken {
+            self.queued_bytes.fetch_sub(bytes, Relaxed);
+            self.held_spans.fetch_sub(spans, Relaxed);
+        }
+        taken
+    }
+}
+
+// === impl Sender ===
+
+impl Sender {
+    /// The task for `link`, sending through `client` in whatever dialect the membership task finds out.
+    pub fn new(
+        link: Arc<Link>,
+        core: Arc<Core>,
+        client: Arc<Client>,
+        dialect: watch::Receiver<Dialect>,
+        batches: mpsc::UnboundedReceiver<Sealed>,
+    ) -> Self {
+        Self {
+            link,
+            core,
+            client,
+            dialect,
+            batches,
+            pending: VecDeque::new(),
+            in_flight: JoinSet::new(),
+            backoff: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
+            resume_at: None,
+        }
+    }
+
+    /// Runs until `stop` says that nothing more will come and everything has been delivered, or until the
+    /// task is aborted; what is left then is counted by the caller from the link's gauges.
+    pub async fn run(mut self) {
+        loop {
+            self.fill_window();
+            let pause = self.resume_at;
+            tokio::select! {
+                biased;
+                Some(done) = self.in_flight.join_next(), if !self.in_flight.is_empty() => {
+                    if let Ok(outcome) = done {
+                        self.settle(outcome);
+                    }
+                }
+                batch = self.batches.recv() => match batch {
+                    Some(sealed) => self.enqueue(sealed),
+                    None => return,
+                },
+                () = sleep_until(pause), if pause.is_some() => self.resume_at = None,
+                () = tokio::time::sleep(REROUTE_EVERY), if self.stranded() => self.reroute_pending(),
+            }
+        }
+    }
+
+    /// Whether frames wait for a gateway that is no longer in the ring.
+    fn stranded(&self) -> bool {
+        !self.pending.is_empty() && !self.link.member.load(Relaxed)
+    }
+
+    fn enqueue(&mut self, sealed: Sealed) {
+        let batch = sealed.batch;
+        let frame = self.encode(&batch);
+        let (was, is) = (batch.held_bytes() as u64, frame.bytes.len() as u64);
+        self.link.queued_bytes.fetch_add(is, Relaxed);
+        self.link.queued_bytes.fetch_sub(was, Relaxed);
+        self.core.recycle(batch);
+        self.pending.push_back(frame);
+    }
+
+    fn encode(&mut self, batch: &ringtail_engine::batch::Batch) -> Frame {
+        let dialect = *self.dialect.borrow();
+        let envelope = Envelope { from: &self.core.identity, digest: self.core.digest() };
+        let write = |out: &mut Vec<u8>| peer::write_batch(dialect, &envelope, batch, out);
+        let plain = || framed(batch.encoded_len() + ENVELOPE_BYTES, write);
+        let (bytes, encoding) = match self.core.hop_encoding {
+            Encoding::Identity => (plain(), Encoding::Identity),
+            encoding => {
+                let mut message = Vec::with_capacity(batch.encoded_len() + ENVELOPE_BYTES);
+                write(&mut message);
+                match framed_as(encoding, &message) {
+                    Ok(bytes) => (bytes, encoding),
+                    // Compression is an economy: without it the spans still arrive.
+                    Err(error) => {
+                        tracing::warn!(%error, "a batch goes out uncompressed");
+                        (plain(), Encoding::Identity)
+                    }
+                }
+            }
+        };
+        Frame { bytes, encoding, dialect, spans: u64::from(batch.spans()) }
+    }
+
+    fn fill_window(&mut self) {
+        if !self.link.member.load(Relaxed) || self.resume_at.is_some() {
+            return;
+        }
+        while self.in_flight.len() < IN_FLIGHT_MAX {
+            let Some(frame) = self.pending.pop_front() else { return };
+            if frame.dialect != *self.dialect.borrow() {
+                self.reroute(frame);
+                continue;
+            }
+            self.send(frame);
+        }
+    }
+
+    fn send(&mut self, frame: Frame) {
+        let client = Arc::clone(&self.client);
+        self.in_flight.spawn(async move {
+            let started = Instant::now();
+            let method = match frame.dialect {
+                Dialect::Ringtail => Method::Deliver,
+                Dialect::Otlp => Method::ExportTraces,
+            };
+            let (bytes, none) = (frame.bytes.clone(), http::HeaderMap::new());
+            let result = client.call(method, bytes, frame.encoding, &none, ANSWER_WITHIN).await;
+            Outcome { frame, result, took: started.elapsed() }
+        });
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let Outcome { frame, result, took } = outcome;
+        match result {
+            Ok(_) => {
+                self.backoff.succeed();
+                self.link.sent_spans.fetch_add(frame.spans, Relaxed);
+                self.link.sent_bytes.fetch_add(frame.bytes.len() as u64, Relaxed);
+                self.link.answers.fetch_add(1, Relaxed);
+                self.link.latency_ms.observe(took.as_secs_f64() * 1e3);
+                self.core.counters.out.fetch_add(frame.spans, Relaxed);
+                self.forget(&frame);
+            }
+            Err(error) if error.is_retryable() => {
+                self.link.failures.fetch_add(1, Relaxed);
+                let pause =
+                    error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
+                tracing::debug!(endpoint = %self.link.endpoint, %error, ?pause, "deliver again");
+                self.resume_at = Some(tokio::time::Instant::now() + pause);
+                self.pending.push_front(frame);
+            }
+            Err(error) => {
+                self.link.failures.fetch_add(1, Relaxed);
+                tracing::warn!(endpoint = %self.link.endpoint, %error, spans = frame.spans,
+                    "the gateway refused spans for good; they are dropped");
+                self.core.counters.dropped.add(Dropped::RefusedForGood, frame.spans);
+                self.forget(&frame);
+            }
+        }
+    }
+
+    fn forget(&self, frame: &Frame) {
+        self.link.queued_bytes.fetch_sub(frame.bytes.len() as u64, Relaxed);
+        self.link.held_spans.fetch_sub(frame.spans, Relaxed);
+        self.core.room_freed();
+    }
+
+    fn reroute_pending(&mut self) {
+        if !self.core.has_members() {
+            return;
+        }
+        for frame in std::mem::take(&mut self.pending) {
+            self.reroute(frame);
+        }
+    }
+
+    /// Splits a frame anew by the present view. Nothing is lost when no gateway takes it: it comes back here.
+    fn reroute(&mut self, frame: Frame) {
+        let Some(spans) = frame.open() else {
+            // A frame that we wrote ourselves opens again; this is for a bug, which must not go uncounted.
+            self.core.counters.dropped.add(Dropped::RefusedForGood, frame.spans);
+            self.forget(&frame);
+            return;
+        };
+        if self.core.reroute(&spans) {
+            self.forget(&frame);
+        } else {
+            self.pending.push_back(frame);
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,211 @@
+//! Splits requests by trace: every span is appended to the open batch of the gateway that owns its key.
+
+use std::time::Instant;
+
+use ringtail_engine::batch::{Batch, GroupRef};
+use ringtail_engine::key::{KeySeed, TraceKey};
+use ringtail_engine::ring::View;
+use ringtail_engine::scan::{self, Group, ScanError, Shape, TraceId, Visit};
+
+/// Emptied batches that are kept for reuse, so that their memory is not faulted in anew for every batch. A
+/// batch holds about 1 MiB; eight cover a burst in which every gateway of a small fleet seals at once.
+const SPARE_BATCHES: usize = 8;
+
+/// Position of a link in the agent's list of links.
+pub type LinkIndex = usize;
+
+/// The view of the ring by which an agent routes, with the link of each member.
+#[derive(Debug)]
+pub struct Ring {
+    /// Serving members.
+    pub view: View,
+    /// The link to each member, in the order of `view.members()`.
+    pub links: Vec<LinkIndex>,
+}
+
+/// When an open batch is full.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Encoded bytes.
+    pub bytes: usize,
+    /// Spans.
+    pub spans: usize,
+}
+
+/// A batch on its way from the splitter to a link.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Where to.
+    pub link: LinkIndex,
+    /// What.
+    pub batch: Batch,
+}
+
+/// The open batches of an agent, one a link.
+#[derive(Debug)]
+pub struct Splitter {
+    seed: KeySeed,
+    limits: BatchLimits,
+    open: Vec<Open>,
+    spare: Vec<Batch>,
+    sealed: Vec<Sealed>,
+}
+
+/// What became of the spans of one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Appended to batches.
+    pub spans: u64,
+    /// Of these, appended to the batch of a lower choice, because the first one takes no spans now.
+    pub rerouted: u64,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    batch: Batch,
+    since: Option<Instant>,
+    /// The current group of the request being split, once this batch knows it.
+    group: Option<GroupRef>,
+}
+
+struct Router<'a> {
+    splitter: &'a mut Splitter,
+    ring: &'a Ring,
+    /// By link: whether it takes spans now.
+    accepting: &'a [bool],
+    now: Instant,
+    routed: Routed,
+}
+
+// === impl Splitter ===
+
+impl Splitter {
+    /// A splitter without any link.
+    pub fn new(seed: KeySeed, limits: BatchLimits) -> Self {
+        Self { seed, limits, open: Vec::new(), spare: Vec::new(), sealed: Vec::new() }
+    }
+
+    /// Appends every span of `request` to the batch of its gateway. Batches that are full move to
+    /// [`Self::take_sealed`].
+    ///
+    /// `accepting` says by link whether it takes spans now; at least one member of `ring` must.
+    ///
+    /// # Errors
+    /// When the request is malformed; a request that passed [`scan::check`] never is.
+    pub fn split(
+        &mut self,
+        request: &[u8],
+        shape: &Shape,
+        ring: &Ring,
+        accepting: &[bool],
+        now: Instant,
+    ) -> Result<Routed, ScanError> {
+        if self.open.len() < accepting.len() {
+            self.open.resize_with(accepting.len(), Open::default);
+        }
+        let mut router = Router { splitter: self, ring, accepting, now, routed: Routed::default() };
+        scan::walk(request, shape, &mut router)?;
+        Ok(router.routed)
+    }
+
+    /// Seals every batch whose first span was appended at or before `deadline`.
+    pub fn seal_older(&mut self, deadline: Instant) {
+        for link in 0..self.open.len() {
+            if self.open[link].since.is_some_and(|since| since <= deadline) {
+                self.seal(link);
+            }
+        }
+    }
+
+    /// Hands over the batches that were sealed since the last call.
+    pub fn take_sealed(&mut self) -> impl Iterator<Item = Sealed> + '_ {
+        self.sealed.drain(..)
+    }
+
+    /// Takes an emptied batch back for reuse.
+    pub fn recycle(&mut self, mut batch: Batch) {
+        if self.spare.len() < SPARE_BATCHES {
+            batch.clear();
+            self.spare.push(batch);
+        }
+    }
+
+    /// Bytes that open, sealed and spare batches occupy.
+    pub fn held_bytes(&self) -> u64 {
+        let open = self.open.iter().map(|open| &open.batch);
+        let sealed = self.sealed.iter().map(|sealed| &sealed.batch);
+        open.chain(sealed).chain(&self.spare).map(|batch| batch.held_bytes() as u64).sum()
+    }
+
+    /// Spans in open and sealed batches, for the ledger.
+    pub fn held_spans(&self) -> u64 {
+        let open: u64 = self.open.iter().map(|open| u64::from(open.batch.spans())).sum();
+        let sealed: u64 = self.sealed.iter().map(|sealed| u64::from(sealed.batch.spans())).sum();
+        open + sealed
+    }
+
+    /// Forgets every span; returns how many there were.
+    pub fn abandon(&mut self) -> u64 {
+        let left = self.held_spans();
+        self.open.clear();
+        self.sealed.clear();
+        left
+    }
+
+    fn seal(&mut self, link: LinkIndex) {
+        let Some(open) = self.open.get_mut(link) else { return };
+        if open.since.take().is_none() {
+            return;
+        }
+        open.group = None;
+        let empty = self.spare.pop().unwrap_or_default();
+        let batch = std::mem::replace(&mut open.batch, empty);
+        self.sealed.push(Sealed { link, batch });
+    }
+}
+
+// === impl Router ===
+
+impl Router<'_> {
+    /// The link of the best-ranked member that takes spans now.
+    fn choose(&mut self, key: TraceKey) -> Option<LinkIndex> {
+        let first = *self.ring.links.get(self.ring.view.owner(key)?)?;
+        if self.accepts(first) {
+            return Some(first);
+        }
+        self.routed.rerouted += 1;
+        self.ring
+            .view
+            .ranked(key)
+            .filter_map(|member| self.ring.links.get(member).copied())
+            .find(|link| self.accepts(*link))
+    }
+
+    fn accepts(&self, link: LinkIndex) -> bool {
+        self.accepting.get(link).copied().unwrap_or(false)
+    }
+}
+
+impl Visit for Router<'_> {
+    fn group(&mut self, _group: &Group<'_>) {
+        for open in &mut self.splitter.open {
+            open.group = None;
+        }
+    }
+
+    fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
+        let key = self.splitter.seed.key(id);
+        let Some(link) = self.choose(key) else { return };
+        let limits = self.splitter.limits;
+        let Some(open) = self.splitter.open.get_mut(link) else { return };
+        let group =
+            *open.group.get_or_insert_with(|| open.batch.intern(&group.resource, &group.scope));
+        open.batch.push(group, span);
+        open.since.get_or_insert(self.now);
+        self.routed.spans += 1;
+        let full = open.batch.encoded_len_max() >= limits.bytes;
+        if full || open.batch.spans() as usize >= limits.spans {
+            self.splitter.seal(link);
+        }
+    }
+}

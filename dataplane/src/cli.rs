@@ -1,0 +1,100 @@
+//! The command line of `ringtail`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ringtail_crds::ValidPipeline;
+
+use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
+use crate::run::{self, RunOptions};
+
+/// Whole traces, sampled at the tail: agents, gateways and a local fleet from one TracePipeline manifest.
+#[derive(Debug, Parser)]
+#[command(name = "ringtail", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Take spans from services and spread them over the gateways by trace.
+    Agent(AgentOptions),
+    /// Hold traces until they are complete, decide them, and export the kept ones.
+    Gateway(GatewayOptions),
+    /// Run a manifest as a local fleet: two agents and its gateways on loopback.
+    Run(RunOptions),
+    /// Check manifests and report every problem at once.
+    Validate {
+        /// Manifests.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+// === impl Cli ===
+
+impl Cli {
+    /// How many threads the runtime of this command needs.
+    pub fn runtime_threads(&self) -> usize {
+        match &self.command {
+            Command::Agent(options) => options.role.threads.unwrap_or(1).max(1),
+            // Receivers of a gateway only check and pass on; the work is on the shards' own threads.
+            Command::Gateway(_) | Command::Run(_) | Command::Validate { .. } => 1,
+        }
+    }
+
+    /// Carries the command out.
+    ///
+    /// # Errors
+    /// When it cannot start; the error says what to do and which exit code fits.
+    pub async fn run(self) -> Result<ExitCode, RoleError> {
+        match self.command {
+            Command::Agent(options) => {
+                let pipeline = load(&options.role.pipeline)?;
+                role::run_agent(options, pipeline).await
+            }
+            Command::Gateway(options) => {
+                let pipeline = load(&options.role.pipeline)?;
+                role::run_gateway(options, pipeline).await
+            }
+            Command::Run(options) => {
+                let pipeline = load(&options.file)?;
+                run::run(options, pipeline)
+                    .await
+                    .map_err(|error| RoleError::Fleet(error.to_string()))
+            }
+            Command::Validate { files } => Ok(validate(&files)),
+        }
+    }
+}
+
+/// Reads and validates a manifest; the error lists every problem.
+fn load(path: &Path) -> Result<ValidPipeline, RoleError> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| RoleError::Usage(format!("{shown}: {error}")))?;
+    ringtail_crds::validate(&text).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(|p| format!("{shown}: {p}")).collect();
+        RoleError::Usage(lines.join("\n"))
+    })
+}
+
+fn validate(files: &[PathBuf]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for file in files {
+        match load(file) {
+            Ok(pipeline) => {
+                println!("{}: TracePipeline {} is valid", file.display(), pipeline.name)
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                code = error.exit_code();
+            }
+        }
+    }
+    code
+}

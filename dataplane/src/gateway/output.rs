@@ -1,0 +1,94 @@
+//! Kept spans on their way from a shard to every exporter.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ringtail_engine::batch::{Batch, GroupRef};
+use ringtail_engine::scan::{self, Group, Shape, TraceId, Visit};
+
+use crate::export::ExporterHandle;
+
+/// An export request is at most this large, unless one span alone is larger: OTLP receivers take 4 MiB by
+/// default, and the last span of a request may pass the mark.
+const REQUEST_BYTES_MAX: usize = 3 << 20;
+
+/// One encoded export request, shared by all exporters.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// An OTLP `ExportTraceServiceRequest`.
+    pub message: Bytes,
+    /// Spans in it.
+    pub spans: u64,
+}
+
+/// Hands kept spans to every exporter.
+#[derive(Clone, Debug)]
+pub struct Output {
+    exporters: Arc<[ExporterHandle]>,
+}
+
+// === impl Output ===
+
+impl Output {
+    /// An output to these exporters.
+    pub fn new(exporters: Arc<[ExporterHandle]>) -> Self {
+        Self { exporters }
+    }
+
+    /// Encodes `batch` once and gives it to every exporter.
+    pub fn export(&self, batch: &Batch) {
+        let mut message = Vec::with_capacity(batch.encoded_len());
+        batch.encode(&mut message);
+        if message.len() <= REQUEST_BYTES_MAX {
+            self.give(&Kept { message: message.into(), spans: u64::from(batch.spans()) });
+            return;
+        }
+        // A trace of many megabytes: rare, so a second pass over the encoded bytes is the simplest way to
+        // cut it.
+        let mut cutter = Cutter { output: self, part: Batch::default(), group: None };
+        if let Err(error) = scan::walk(&message, &Shape::UNKNOWN, &mut cutter) {
+            tracing::error!(%error, "a batch of our own does not parse; please report this");
+        }
+        cutter.flush();
+    }
+
+    fn give(&self, kept: &Kept) {
+        for exporter in self.exporters.iter() {
+            exporter.push(kept.clone());
+        }
+    }
+}
+
+struct Cutter<'a> {
+    output: &'a Output,
+    part: Batch,
+    group: Option<GroupRef>,
+}
+
+impl Cutter<'_> {
+    fn flush(&mut self) {
+        if self.part.is_empty() {
+            return;
+        }
+        let mut message = Vec::with_capacity(self.part.encoded_len());
+        self.part.encode(&mut message);
+        self.output.give(&Kept { message: message.into(), spans: u64::from(self.part.spans()) });
+        self.part.clear();
+        self.group = None;
+    }
+}
+
+impl Visit for Cutter<'_> {
+    fn group(&mut self, _group: &Group<'_>) {
+        self.group = None;
+    }
+
+    fn span(&mut self, group: &Group<'_>, _id: &TraceId, span: &[u8]) {
+        if self.part.encoded_len_max() + span.len() > REQUEST_BYTES_MAX {
+            self.flush();
+        }
+        let part = &mut self.part;
+        let group = *self.group.get_or_insert_with(|| part.intern(&group.resource, &group.scope));
+        part.push(group, span);
+    }
+}

@@ -1,0 +1,205 @@
+//! Counters behind the ledger of a process: where every span went, by reason.
+//!
+//! Written with relaxed atomics, once a request or batch and never once a span; read when somebody asks.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::stats::{ExporterLedger, LedgerReport, Reasons, Received};
+
+/// Why a span was refused: the sender was told, and still has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The trace ID is not 16 bytes, or all zero.
+    InvalidTraceId,
+    /// The memory budget is spent.
+    NoRoom,
+    /// No gateway is known, or none has room.
+    NoGateway,
+    /// The process is stopping.
+    Stopping,
+}
+
+/// Why a span that was taken left without reaching anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// The receiver refused it for good (invalid, or too large for it).
+    RefusedForGood,
+    /// The queue of the exporter was full.
+    QueueFull,
+    /// Retried for as long as the manifest allows.
+    RetriesExhausted,
+    /// The process had to stop before anybody took it.
+    Stopping,
+    /// The receiver took the request but not this span (`partial_success`).
+    PartialSuccess,
+}
+
+/// Counters by reason.
+#[derive(Debug)]
+pub struct ByReason<const N: usize>([AtomicU64; N]);
+
+/// The counters of one process.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Spans received from clients, peers and as replays.
+    pub from_clients: AtomicU64,
+    /// Spans received from peers.
+    pub from_peers: AtomicU64,
+    /// Spans received again, flagged as such.
+    pub from_replays: AtomicU64,
+    /// Spans that a peer has acknowledged.
+    pub out: AtomicU64,
+    /// Spans of kept traces.
+    pub kept: AtomicU64,
+    /// Spans of traces that were decided against.
+    pub sampled_away: AtomicU64,
+    /// Spans received before.
+    pub duplicate: AtomicU64,
+    /// Refused, by reason.
+    pub refused: ByReason<{ Refused::ALL.len() }>,
+    /// Dropped, by reason.
+    pub dropped: ByReason<{ Dropped::ALL.len() }>,
+}
+
+/// The counters of one exporter.
+#[derive(Debug, Default)]
+pub struct ExporterCounters {
+    /// Spans handed to the exporter.
+    pub taken: AtomicU64,
+    /// Spans that the backend has acknowledged.
+    pub sent: AtomicU64,
+    /// Spans waiting or under way.
+    pub held: AtomicU64,
+    /// Requests that failed and were tried again.
+    pub retries: AtomicU64,
+    /// Dropped, by reason.
+    pub dropped: ByReason<{ Dropped::ALL.len() }>,
+}
+
+// === impl Refused, Dropped ===
+
+impl Refused {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 4] =
+        [Self::InvalidTraceId, Self::NoRoom, Self::NoGateway, Self::Stopping];
+
+    /// The label in metrics and ledgers.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::InvalidTraceId => "invalid_trace_id",
+            Self::NoRoom => "no_room",
+            Self::NoGateway => "no_gateway",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+impl Dropped {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 5] = [
+        Self::RefusedForGood,
+        Self::QueueFull,
+        Self::RetriesExhausted,
+        Self::Stopping,
+        Self::PartialSuccess,
+    ];
+
+    /// The label in metrics and ledgers.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::RefusedForGood => "refused_for_good",
+            Self::QueueFull => "queue_full",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::Stopping => "stopping",
+            Self::PartialSuccess => "partial_success",
+        }
+    }
+}
+
+// === impl ByReason ===
+
+impl<const N: usize> Default for ByReason<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl<const N: usize> ByReason<N> {
+    fn add_at(&self, index: usize, spans: u64) {
+        if let Some(counter) = self.0.get(index) {
+            counter.fetch_add(spans, Relaxed);
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.0.iter().map(|counter| counter.load(Relaxed)).sum()
+    }
+
+    fn report(&self, labels: impl Iterator<Item = &'static str>) -> Reasons {
+        labels
+            .zip(&self.0)
+            .map(|(label, counter)| (label.to_owned(), counter.load(Relaxed)))
+            .filter(|(_, spans)| *spans > 0)
+            .collect()
+    }
+}
+
+impl ByReason<{ Refused::ALL.len() }> {
+    /// Counts refused spans.
+    pub fn add(&self, reason: Refused, spans: u64) {
+        self.add_at(reason as usize, spans);
+    }
+}
+
+impl ByReason<{ Dropped::ALL.len() }> {
+    /// Counts dropped spans.
+    pub fn add(&self, reason: Dropped, spans: u64) {
+        self.add_at(reason as usize, spans);
+    }
+}
+
+// === impl Counters ===
+
+impl Counters {
+    /// The ledger, given how many spans are in memory now.
+    pub fn report<'a>(
+        &self,
+        held: u64,
+        exporters: impl Iterator<Item = (&'a str, &'a ExporterCounters)>,
+    ) -> LedgerReport {
+        LedgerReport {
+            received: Received {
+                clients: self.from_clients.load(Relaxed),
+                peers: self.from_peers.load(Relaxed),
+                replays: self.from_replays.load(Relaxed),
+            },
+            out: self.out.load(Relaxed),
+            kept: self.kept.load(Relaxed),
+            sampled_away: self.sampled_away.load(Relaxed),
+            refused: self.refused.report(Refused::ALL.iter().map(|reason| reason.label())),
+            duplicate: self.duplicate.load(Relaxed),
+            dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
+            held,
+            exporters: exporters.map(|(name, line)| (name.to_owned(), line.report())).collect(),
+            balanced: false,
+        }
+        .settle()
+    }
+}
+
+impl ExporterCounters {
+    /// The exporter's line of the ledger.
+    pub fn report(&self) -> ExporterLedger {
+        ExporterLedger {
+            received: self.taken.load(Relaxed),
+            sent: self.sent.load(Relaxed),
+            dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
+            held: self.held.load(Relaxed),
+        }
+    }
+
+    /// Spans that the exporter gave up.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.total()
+    }
+}

@@ -1,0 +1,162 @@
+//! How much memory a process may use, and how that is shared out: one table per role.
+//!
+//! The limit comes from `--memory-limit`, else from the cgroup, else from a default per role. Three
+//! quarters of it are the *budget*: what we account for byte by byte. The last quarter is for what no
+//! program can count exactly: allocator fragmentation, socket buffers of the kernel that are charged to the
+//! cgroup, thread stacks.
+
+use std::path::Path;
+
+/// One mebibyte.
+pub const MIB: u64 = 1 << 20;
+/// Share of the limit that is budgeted: 3/4, the Collector's advice for its memory limiter.
+const BUDGET_NUM: u64 = 3;
+const BUDGET_DEN: u64 = 4;
+/// Code, runtime, connections, metrics: what an idle process of ours resides in, with room (measured: 9 to
+/// 14 MiB).
+const BASE_BYTES: u64 = 24 * MIB;
+/// Limit of an agent without a cgroup limit or flag: its budget is then 96 MiB.
+const AGENT_DEFAULT_LIMIT: u64 = 128 * MIB;
+/// Limit of a gateway without a cgroup limit or flag.
+const GATEWAY_DEFAULT_LIMIT: u64 = 2048 * MIB;
+/// Below this a process cannot hold even one large request beside its base: 24 base + 8 receive + 16 for
+/// the rest, divided by 3/4.
+pub const LEAST_LIMIT: u64 = 64 * MIB;
+/// A cgroup that says "no limit" writes a huge number in version 1; nothing real is that large.
+const CGROUP_UNLIMITED: u64 = 1 << 50;
+
+/// Which table applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Receives and routes.
+    Agent,
+    /// Buffers and decides.
+    Gateway,
+}
+
+/// The budget of a process, in bytes, and what each part of it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Everything below together; resident memory stays within 1.10 times this.
+    pub total: u64,
+    /// Requests being read and inflated.
+    pub receive: u64,
+    /// Spans on their way to another process: an agent's batches and frames, a gateway's kept spans.
+    pub send: u64,
+    /// Undecided spans with their index (gateways).
+    pub buffer: u64,
+    /// Remembered decisions (gateways).
+    pub decisions: u64,
+}
+
+impl Budget {
+    /// Shares out `limit` bytes. `send_wanted` is what the manifest asks for its exporters' queues together.
+    ///
+    /// Agent: base 24 MiB, receive 1/4 of the rest, send 1/2, and 1/4 slack for open batches' spare
+    /// capacity and compression state. Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB),
+    /// send what is wanted up to 1/4, decisions 1/16, slack 1/16, and the buffer takes what is left.
+    pub fn share(tier: Tier, limit: u64, send_wanted: u64) -> Self {
+        let total = limit / BUDGET_DEN * BUDGET_NUM;
+        let rest = total.saturating_sub(BASE_BYTES);
+        match tier {
+            Tier::Agent => {
+                Self { total, receive: rest / 4, send: rest / 2, buffer: 0, decisions: 0 }
+            }
+            Tier::Gateway => {
+                let receive = (rest / 8).clamp(4 * MIB, 256 * MIB);
+                let send = send_wanted.min(rest / 4);
+                let decisions = rest / 16;
+                let slack = rest / 16;
+                let buffer = rest.saturating_sub(receive + send + decisions + slack);
+                Self { total, receive, send, buffer, decisions }
+            }
+        }
+    }
+}
+
+/// The limit in bytes for a process of `tier`: the flag, else the cgroup, else the tier's default.
+pub fn limit(tier: Tier, flag: Option<u64>) -> u64 {
+    let default = match tier {
+        Tier::Agent => AGENT_DEFAULT_LIMIT,
+        Tier::Gateway => GATEWAY_DEFAULT_LIMIT,
+    };
+    flag.or_else(cgroup_limit).unwrap_or(default).max(LEAST_LIMIT)
+}
+
+/// The memory limit of this process's cgroup: version 2, else version 1; `None` when there is none.
+fn cgroup_limit() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let nested = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/')).join("memory.max");
+    [
+        nested.as_path(),
+        Path::new("/sys/fs/cgroup/memory.max"),
+        Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ]
+    .iter()
+    .find_map(|path| parse_limit(&std::fs::read_to_string(path).ok()?))
+}
+
+fn parse_limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok().filter(|limit| *limit < CGROUP_UNLIMITED)
+}
+
+/// Parses a size as Kubernetes writes quantities of memory: `512Mi`, `1Gi`, `64k`, plain bytes.
+///
+/// # Errors
+/// Says what was wrong and which forms are understood.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 8] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("Ti", 1 << 40),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("T", 1_000_000_000_000),
+    ];
+    let unit = UNITS.iter().find(|(suffix, _)| text.ends_with(suffix));
+    let (digits, factor) =
+        unit.map_or((text, 1), |(suffix, factor)| (text.trim_end_matches(suffix), *factor));
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
+        format!("`{text}` is not a size; write bytes or a quantity like 512Mi or 2Gi")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_never_exceed_the_budget() {
+        for limit in [LEAST_LIMIT, 128 * MIB, 256 * MIB, 2048 * MIB, 64 * 1024 * MIB] {
+            for tier in [Tier::Agent, Tier::Gateway] {
+                for wanted in [0, 64 * MIB, 1 << 40] {
+                    let budget = Budget::share(tier, limit, wanted);
+                    let parts = budget.receive + budget.send + budget.buffer + budget.decisions;
+                    assert!(parts + BASE_BYTES <= budget.total, "{tier:?} {limit} {budget:?}");
+                    assert!(budget.receive >= 4 * MIB, "{tier:?} {limit} {budget:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_quantities() {
+        let cases = [("512Mi", 512 * MIB), ("2Gi", 2048 * MIB), ("64k", 64_000), ("7", 7)];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "Mi", "-1Mi", "1.5Gi", "99999999999Ti", "12 Mi"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_without_limit_is_no_limit() {
+        assert_eq!(parse_limit("max\n"), None);
+        assert_eq!(parse_limit("9223372036854771712\n"), None);
+        assert_eq!(parse_limit("268435456\n"), Some(256 * MIB));
+    }
+}

@@ -1,0 +1,85 @@
+//! The hop between Ringtail processes: messages of `ringtail.peer.v1` and the two ways of framing spans for
+//! it.
+
+use bytes::Bytes;
+use prost::Message;
+use ringtail_engine::batch::Batch;
+use ringtail_engine::ring::RING_VERSION;
+use ringtail_engine::wire::put_varint;
+
+pub use generated::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, State};
+
+#[expect(
+    missing_docs,
+    reason = "generated from peer.proto, which documents every message and field"
+)]
+mod generated;
+
+/// Tag of `DeliverRequest.spans`: field 15, length-delimited.
+const SPANS_TAG: u8 = 15 << 3 | 2;
+
+/// How a gateway wants its spans, found out by asking it `Hello`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `ringtail.peer.v1`: `Deliver`, answered with the holder.
+    Ringtail,
+    /// Plain OTLP `Export`: a Collector, or anything else that takes OTLP/gRPC.
+    Otlp,
+}
+
+/// Who and where this process is in the life of a fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// What the process calls itself.
+    pub id: String,
+    /// Grows with every start of the same id: milliseconds since 1970 at the start.
+    pub inst: u64,
+}
+
+impl Identity {
+    /// This process as a member in `state`.
+    pub fn member(&self, state: State) -> Member {
+        Member { id: self.id.clone(), inst: self.inst, state: state.into() }
+    }
+
+    /// The `Hello` of a process whose view has `digest`.
+    pub fn hello(&self, state: State, digest: u64) -> Vec<u8> {
+        HelloRequest { from: Some(self.member(state)), ring_versions: vec![RING_VERSION], digest }
+            .encode_to_vec()
+    }
+}
+
+/// What `write_batch` needs to know besides the spans.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    /// The sender.
+    pub from: &'a Identity,
+    /// Digest of the view by which the sender chose the gateway.
+    pub digest: u64,
+}
+
+/// Appends the message that hands `batch` to a gateway which speaks `dialect`.
+///
+/// The spans are written once, straight behind the envelope: the envelope's fields come first because
+/// protobuf lets a message be assembled by appending fields.
+pub fn write_batch(dialect: Dialect, envelope: &Envelope<'_>, batch: &Batch, out: &mut Vec<u8>) {
+    if dialect == Dialect::Ringtail {
+        let head = DeliverRequest {
+            from: Some(envelope.from.member(State::Serving)),
+            digest: envelope.digest,
+            spans: Bytes::new(),
+        };
+        out.extend_from_slice(&head.encode_to_vec());
+        out.push(SPANS_TAG);
+        put_varint(out, batch.encoded_len() as u64);
+    }
+    batch.encode(out);
+}
+
+/// The OTLP bytes inside a message written by [`write_batch`]; `None` when it is not such a message.
+pub fn spans_of(dialect: Dialect, message: Bytes) -> Option<Bytes> {
+    match dialect {
+        Dialect::Otlp => Some(message),
+        Dialect::Ringtail => DeliverRequest::decode(message).ok().map(|request| request.spans),
+    }
+}

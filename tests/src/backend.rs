@@ -1,0 +1,124 @@
+//! An OTLP/gRPC backend that keeps what it gets and can be told to misbehave.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// A backend on a free loopback port, for as long as it is held.
+#[derive(Debug)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: SocketAddr,
+    state: Arc<State>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    requests: Mutex<Vec<ExportTraceServiceRequest>>,
+    unavailable: AtomicBool,
+    reject_spans: AtomicU64,
+    calls: AtomicU64,
+}
+
+struct Service(Arc<State>);
+
+#[tonic::async_trait]
+impl TraceService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.calls.fetch_add(1, SeqCst);
+        if self.0.unavailable.load(SeqCst) {
+            return Err(Status::unavailable("the test says so"));
+        }
+        self.0.requests.lock().unwrap().push(request.into_inner());
+        let rejected = self.0.reject_spans.swap(0, SeqCst);
+        let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
+            rejected_spans: i64::try_from(rejected).unwrap(),
+            error_message: "the test says so".to_owned(),
+        });
+        Ok(Response::new(ExportTraceServiceResponse { partial_success }))
+    }
+}
+
+// === impl Backend ===
+
+impl Backend {
+    /// Starts on a free port.
+    pub async fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// Starts at `address`. It answers in gzip whatever it is sent in gzip, as grpc-go does.
+    pub async fn start_at(address: SocketAddr) -> Self {
+        let incoming = TcpIncoming::bind(address).expect("a port for the backend");
+        let address = incoming.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let service = TraceServiceServer::new(Service(Arc::clone(&state)))
+            .max_decoding_message_size(64 << 20)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip);
+        let task = tokio::spawn(async move {
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(incoming).await.expect("the backend serves");
+        });
+        Self { address, state, task }
+    }
+
+    /// From now on every request is answered UNAVAILABLE, or no longer.
+    pub fn unavailable(&self, unavailable: bool) {
+        self.state.unavailable.store(unavailable, SeqCst);
+    }
+
+    /// The next request is answered with so many rejected spans.
+    pub fn reject_next(&self, spans: u64) {
+        self.state.reject_spans.store(spans, SeqCst);
+    }
+
+    /// How many requests came.
+    pub fn calls(&self) -> u64 {
+        self.state.calls.load(SeqCst)
+    }
+
+    /// Every span received, by trace ID, each with the name of its service.
+    pub fn traces(&self) -> HashMap<Vec<u8>, Vec<(String, Span)>> {
+        let mut traces: HashMap<_, Vec<_>> = HashMap::new();
+        for request in self.state.requests.lock().unwrap().iter() {
+            for resource_spans in &request.resource_spans {
+                let service = crate::traces::service_of(resource_spans);
+                let spans = resource_spans.scope_spans.iter().flat_map(|scope| &scope.spans);
+                for span in spans {
+                    let trace = traces.entry(span.trace_id.clone()).or_default();
+                    trace.push((service.clone(), span.clone()));
+                }
+            }
+        }
+        traces
+    }
+
+    /// Spans received.
+    pub fn spans(&self) -> usize {
+        self.traces().values().map(Vec::len).sum()
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,195 @@
+//! One `ringtail` process: built by cargo, started on free ports, stopped by its own id, its ledger read at
+//! the end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use ringtail::stats::{LedgerReport, Listening, Report, Stats};
+
+/// How long anything may take that a test waits for. Generous: it only turns a hang into a failure.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running role.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    /// Where it listens.
+    pub listening: Listening,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its last line.
+    pub ledger: LedgerReport,
+}
+
+/// The `ringtail` binary of this workspace, built once a test run.
+///
+/// # Panics
+/// When cargo cannot build it; its messages are on standard error.
+pub fn binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let output = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "ringtail", "--bin", "ringtail"])
+            .args(["--message-format", "json"])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo starts");
+        assert!(output.status.success(), "cargo could not build the ringtail binary");
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .expect("cargo names the executable")
+    })
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Starts `ringtail` with these arguments, on free loopback ports, and waits until it listens.
+    ///
+    /// # Panics
+    /// With its standard error, when it ends before.
+    pub fn start(args: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.args(args);
+        for flag in ["--otlp-grpc", "--otlp-http", "--admin"] {
+            if !args.contains(&flag) {
+                command.args([flag, "127.0.0.1:0"]);
+            }
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout is readable");
+        match serde_json::from_str(&line) {
+            Ok(Report::Listening(listening)) => {
+                let stderr = child.stderr.take();
+                Self { child, stdout, stderr, listening }
+            }
+            _ => {
+                let mut text = String::new();
+                child.stderr.take().expect("stderr is piped").read_to_string(&mut text).unwrap();
+                panic!("ringtail {args:?} did not start: {line}{text}");
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `host:port` of its OTLP/gRPC receiver.
+    pub fn grpc(&self) -> String {
+        self.listening.otlp_grpc.to_string()
+    }
+
+    /// `host:port` of its OTLP/HTTP receiver.
+    pub fn http(&self) -> String {
+        self.listening.otlp_http.expect("roles serve OTLP/HTTP").to_string()
+    }
+
+    /// What `/stats` says now.
+    pub fn stats(&self) -> Stats {
+        serde_json::from_str(&self.admin("/stats")).expect("stats parse")
+    }
+
+    /// The body of a page of the admin port.
+    pub fn admin(&self, path: &str) -> String {
+        fetch(self.listening.admin, path)
+    }
+
+    /// Waits until `/stats` satisfies `wanted`.
+    ///
+    /// # Panics
+    /// With the last stats, when that takes too long.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Stats) -> bool) -> Stats {
+        let started = Instant::now();
+        loop {
+            let stats = self.stats();
+            if wanted(&stats) {
+                return stats;
+            }
+            assert!(started.elapsed() < PATIENCE, "waiting for {what}: {stats:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), id.as_str()]).status();
+        assert!(status.expect("kill starts").success());
+    }
+
+    /// Resident bytes now, from `/proc`.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+        kib * 1024
+    }
+
+    /// Stops it with SIGTERM and returns how it ended.
+    ///
+    /// # Panics
+    /// With its standard error, when it prints no ledger.
+    pub fn stop(mut self) -> Ended {
+        self.terminate();
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest).expect("stdout is readable");
+        let status = self.child.wait().expect("it ends");
+        let last = rest.lines().last().unwrap_or_default();
+        match serde_json::from_str(last) {
+            Ok(Report::Ledger(ledger)) => Ended { status, ledger },
+            _ => {
+                let mut text = String::new();
+                if let Some(mut stderr) = self.stderr.take() {
+                    stderr.read_to_string(&mut text).unwrap();
+                }
+                panic!("no ledger at the end ({status}): {rest}{text}");
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Only reached with a live child when a test fails half way.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// GET over a plain socket: the admin port needs no client library.
+fn fetch(address: SocketAddr, path: &str) -> String {
+    use std::io::Write;
+    let mut stream = std::net::TcpStream::connect(address).expect("the admin port listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("a body")
+}
