@@ -19,10 +19,12 @@ pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
 /// the next span does not fit wastes less than 1/16, and a span may be larger than a segment.
 pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
 
-/// Empty segments kept for reuse: at 100 MB/s of spans a second of them would be 100, but the allocator
-/// takes 1 MiB back and hands it out again in microseconds; four are enough to keep it out of the steady
-/// state.
+/// Empty segments kept for reuse, beside [`SPARE_SHARE`]: enough for an idle shard that comes and goes.
 const SPARE_SEGMENTS: usize = 4;
+
+/// And one more for every 16 in use, which is what a sixteenth of the wait frees and needs again. An allocator gives
+/// segments back to the system within milliseconds, and new ones cost 0.1 us a span to clear.
+const SPARE_SHARE: usize = 16;
 
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
 const DESK_RECORDS: usize = 16 * 1024;
@@ -343,10 +345,12 @@ impl Log {
 
     fn keep_spare(&mut self, segment: Segment) {
         let Segment { mut bytes, mut records, .. } = segment;
-        if bytes.capacity() == SEGMENT_BYTES && self.spare.len() < SPARE_SEGMENTS {
+        let spares = SPARE_SEGMENTS + (self.segments.len() - self.vacant.len()) / SPARE_SHARE;
+        if bytes.capacity() == SEGMENT_BYTES && self.spare.len() < spares {
             bytes.clear();
             self.spare.push(bytes);
         }
+        self.spare.truncate(spares);
         if self.desk.capacity() == 0 && records.capacity() <= DESK_RECORDS {
             records.clear();
             self.desk = records;
