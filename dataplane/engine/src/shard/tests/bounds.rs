@@ -95,9 +95,9 @@ fn traces_spread_over_time_leave_no_holes() {
         if now > 12_000 {
             let (held, reserved) = (shard.held().bytes, shard.log.reserved());
             let live = shard.log.live_bytes();
-            assert!(reserved * 100 < live * 112, "{reserved} reserved for {live} live at {now}");
+            assert!(reserved * 100 < live * 115, "{reserved} reserved for {live} live at {now}");
             // The rest is one spare segment for every sixteen.
-            assert!(held * 100 < live * 122, "{held} held for {live} live at {now}");
+            assert!(held * 100 < live * 125, "{held} held for {live} live at {now}");
         }
     }
     let stats = shard.stats();
