@@ -224,7 +224,8 @@ fn growth_stays_below_the_worst_case() {
     }
 }
 
-/// Traces are first seen all the time and their spans come over half of the wait; each is gone when it is due.
+/// Traces are first seen all the time and their spans come over half of the wait; each is gone when it is
+/// due.
 #[test]
 fn spans_that_are_due_together_lie_together() {
     let mut log = Log::new(WAIT);
