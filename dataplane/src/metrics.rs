@@ -65,10 +65,10 @@ table! {
         "Requests to gateways";
     BACKEND_LATENCY = Histogram "otelcol_loadbalancer_backend_latency" ["endpoint"]
         "Milliseconds until a gateway answered a request";
-    POLICY_TRACES = Counter "otelcol_processor_tail_sampling_count_traces_sampled" ["policy", "sampled", "decision"]
-        "Traces that a policy decided";
-    GLOBAL_TRACES = Counter "otelcol_processor_tail_sampling_global_count_traces_sampled" ["sampled", "decision"]
-        "Traces decided";
+    POLICY_TRACES = Counter "otelcol_processor_tail_sampling_count_traces_sampled"
+        ["policy", "sampled", "decision"] "Traces that a policy decided";
+    GLOBAL_TRACES = Counter "otelcol_processor_tail_sampling_global_count_traces_sampled"
+        ["sampled", "decision"] "Traces decided";
     NEW_TRACES = Counter "otelcol_processor_tail_sampling_new_trace_id_received" []
         "Traces first seen";
     TRACES_ON_MEMORY = Gauge "otelcol_processor_tail_sampling_sampling_traces_on_memory" []

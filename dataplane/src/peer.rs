@@ -13,6 +13,7 @@ pub use generated::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse
     missing_docs,
     reason = "generated from peer.proto, which documents every message and field"
 )]
+#[rustfmt::skip]
 mod generated;
 
 /// Tag of `DeliverRequest.spans`: field 15, length-delimited.

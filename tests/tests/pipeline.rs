@@ -1,6 +1,8 @@
 //! The main job with real processes: traces enter through two agents, meet whole at three gateways, are
 //! decided and arrive at a backend; every ledger balances.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;

@@ -2,8 +2,8 @@
 //! byte ranges.
 //!
 //! A *group* is the spans of one scope of one resource; its *headers* are all fields of the resource and of
-//! the scope that are not children. Two passes over every level, because field order is not promised:
-//! headers may follow the spans that they describe, and a repeated header field merges with the one before.
+//! the scope that are not children. Two passes over every level, because field order is not promised: headers
+//! may follow the spans that they describe, and a repeated header field merges with the one before.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
@@ -23,8 +23,8 @@ pub type TraceId = [u8; 16];
 const RESOURCE_SPANS: u32 = 1;
 /// Field 2 of `ResourceSpans` and of `ScopeSpans`: their children.
 const CHILDREN: u32 = 2;
-/// Field 1000 of `ResourceSpans`: spans of instrumentation libraries, before 2022. Reserved since; copying
-/// it along with the headers would repeat its spans in every output.
+/// Field 1000 of `ResourceSpans`: spans of instrumentation libraries, before 2022. Reserved since; copying it
+/// along with the headers would repeat its spans in every output.
 const LEGACY_SPANS: u32 = 1000;
 /// Field 1 of a span.
 const TRACE_ID: u32 = 1;
@@ -42,8 +42,8 @@ pub struct ScanLimits {
     /// Messages inside messages, the request counted. OTLP itself needs 7 for an attribute; 32 leaves room
     /// for nested attribute values, where decoders in the field stop at about 46.
     pub max_depth: u32,
-    /// Spans in a request. Nothing is allocated per span, so this bounds work alone: 4 Mi spans of the
-    /// least size, two bytes, make half of the largest request.
+    /// Spans in a request. Nothing is allocated per span, so this bounds work alone: 4 Mi spans of the least
+    /// size, two bytes, make half of the largest request.
     pub max_spans: u32,
 }
 
@@ -263,8 +263,8 @@ impl<V: Visit> Walker<'_, V> {
     }
 }
 
-/// The fields of a message but those `left_out`: the one piece that they are, or `None` after putting
-/// several together in `pieces`.
+/// The fields of a message but those `left_out`: the one piece that they are, or `None` after putting several
+/// together in `pieces`.
 fn headers_of<'a>(
     bytes: &'a [u8],
     left_out: &[u32],

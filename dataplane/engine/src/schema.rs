@@ -1,7 +1,7 @@
 //! Which fields of OTLP's trace messages hold what: the tables behind the validating walk.
 //!
-//! Written from `opentelemetry/proto/{collector/trace,trace,resource,common}/v1`, version 1.10. A field
-//! that is missing here is unknown to us: it is skipped by its wire type and survives untouched.
+//! Written from `opentelemetry/proto/{collector/trace,trace,resource,common}/v1`, version 1.10. A field that
+//! is missing here is unknown to us: it is skipped by its wire type and survives untouched.
 
 /// What a known field holds.
 #[derive(Clone, Copy, Debug)]

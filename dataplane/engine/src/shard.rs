@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::Millis;
-use crate::buffer::deadline::Deadlines;
+use crate::buffer::deadline::{BUCKET_MS, Deadlines};
 use crate::buffer::duplicates::Duplicates;
 use crate::buffer::headers::HeaderTable;
 use crate::buffer::index::Index;
@@ -136,7 +136,7 @@ impl Shard {
         };
         Self {
             programs: Programs::new(program, rows),
-            log: Log::default(),
+            log: Log::new(config.decision_wait_ms.div_ceil(BUCKET_MS)),
             index: Index::default(),
             headers: HeaderTable::default(),
             duplicates: Duplicates::new(&config.seed),
@@ -201,6 +201,7 @@ impl Shard {
 
     fn advance(&mut self, now: Millis) {
         self.now = self.now.max(now);
+        self.log.advance(self.now / BUCKET_MS);
     }
 }
 

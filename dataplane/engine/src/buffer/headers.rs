@@ -196,7 +196,7 @@ impl HeaderTable {
         &mut self,
         group: u32,
         program: u32,
-        ask: impl FnOnce(&[u8]) -> u64,
+        ask: impl FnOnce(&Headers<'_>) -> u64,
     ) -> u64 {
         let Some(group) = self.groups.get(group) else {
             return 0;
@@ -206,7 +206,7 @@ impl HeaderTable {
         };
         let cached = &mut text.bits[program as usize % 2];
         if cached.0 != program {
-            *cached = (program, ask(&text.bytes));
+            *cached = (program, ask(&Headers::hashed(&text.bytes, text.hash)));
         }
         cached.1
     }

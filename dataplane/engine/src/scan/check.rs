@@ -113,8 +113,8 @@ fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(),
     Ok(())
 }
 
-/// Validates a field of a span whose tag has several bytes; it may be that of a trace ID too, longer than
-/// it need be.
+/// Validates a field of a span whose tag has several bytes; it may be that of a trace ID too, longer than it
+/// need be.
 #[inline(never)]
 fn look_for_id<'a>(
     mut fields: Reader<'a>,

@@ -262,7 +262,7 @@ impl Shard {
         let segment = log.sparse(percent, slack)?;
         let moved = log.evacuate(segment, |slot, mover| {
             if let Some(entry) = index.get_mut(slot) {
-                mover.walk(&mut entry.chain);
+                mover.walk(&mut entry.chain, entry.due);
             }
         });
         stats.segments_evacuated += 1;

@@ -21,7 +21,7 @@ impl Trace {
         if duplicates.has(Known { log, chain, seen, slot, spans }, hash, span) {
             return false;
         }
-        self.chain.head = log.append(span, Owner { prev: chain.head, headers: 0, slot });
+        self.chain.head = log.append(span, Owner { prev: chain.head, headers: 0, slot, due: 0 });
         self.spans += 1;
         duplicates.note(self.spans, slot, hash, &mut self.seen, &mut self.chain);
         true
@@ -46,7 +46,7 @@ fn span(number: u32) -> Vec<u8> {
 fn every_span_is_new_once() {
     for count in [1, 2, 15, 16, 17, 18, 40, 3_000] {
         let mut duplicates = Duplicates::new(&KeySeed::new([3; 16]));
-        let mut log = Log::default();
+        let mut log = Log::new(1);
         let (mut one, mut other) = (Trace::new(1), Trace::new(2));
         for number in 0..count {
             assert!(
@@ -79,7 +79,7 @@ fn every_span_is_new_once() {
 #[test]
 fn growth_stays_below_the_worst_case() {
     let mut duplicates = Duplicates::new(&KeySeed::new([3; 16]));
-    let mut log = Log::default();
+    let mut log = Log::new(1);
     let mut trace = Trace::new(9);
     for round in 0..200u32 {
         let bound = duplicates.footprint() + duplicates.worst_case(100);

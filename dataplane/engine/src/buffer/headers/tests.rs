@@ -70,7 +70,7 @@ fn a_resource_is_asked_once_a_generation() {
     let mut ask = |group, program| {
         table.resource_bits(group, program, |resource| {
             asked.set(asked.get() + 1);
-            resource.len() as u64 * 100 + u64::from(program)
+            resource.bytes().len() as u64 * 100 + u64::from(program)
         })
     };
     for _ in 0..10 {

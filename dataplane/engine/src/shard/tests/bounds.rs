@@ -44,7 +44,7 @@ fn four_mebibytes_of_distinct_resources() {
 
 #[test]
 fn one_large_resource_with_many_scopes() {
-    let mut whole = group(&"r".repeat(1 << 20), "scope", Vec::new());
+    let mut whole = group(&"r".repeat(200 << 10), "scope", Vec::new());
     let scoped = |n: u64| ScopeSpans {
         scope: Some(scope(&n.to_string())),
         spans: vec![span(1, n, 0)],
@@ -75,4 +75,32 @@ fn ordinary_spans_cost_little_beside_their_bytes() {
     let held = shard.held();
     assert_eq!((held.spans, held.traces), (100_000, 12_500));
     assert!(held.bytes * 100 < wire * 115, "{} bytes held for {wire} on the wire", held.bytes);
+}
+
+/// Eight spans a trace, which come over half of the wait: 220 MiB are held at a time.
+#[test]
+fn traces_spread_over_time_leave_no_holes() {
+    const APART: u64 = 62;
+    let mut shard = Shard::new(ShardConfig { memory_keys: 1, ..config() }, program(1_000_000));
+    let mut out = Batch::new();
+    for turn in 0..80 * 25u64 {
+        let now = turn * 1_000 / 80;
+        let spans = (0..96u64).map(|n| {
+            let (trace, number) = ((turn + (8 - n % 8) * APART) * 12 + n / 8, n % 8);
+            span(id(u128::from(trace)), number, 4_000)
+        });
+        insert(&mut shard, &one_group(spans.collect()), now, &mut out);
+        shard.decide_due(now, &EVERYTHING, &mut out);
+        out.clear();
+        if now > 12_000 {
+            let (held, reserved) = (shard.held().bytes, shard.log.reserved());
+            let live = shard.log.live_bytes();
+            assert!(reserved * 100 < live * 115, "{reserved} reserved for {live} live at {now}");
+            // The rest is one spare segment for every sixteen.
+            assert!(held * 100 < live * 125, "{held} held for {live} live at {now}");
+        }
+    }
+    let stats = shard.stats();
+    assert_eq!((stats.late_kept, stats.late_dropped), (0, 0));
+    assert!(stats.evacuated_bytes * 20 < stats.stored * 4_000, "spans were moved about: {stats:?}");
 }
