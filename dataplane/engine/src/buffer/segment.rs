@@ -22,8 +22,9 @@ pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
 /// Empty segments kept for reuse, beside [`SPARE_SHARE`]: enough for an idle shard that comes and goes.
 const SPARE_SEGMENTS: usize = 4;
 
-/// And one more for every 16 in use, which is what a sixteenth of the wait frees and needs again. An allocator gives
-/// segments back to the system within milliseconds, and new ones cost 0.1 us a span to clear.
+/// And one more for every 16 in use, which is what a sixteenth of the wait frees and needs again. An
+/// allocator gives segments back to the system within milliseconds, and new ones cost 0.1 us a span to
+/// clear.
 const SPARE_SHARE: usize = 16;
 
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
