@@ -19,13 +19,14 @@ pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
 /// the next span does not fit wastes less than 1/16, and a span may be larger than a segment.
 pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
 
-/// Empty segments kept for reuse, beside [`SPARE_SHARE`]: enough for an idle shard that comes and goes.
+/// Empty segments kept for reuse by an idle shard that comes and goes.
 const SPARE_SEGMENTS: usize = 4;
 
-/// And one more for every 16 in use, which is what a sixteenth of the wait frees and needs again. An
-/// allocator gives segments back to the system within milliseconds, and new ones cost 0.1 us a span to
-/// clear.
-const SPARE_SHARE: usize = 16;
+/// A busy shard keeps as many as it used lately, because memory that goes back to the system and comes again
+/// has to be cleared, which costs more than everything else that happens to a span. What was used lately
+/// shrinks by 1/64 a tick: at eight ticks a second half of it is given back after 5.5 s. Spare segments are
+/// the first thing that [`Log::drop_spares`] frees when memory is short.
+const SPARE_DECAY: usize = 64;
 
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
 const DESK_RECORDS: usize = 16 * 1024;
@@ -141,6 +142,8 @@ pub(crate) struct Log {
     segments: Vec<Segment>,
     vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
+    /// The most segments in use of late.
+    used_lately: usize,
     /// An array for the records of the next segment to be opened: they grow in it, and a segment that is
     /// closed gets one of its exact length, because an allocator does not take back the rest of a larger
     /// one.
@@ -163,6 +166,7 @@ impl Log {
             segments: Vec::new(),
             vacant: Vec::new(),
             spare: Vec::new(),
+            used_lately: 0,
             desk: Vec::new(),
             open: Cohorts::new(wait),
             reserved: 0,
@@ -334,6 +338,20 @@ impl Log {
         self.keep_spare(segment);
     }
 
+    /// How many spare segments may be kept beside those in use.
+    fn spares_max(&mut self) -> usize {
+        let in_use = self.segments.len() - self.vacant.len();
+        self.used_lately = self.used_lately.max(in_use);
+        (self.used_lately - in_use).max(SPARE_SEGMENTS)
+    }
+
+    /// A tick has passed: a little of what was used lately is forgotten, and given back.
+    pub(crate) fn cool_down(&mut self) {
+        self.used_lately -= self.used_lately.div_ceil(SPARE_DECAY);
+        let spares = self.spares_max();
+        self.spare.truncate(spares);
+    }
+
     /// Nothing is in use: the lists start over too, so that one busy hour is not remembered for ever.
     fn start_over(&mut self) {
         self.open.clear();
@@ -346,7 +364,7 @@ impl Log {
 
     fn keep_spare(&mut self, segment: Segment) {
         let Segment { mut bytes, mut records, .. } = segment;
-        let spares = SPARE_SEGMENTS + (self.segments.len() - self.vacant.len()) / SPARE_SHARE;
+        let spares = self.spares_max();
         if bytes.capacity() == SEGMENT_BYTES && self.spare.len() < spares {
             bytes.clear();
             self.spare.push(bytes);
@@ -416,6 +434,7 @@ impl Log {
     /// Frees what is kept for reuse.
     pub(crate) fn drop_spares(&mut self) {
         self.spare = Vec::new();
+        self.used_lately = 0;
         self.desk = Vec::new();
     }
 }

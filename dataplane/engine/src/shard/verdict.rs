@@ -247,6 +247,7 @@ impl Shard {
 
     fn tidy(&mut self) {
         self.shrink();
+        self.log.cool_down();
         let mut moved = 0;
         while moved < EVACUATED_BYTES_PER_TURN {
             let slack = WASTE_BYTES.max(self.log.reserved() / WASTE_SHARE);
