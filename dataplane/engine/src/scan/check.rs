@@ -52,7 +52,7 @@ fn check_resource(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Resul
     if shape.groups > before {
         shape.header_bytes += header_bytes;
     }
-    Ok(())
+    limit_headers(header_bytes, limits)
 }
 
 fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
@@ -77,6 +77,13 @@ fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(
     if shape.spans > before {
         shape.groups += 1;
         shape.header_bytes += header_bytes;
+    }
+    limit_headers(header_bytes, limits)
+}
+
+fn limit_headers(bytes: u64, limits: &ScanLimits) -> Result<(), ScanError> {
+    if bytes > u64::from(limits.max_header_bytes) {
+        return Err(ScanError::HeadersTooLong(limits.max_header_bytes));
     }
     Ok(())
 }

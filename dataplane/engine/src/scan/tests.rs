@@ -243,6 +243,23 @@ fn spans_are_counted_against_the_limit_whatever_their_ids() {
     assert_eq!(limited(1), Err(ScanError::TooManySpans(1)));
 }
 
+#[test]
+fn headers_are_limited_a_resource_and_a_scope_each() {
+    let limits = |max_header_bytes| ScanLimits { max_header_bytes, ..ScanLimits::default() };
+    let url = field(3, &[b"0123456789"]);
+    // Unknown fields count, children and field 1000 do not: 12 and 2 bytes.
+    let unknown: &[u8] = &[0x20, 1];
+    let scope = field(2, &[&field(2, &[&span(&ID, "a")]), &url, unknown]);
+    let legacy = field(1000, &[&[0; 100]]);
+    let resource = field(1, &[&legacy, &url, unknown, &scope]);
+    let two = [&resource[..], &resource].concat();
+    assert_eq!(check(&two, &limits(14)).map(|shape| shape.spans), Ok(2));
+    let refused = Err(ScanError::HeadersTooLong(13));
+    assert_eq!(check(&two, &limits(13)), refused);
+    assert_eq!(check(&field(1, &[&scope]), &limits(13)), refused);
+    assert_eq!(check(&field(1, &[&url, unknown]), &limits(13)), refused, "without spans too");
+}
+
 // === emptiness ===
 
 #[test]
@@ -295,6 +312,7 @@ fn refusals_say_what_and_what_to_do() {
         refusal(&[0x0a, 5]).to_string(),
         refusal(&nested(14)).to_string(),
         ScanError::TooManySpans(7).to_string(),
+        ScanError::HeadersTooLong(8).to_string(),
     ];
     assert_eq!(
         told,
@@ -302,6 +320,7 @@ fn refusals_say_what_and_what_to_do() {
             "not an OTLP trace request: the message is cut off inside a field",
             "messages are nested more than 32 deep; flatten nested attribute values",
             "more than 7 spans in one request; send smaller batches",
+            "a resource or scope has more than 8 bytes of attributes; drop or shorten some",
         ]
     );
 }
