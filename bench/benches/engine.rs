@@ -1,5 +1,10 @@
 //! What a span costs on its way through an agent: check, walk, split over ten gateways, encode.
 
+#![expect(
+    clippy::expect_used,
+    reason = "a benchmark of a request that does not parse is worth nothing"
+)]
+
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;

@@ -17,11 +17,7 @@ const SPANS: usize = 1_000;
 fn main() {
     let spans = spans();
     let bytes: usize = spans.iter().map(Vec::len).sum();
-    println!(
-        "{} spans of {} bytes and 11 attributes",
-        spans.len(),
-        bytes / spans.len()
-    );
+    println!("{} spans of {} bytes and 11 attributes", spans.len(), bytes / spans.len());
     divan::main();
 }
 
@@ -38,12 +34,7 @@ enum List {
     Thirty,
 }
 
-const LISTS: [List; 4] = [
-    List::Plain,
-    List::TwoAttributes,
-    List::Pattern,
-    List::Thirty,
-];
+const LISTS: [List; 4] = [List::Plain, List::TwoAttributes, List::Pattern, List::Thirty];
 
 impl List {
     #[expect(
@@ -52,17 +43,9 @@ impl List {
     )]
     fn program(self) -> Program {
         let mut rules = vec![
-            Rule::StatusCode {
-                codes: vec![Status::Error],
-            },
-            Rule::Latency {
-                threshold_ms: 1_000,
-                upper_threshold_ms: None,
-            },
-            Rule::Probabilistic {
-                sampling_percentage: 1.0,
-                hash_salt: String::new(),
-            },
+            Rule::StatusCode { codes: vec![Status::Error] },
+            Rule::Latency { threshold_ms: 1_000, upper_threshold_ms: None },
+            Rule::Probabilistic { sampling_percentage: 1.0, hash_salt: String::new() },
         ];
         match self {
             Self::Plain => {}
@@ -76,11 +59,7 @@ impl List {
                 rules.extend((0..15).map(|n| number(&format!("app.count.{n:02}"), 100)));
             }
         }
-        let name = |(n, rule)| Policy {
-            name: format!("p{n}"),
-            role: Role::Vote,
-            rule,
-        };
+        let name = |(n, rule)| Policy { name: format!("p{n}"), role: Role::Vote, rule };
         let list: Vec<Policy> = rules.into_iter().enumerate().map(name).collect();
         compile(&list).expect("the lists above compile")
     }
@@ -88,31 +67,17 @@ impl List {
 
 fn string(key: &str, values: &[&str], regex: bool) -> Rule {
     let values = values.iter().map(|&value| value.to_owned()).collect();
-    Rule::StringAttribute {
-        key: key.to_owned(),
-        values,
-        regex,
-        invert_match: false,
-    }
+    Rule::StringAttribute { key: key.to_owned(), values, regex, invert_match: false }
 }
 
 fn number(key: &str, min: i64) -> Rule {
     let (key, min_value) = (key.to_owned(), Some(min));
-    Rule::NumericAttribute {
-        key,
-        min_value,
-        max_value: None,
-        invert_match: false,
-    }
+    Rule::NumericAttribute { key, min_value, max_value: None, invert_match: false }
 }
 
 fn attribute(key: &str, value: Any) -> KeyValue {
     let value = Some(AnyValue { value: Some(value) });
-    KeyValue {
-        key: key.to_owned(),
-        value,
-        ..KeyValue::default()
-    }
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
 
 fn text(value: impl Into<String>) -> Any {
@@ -140,18 +105,12 @@ fn span(random: &mut fastrand::Rng) -> Span {
             attribute("url.scheme", text("https")),
             attribute("server.address", text("orders.shop.svc")),
             attribute("server.port", Any::IntValue(8443)),
-            attribute(
-                "client.address",
-                text(format!("10.1.{}.{}", order % 250, order % 199)),
-            ),
+            attribute("client.address", text(format!("10.1.{}.{}", order % 250, order % 199))),
             attribute("user_agent.original", text("okhttp/4.12.0")),
             attribute("network.protocol.version", text("2")),
             attribute("thread.id", Any::IntValue(random.i64(1..400))),
         ],
-        status: (status == 503).then(|| SpanStatus {
-            code: 2,
-            ..SpanStatus::default()
-        }),
+        status: (status == 503).then(|| SpanStatus { code: 2, ..SpanStatus::default() }),
         flags: 0x101,
         ..Span::default()
     }
@@ -159,48 +118,30 @@ fn span(random: &mut fastrand::Rng) -> Span {
 
 fn spans() -> Vec<Vec<u8>> {
     let mut random = fastrand::Rng::with_seed(1);
-    (0..SPANS)
-        .map(|_| span(&mut random).encode_to_vec())
-        .collect()
+    (0..SPANS).map(|_| span(&mut random).encode_to_vec()).collect()
 }
 
 #[divan::bench(args = LISTS)]
 fn span_facts(bencher: Bencher<'_, '_>, list: List) {
     let (program, spans) = (list.program(), spans());
-    bencher
-        .counter(ItemsCount::new(spans.len()))
-        .bench_local(|| {
-            let mut facts = TraceFacts::new([0; 16]);
-            for span in &spans {
-                facts.add(&program.span_facts(span), 0, span.len() as u64);
-            }
-            facts
-        });
+    bencher.counter(ItemsCount::new(spans.len())).bench_local(|| {
+        let mut facts = TraceFacts::new([0; 16]);
+        for span in &spans {
+            facts.add(&program.span_facts(span), 0, span.len() as u64);
+        }
+        facts
+    });
 }
 
 #[divan::bench(args = LISTS)]
 fn resource_bits(bencher: Bencher<'_, '_>, list: List) {
     let program = list.program();
-    let keys = [
-        "service.name",
-        "service.version",
-        "host.name",
-        "k8s.pod.name",
-        "k8s.namespace.name",
-    ];
-    let attributes = keys
-        .iter()
-        .map(|key| attribute(key, text("a value of some length")))
-        .collect();
-    let resource = Some(Resource {
-        attributes,
-        ..Resource::default()
-    });
-    let bytes = ResourceSpans {
-        resource,
-        ..ResourceSpans::default()
-    }
-    .encode_to_vec();
+    let keys =
+        ["service.name", "service.version", "host.name", "k8s.pod.name", "k8s.namespace.name"];
+    let attributes =
+        keys.iter().map(|key| attribute(key, text("a value of some length"))).collect();
+    let resource = Some(Resource { attributes, ..Resource::default() });
+    let bytes = ResourceSpans { resource, ..ResourceSpans::default() }.encode_to_vec();
     let headers = Headers::whole(&bytes);
     bencher.bench_local(|| program.resource_bits(divan::black_box(&headers)));
 }
@@ -219,10 +160,5 @@ fn decide(bencher: Bencher<'_, '_>, list: List) {
         .collect();
     bencher
         .counter(ItemsCount::new(traces.len()))
-        .bench_local(|| {
-            traces
-                .iter()
-                .filter(|facts| program.decide(facts).keep)
-                .count()
-        });
+        .bench_local(|| traces.iter().filter(|facts| program.decide(facts).keep).count());
 }

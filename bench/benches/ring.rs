@@ -23,10 +23,7 @@ fn keys() -> Vec<TraceKey> {
 }
 
 fn view(members: usize) -> View {
-    let member = |n| Member {
-        id: format!("shop-gateway-{n}"),
-        inst: 1,
-    };
+    let member = |n| Member { id: format!("shop-gateway-{n}"), inst: 1 };
     View::new((0..members).map(member).collect(), &SEED)
 }
 
@@ -50,9 +47,7 @@ fn shard(bencher: Bencher<'_, '_>) {
 fn owner(bencher: Bencher<'_, '_>, members: usize) {
     let (view, keys) = (view(members), keys());
     bencher.counter(ItemsCount::new(KEYS)).bench_local(|| {
-        keys.iter()
-            .filter_map(|key| view.owner(*key))
-            .fold(0, |sum, owner| sum ^ owner)
+        keys.iter().filter_map(|key| view.owner(*key)).fold(0, |sum, owner| sum ^ owner)
     });
 }
 
@@ -60,9 +55,7 @@ fn owner(bencher: Bencher<'_, '_>, members: usize) {
 fn first_three(bencher: Bencher<'_, '_>, members: usize) {
     let (view, keys) = (view(members), keys());
     bencher.counter(ItemsCount::new(KEYS)).bench_local(|| {
-        keys.iter()
-            .flat_map(|key| view.ranked(*key).take(3))
-            .fold(0, |sum, member| sum ^ member)
+        keys.iter().flat_map(|key| view.ranked(*key).take(3)).fold(0, |sum, member| sum ^ member)
     });
 }
 

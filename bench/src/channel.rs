@@ -41,22 +41,16 @@ impl Channel {
     pub(crate) fn new(address: SocketAddr) -> Result<Self> {
         let uri = format!("http://{address}{EXPORT_PATH}");
         let uri = uri.parse().doing(|| format!("the target {address}"))?;
-        Ok(Self {
-            uri,
-            address,
-            sender: RefCell::new(None),
-        })
+        Ok(Self { uri, address, sender: RefCell::new(None) })
     }
 
     /// Sends one message; a connection that is not there or breaks is answered as UNAVAILABLE.
     pub(crate) async fn export(&self, message: Bytes, encoding: Encoding) -> Answer {
         match self.call(message, encoding).await {
             Ok(answer) => answer,
-            Err(error) => Answer {
-                code: code::UNAVAILABLE,
-                message: error.to_string(),
-                ..Answer::default()
-            },
+            Err(error) => {
+                Answer { code: code::UNAVAILABLE, message: error.to_string(), ..Answer::default() }
+            }
         }
     }
 
@@ -72,12 +66,7 @@ impl Channel {
     }
 
     async fn sender(&self) -> Result<SendRequest<Full<Bytes>>> {
-        if let Some(sender) = self
-            .sender
-            .borrow()
-            .as_ref()
-            .filter(|sender| !sender.is_closed())
-        {
+        if let Some(sender) = self.sender.borrow().as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
         let connecting = || format!("connecting to {}", self.address);
@@ -102,10 +91,7 @@ fn describe(headers: &mut HeaderMap, encoding: Encoding) {
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
     headers.insert("te", HeaderValue::from_static("trailers"));
     // Some servers answer in the encoding of the request, whatever is accepted.
-    headers.insert(
-        "grpc-accept-encoding",
-        HeaderValue::from_static("identity,gzip,zstd"),
-    );
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
     if encoding != Encoding::Identity {
         headers.insert("grpc-encoding", HeaderValue::from_static(encoding.name()));
     }

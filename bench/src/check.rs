@@ -13,10 +13,7 @@ use crate::truth::{Policies, SPANS, TraceId, World};
 
 /// All spans of a trace have arrived.
 const WHOLE: u8 = u8::MAX;
-const _: () = assert!(
-    SPANS == u8::BITS as usize,
-    "the mask of a trace has one bit a span"
-);
+const _: () = assert!(SPANS == u8::BITS as usize, "the mask of a trace has one bit a span");
 
 /// Traces beyond this are not of any load: 2^28 masks are 256 MiB.
 const TRACES_MAX: u64 = 1 << 28;
@@ -125,10 +122,7 @@ impl Check {
 
     /// Which span of which trace this is, if trace ID and span ID agree.
     fn identify(&self, id: &TraceId, body: &[u8]) -> Option<(u64, usize)> {
-        let index = self
-            .world
-            .index_of(id)
-            .filter(|index| *index < TRACES_MAX)?;
+        let index = self.world.index_of(id).filter(|index| *index < TRACES_MAX)?;
         let (of, number) = self.world.span_of(&span_id(body)?);
         (of == index).then_some((index, number))
     }
@@ -150,12 +144,7 @@ impl Check {
         report.unexpected_traces = arrived
             .filter(|(index, _)| !sent.iter().any(|range| range.contains(index)))
             .count() as u64;
-        let mistakes = Report {
-            traces: 0,
-            kept_whole: 0,
-            rewritten_spans: 0,
-            ..report
-        };
+        let mistakes = Report { traces: 0, kept_whole: 0, rewritten_spans: 0, ..report };
         report.right = mistakes == Report::default();
         report
     }
@@ -242,10 +231,7 @@ mod tests {
             spans.drain(..SPANS);
         });
         assert!(!report.right);
-        assert_eq!(
-            (report.missing_traces, report.missing_spans),
-            (1, SPANS as u64)
-        );
+        assert_eq!((report.missing_traces, report.missing_spans), (1, SPANS as u64));
     }
 
     #[test]
@@ -262,9 +248,7 @@ mod tests {
         let index = dropped.unwrap();
         let report = report(Policies::THREE, |spans| {
             let mut body = Vec::new();
-            SpanTemplate::new(0)
-                .unwrap()
-                .render(&world, &world.trace(index), &mut body);
+            SpanTemplate::new(0).unwrap().render(&world, &world.trace(index), &mut body);
             spans.push((index, 0, body));
         });
         assert!(!report.right);
@@ -310,9 +294,7 @@ mod tests {
         let world = World::new(11);
         let report = report(Policies::THREE, |spans| {
             let mut body = Vec::new();
-            SpanTemplate::new(0)
-                .unwrap()
-                .render(&world, &world.trace(5000), &mut body);
+            SpanTemplate::new(0).unwrap().render(&world, &world.trace(5000), &mut body);
             spans.push((5000, 0, body));
         });
         assert!(!report.right);

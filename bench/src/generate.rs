@@ -92,16 +92,11 @@ pub async fn run(options: Options) -> Result<Value> {
         .map(|_| tokio::task::spawn_local(Rc::clone(&driver).send_all()))
         .collect();
     for sender in senders {
-        sender
-            .await
-            .map_err(|error| Failure::new(format!("a sender stopped: {error}")))?;
+        sender.await.map_err(|error| Failure::new(format!("a sender stopped: {error}")))?;
     }
     let traces = driver.plan.borrow().blocks() * driver.payloads.traces() as u64;
     let elapsed = driver.started.elapsed();
-    Ok(driver
-        .summary
-        .borrow()
-        .report(options.first..options.first + traces, elapsed))
+    Ok(driver.summary.borrow().report(options.first..options.first + traces, elapsed))
 }
 
 // === impl Driver ===
@@ -109,14 +104,10 @@ pub async fn run(options: Options) -> Result<Value> {
 impl Driver {
     fn new(options: &Options) -> Result<Self> {
         if options.seconds.is_none() && options.traces.is_none() {
-            return Err(Failure::new(
-                "without --seconds or --traces the load would never end",
-            ));
+            return Err(Failure::new("without --seconds or --traces the load would never end"));
         }
         let traces = traces_per_block(options)?;
-        let blocks = options
-            .traces
-            .map_or(u64::MAX, |count| count.div_ceil(traces as u64));
+        let blocks = options.traces.map_or(u64::MAX, |count| count.div_ceil(traces as u64));
         let world = World::new(options.seed);
         let mut payloads = Payloads::new(world, options.first, traces, options.fragments)?;
         if let Some(level) = options.gzip {
@@ -124,30 +115,18 @@ impl Driver {
         }
         // Everything that takes time is done: the clock starts.
         let started = Instant::now();
-        let interval = options
-            .rate
-            .map(|rate| Duration::from_secs_f64(options.spans as f64 / rate));
+        let interval =
+            options.rate.map(|rate| Duration::from_secs_f64(options.spans as f64 / rate));
         let targets = options.targets.iter();
-        let channels = targets.map(|target| {
-            (0..options.connections.max(1))
-                .map(|_| Channel::new(*target))
-                .collect()
-        });
+        let channels = targets
+            .map(|target| (0..options.connections.max(1)).map(|_| Channel::new(*target)).collect());
         Ok(Self {
-            plan: Plan::new(
-                options.fragments,
-                options.lag,
-                options.targets.len(),
-                blocks,
-            )
-            .into(),
+            plan: Plan::new(options.fragments, options.lag, options.targets.len(), blocks).into(),
             payloads,
             channels: channels.collect::<Result<_>>()?,
             summary: RefCell::default(),
             started,
-            closing: options
-                .seconds
-                .map(|seconds| started + Duration::from_secs_f64(seconds)),
+            closing: options.seconds.map(|seconds| started + Duration::from_secs_f64(seconds)),
             interval,
             retry_for: Duration::from_secs_f64(options.retry_for),
             sent: Cell::new(0),
@@ -162,10 +141,7 @@ impl Driver {
 
     /// The next step and its number, when it is due.
     async fn next(&self) -> Option<(Step, u64)> {
-        if self
-            .closing
-            .is_some_and(|closing| Instant::now() >= closing)
-        {
+        if self.closing.is_some_and(|closing| Instant::now() >= closing) {
             self.plan.borrow_mut().close();
         }
         let step = self.plan.borrow_mut().next()?;
@@ -183,30 +159,18 @@ impl Driver {
         let channels = &self.channels[step.target];
         let channel = &channels[number as usize % channels.len()];
         let message = self.payloads.message(step);
-        let bytes = Bytes {
-            wire: message.len(),
-            payload: self.payloads.payload_len(step),
-        };
+        let bytes = Bytes { wire: message.len(), payload: self.payloads.payload_len(step) };
         let deadline = Instant::now() + self.retry_for;
         let mut pause = PAUSE_MIN;
         loop {
-            let answer = channel
-                .export(message.clone(), self.payloads.encoding())
-                .await;
+            let answer = channel.export(message.clone(), self.payloads.encoding()).await;
             if answer.code == code::OK {
-                self.summary
-                    .borrow_mut()
-                    .note_taken(self.payloads.spans(), &bytes, &answer);
+                self.summary.borrow_mut().note_taken(self.payloads.spans(), &bytes, &answer);
                 break;
             }
-            let wait = answer
-                .retry_after
-                .unwrap_or(pause)
-                .mul_f64(0.75 + fastrand::f64() / 2.0);
+            let wait = answer.retry_after.unwrap_or(pause).mul_f64(0.75 + fastrand::f64() / 2.0);
             let again = retryable(&answer) && Instant::now() + wait < deadline;
-            self.summary
-                .borrow_mut()
-                .note_refused(self.payloads.spans(), &answer, again);
+            self.summary.borrow_mut().note_refused(self.payloads.spans(), &answer, again);
             if !again {
                 break;
             }
@@ -226,10 +190,7 @@ fn retryable(answer: &Answer) -> bool {
 /// How many traces one request of the load touches.
 fn traces_per_block(options: &Options) -> Result<usize> {
     if options.fragments == 0 || !SPANS.is_multiple_of(options.fragments) {
-        return Err(Failure::new(format!(
-            "--fragments {} must divide {SPANS}",
-            options.fragments
-        )));
+        return Err(Failure::new(format!("--fragments {} must divide {SPANS}", options.fragments)));
     }
     let width = SPANS / options.fragments;
     if options.spans == 0 || !options.spans.is_multiple_of(width) {
@@ -244,11 +205,7 @@ fn traces_per_block(options: &Options) -> Result<usize> {
 impl Payloads {
     /// The encoding of every message.
     fn encoding(&self) -> Encoding {
-        if self.compressed() {
-            Encoding::Gzip
-        } else {
-            Encoding::Identity
-        }
+        if self.compressed() { Encoding::Gzip } else { Encoding::Identity }
     }
 }
 

@@ -79,9 +79,7 @@ impl Encoding {
 
 /// The payload of the only message in `body`, inflated.
 pub fn unframe(body: &Bytes, encoding: Encoding) -> Result<Bytes> {
-    let prefix = body
-        .get(..PREFIX_LEN)
-        .ok_or_else(|| Failure::new("a message without prefix"))?;
+    let prefix = body.get(..PREFIX_LEN).ok_or_else(|| Failure::new("a message without prefix"))?;
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
     if body.len() != PREFIX_LEN + length {
         return Err(Failure::new(format!(
@@ -102,10 +100,7 @@ pub fn unframe(body: &Bytes, encoding: Encoding) -> Result<Bytes> {
 
 fn inflate(decoder: impl Read) -> Result<Bytes> {
     let mut inflated = Vec::new();
-    decoder
-        .take(INFLATED_MAX)
-        .read_to_end(&mut inflated)
-        .doing(|| "inflating a message".into())?;
+    decoder.take(INFLATED_MAX).read_to_end(&mut inflated).doing(|| "inflating a message".into())?;
     Ok(inflated.into())
 }
 
@@ -113,9 +108,7 @@ fn inflate(decoder: impl Read) -> Result<Bytes> {
 pub fn frame_gzip(payload: &[u8], level: u32) -> Result<Bytes> {
     let mut encoder = flate2::read::GzEncoder::new(payload, flate2::Compression::new(level));
     let mut deflated = Vec::new();
-    encoder
-        .read_to_end(&mut deflated)
-        .doing(|| "compressing a request".into())?;
+    encoder.read_to_end(&mut deflated).doing(|| "compressing a request".into())?;
     let length = u32::try_from(deflated.len()).doing(|| "compressing a request".into())?;
     let mut message = BytesMut::with_capacity(PREFIX_LEN + deflated.len());
     message.put_u8(1);
@@ -128,17 +121,11 @@ pub fn frame_gzip(payload: &[u8], level: u32) -> Result<Bytes> {
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let encoded = headers.get("grpc-status-details-bin")?.as_bytes();
     let unpadded = encoded.split(|byte| *byte == b'=').next()?;
-    let status = base64::engine::general_purpose::STANDARD_NO_PAD
-        .decode(unpadded)
-        .ok()?;
+    let status = base64::engine::general_purpose::STANDARD_NO_PAD.decode(unpadded).ok()?;
     // google.rpc.Status.details, each an Any {type_url, value}; RetryInfo.retry_delay is {seconds, nanos}.
     messages(&status, 3)
         .into_iter()
-        .filter(|any| {
-            messages(any, 1)
-                .iter()
-                .any(|url| url.ends_with(b"google.rpc.RetryInfo"))
-        })
+        .filter(|any| messages(any, 1).iter().any(|url| url.ends_with(b"google.rpc.RetryInfo")))
         .find_map(|any| {
             let info = messages(any, 2).into_iter().next()?;
             let delay = messages(info, 1).into_iter().next().unwrap_or_default();
@@ -148,10 +135,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// How many spans the answer's `partial_success` rejects.
 pub fn rejected_spans(answer: &[u8]) -> u64 {
-    messages(answer, 1)
-        .iter()
-        .map(|partial| varint(partial, 1))
-        .sum()
+    messages(answer, 1).iter().map(|partial| varint(partial, 1)).sum()
 }
 
 fn messages(bytes: &[u8], number: u32) -> Vec<&[u8]> {
@@ -201,13 +185,8 @@ mod tests {
         delay.extend([0x80, 0xca, 0xb5, 0xee, 0x01]);
         let info = [vec![0x0a, delay.len() as u8], delay].concat();
         let url = b"type.googleapis.com/google.rpc.RetryInfo";
-        let any = [
-            vec![0x0a, url.len() as u8],
-            url.to_vec(),
-            vec![0x12, info.len() as u8],
-            info,
-        ]
-        .concat();
+        let any = [vec![0x0a, url.len() as u8], url.to_vec(), vec![0x12, info.len() as u8], info]
+            .concat();
         let status = [vec![0x08, 8, 0x1a, any.len() as u8], any].concat();
         let mut headers = HeaderMap::new();
         let encoded = base64::engine::general_purpose::STANDARD.encode(&status);

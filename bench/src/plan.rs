@@ -29,14 +29,7 @@ impl Plan {
     /// At most `blocks_max` blocks of `fragments` fragments that are `lag` blocks apart.
     pub fn new(fragments: usize, lag: u64, targets: usize, blocks_max: u64) -> Self {
         let [fragments, targets] = [fragments, targets].map(|count| count.max(1) as u64);
-        Self {
-            fragments,
-            lag,
-            targets,
-            blocks_max,
-            tick: 0,
-            fragment: 0,
-        }
+        Self { fragments, lag, targets, blocks_max, tick: 0, fragment: 0 }
     }
 
     /// Begins no further block.
@@ -47,8 +40,7 @@ impl Plan {
     /// How many blocks were begun.
     pub fn blocks(&self) -> u64 {
         // The first fragment of a tick begins its block.
-        self.blocks_max
-            .min(self.tick + u64::from(self.fragment > 0))
+        self.blocks_max.min(self.tick + u64::from(self.fragment > 0))
     }
 
     fn advance(&mut self) {
@@ -64,20 +56,14 @@ impl Iterator for Plan {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
-        let ticks = self
-            .blocks_max
-            .saturating_add((self.fragments - 1) * self.lag);
+        let ticks = self.blocks_max.saturating_add((self.fragments - 1) * self.lag);
         while self.tick < ticks && self.blocks_max > 0 {
             let (tick, fragment) = (self.tick, self.fragment);
             self.advance();
             let block = tick.checked_sub(fragment * self.lag);
             if let Some(block) = block.filter(|block| *block < self.blocks_max) {
                 let target = ((block + fragment) % self.targets) as usize;
-                return Some(Step {
-                    block,
-                    fragment: fragment as usize,
-                    target,
-                });
+                return Some(Step { block, fragment: fragment as usize, target });
             }
         }
         None
@@ -100,11 +86,8 @@ mod tests {
             assert_eq!(steps.len(), fragments * blocks as usize);
             assert_eq!(distinct.len(), steps.len());
             for block in 0..blocks {
-                let order: Vec<usize> = steps
-                    .iter()
-                    .filter(|s| s.block == block)
-                    .map(|s| s.fragment)
-                    .collect();
+                let order: Vec<usize> =
+                    steps.iter().filter(|s| s.block == block).map(|s| s.fragment).collect();
                 assert!(order.is_sorted(), "{order:?}");
             }
         }
@@ -113,10 +96,8 @@ mod tests {
     #[test]
     fn a_trace_crosses_the_targets() {
         let steps = Plan::new(2, 1, 2, 4);
-        let targets: HashSet<usize> = steps
-            .filter(|step| step.block == 1)
-            .map(|step| step.target)
-            .collect();
+        let targets: HashSet<usize> =
+            steps.filter(|step| step.block == 1).map(|step| step.target).collect();
         assert_eq!(targets.len(), 2);
     }
 

@@ -47,17 +47,12 @@ struct Relay {
 /// Runs the relay to its end.
 pub async fn run(options: Options) -> Result<()> {
     let listener = bind(options.listen).doing(|| "starting the relay".into())?;
-    let address = listener
-        .local_addr()
-        .doing(|| "asking for an address".into())?;
+    let address = listener.local_addr().doing(|| "asking for an address".into())?;
     let clients = options.upstreams.iter().map(|upstream| {
         Client::new(&upstream.to_string(), &ClientLimits::default())
             .map_err(|error| Failure::new(error.to_string()))
     });
-    let relay = Relay {
-        upstreams: clients.collect::<Result<_>>()?,
-        turn: AtomicUsize::new(0),
-    };
+    let relay = Relay { upstreams: clients.collect::<Result<_>>()?, turn: AtomicUsize::new(0) };
     println!("{}", json!({"listening": address}));
     let (stop, stopped) = watch::channel(false);
     let budget = Admission::new(BUDGET_BYTES);
@@ -65,10 +60,7 @@ pub async fn run(options: Options) -> Result<()> {
     let served = serve(listener, Protocol::Grpc, limits, budget, relay, stopped);
     let served = tokio::spawn(served);
     let terminate = signal(SignalKind::terminate());
-    terminate
-        .doing(|| "installing a signal handler".into())?
-        .recv()
-        .await;
+    terminate.doing(|| "installing a signal handler".into())?.recv().await;
     stop.send_replace(true);
     served.await.doing(|| "ending the relay".into())?;
     Ok(())
@@ -77,9 +69,7 @@ pub async fn run(options: Options) -> Result<()> {
 impl Handler for Relay {
     async fn handle(&self, call: Call) -> std::result::Result<Reply, Refusal> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.upstreams.len();
-        let frame = framed(call.message.len(), |out| {
-            out.extend_from_slice(&call.message)
-        });
+        let frame = framed(call.message.len(), |out| out.extend_from_slice(&call.message));
         let (upstream, none) = (&self.upstreams[turn], HeaderMap::new());
         let sending = upstream.call(call.method, frame, Encoding::Identity, &none, TIMEOUT);
         let message = sending.await.map_err(|error| refusal(&error))?;
@@ -90,10 +80,7 @@ impl Handler for Relay {
 fn refusal(error: &CallError) -> Refusal {
     let message = format!("an upstream failed: {error}");
     if error.is_retryable() {
-        Refusal::Unavailable {
-            message,
-            retry_after: RETRY_AFTER,
-        }
+        Refusal::Unavailable { message, retry_after: RETRY_AFTER }
     } else {
         Refusal::Malformed(message)
     }

@@ -66,13 +66,8 @@ pub fn run(options: Options) -> Result<()> {
     let markdown = report.markdown(&cases);
     println!("{markdown}");
     keep(&output, &markdown, &report)?;
-    if trials
-        .iter()
-        .any(|trial| trial.contender == "ringtail" && trial.fault().is_some())
-    {
-        return Err(Failure::new(
-            "Ringtail lost, doubled, altered or wrongly decided spans",
-        ));
+    if trials.iter().any(|trial| trial.contender == "ringtail" && trial.fault().is_some()) {
+        return Err(Failure::new("Ringtail lost, doubled, altered or wrongly decided spans"));
     }
     Ok(())
 }
@@ -81,27 +76,14 @@ pub fn run(options: Options) -> Result<()> {
 
 impl Options {
     fn resolve(self) -> Self {
-        if self.quick {
-            Self {
-                rounds: 1,
-                seconds: 1.0,
-                warmup: 0.3,
-                ..self
-            }
-        } else {
-            self
-        }
+        if self.quick { Self { rounds: 1, seconds: 1.0, warmup: 0.3, ..self } } else { self }
     }
 
     /// The cases and contenders that were chosen.
     fn cases(&self) -> Result<Vec<Case>> {
         let mut cases = case::cases();
         let names: Vec<&str> = cases.iter().map(|case| case.name).collect();
-        if let Some(unknown) = self
-            .only
-            .iter()
-            .find(|only| !names.contains(&only.as_str()))
-        {
+        if let Some(unknown) = self.only.iter().find(|only| !names.contains(&only.as_str())) {
             return Err(Failure::new(format!(
                 "no case {unknown}; there are: {}",
                 names.join(", ")
@@ -111,8 +93,7 @@ impl Options {
             |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
         cases.retain(|case| chosen(&self.only, case.name));
         for case in &mut cases {
-            case.contenders
-                .retain(|contender| chosen(&self.contenders, contender.name()));
+            case.contenders.retain(|contender| chosen(&self.contenders, contender.name()));
         }
         Ok(cases)
     }
@@ -123,16 +104,9 @@ impl Options {
         let no_target = || Failure::new(format!("{} is in no target directory", bench.display()));
         let profile = bench.parent().ok_or_else(no_target)?;
         let target = profile.parent().ok_or_else(no_target)?;
-        let wanted = |name| {
-            cases
-                .iter()
-                .flat_map(|case| &case.contenders)
-                .any(|c| c.name() == name)
-        };
-        let ringtail = self
-            .ringtail
-            .clone()
-            .unwrap_or_else(|| profile.join("ringtail"));
+        let wanted =
+            |name| cases.iter().flat_map(|case| &case.contenders).any(|c| c.name() == name);
+        let ringtail = self.ringtail.clone().unwrap_or_else(|| profile.join("ringtail"));
         if wanted("ringtail") && self.ringtail.is_none() {
             build_ringtail(profile)?;
         }
@@ -145,18 +119,7 @@ impl Options {
         std::fs::create_dir_all(&scratch).doing(|| format!("creating {}", scratch.display()))?;
         let (seconds, warmup) = (self.seconds, self.warmup);
         let held = if self.quick { HELD_QUICK } else { HELD };
-        Ok((
-            Bench {
-                bench,
-                ringtail,
-                collector,
-                scratch,
-                seconds,
-                warmup,
-                held,
-            },
-            output,
-        ))
+        Ok((Bench { bench, ringtail, collector, scratch, seconds, warmup, held }, output))
     }
 
     /// All rounds of all cases; the contenders take turns within a round.
@@ -200,11 +163,7 @@ fn attempt(
         eprintln!("{:<18} {name:<10} failed: {failure}", case.name);
         format!("{name} in {}: {failure}", case.name)
     })?;
-    let fine = if trial.right.is_some() {
-        "exact"
-    } else {
-        "counted"
-    };
+    let fine = if trial.right.is_some() { "exact" } else { "counted" };
     let verdict = trial.fault().unwrap_or_else(|| fine.into());
     eprintln!(
         "{:<18} {name:<10} {:>9.0} spans/CPU-s {:>7.2} CPU-s {:>9.0} spans/s  RSS {:>5} MiB, \
@@ -221,25 +180,16 @@ fn attempt(
 
 /// A binary from an earlier build must not be measured by mistake; under `cargo run` cargo can build it.
 fn build_ringtail(profile: &Path) -> Result<()> {
-    let (Some(cargo), Some(package)) = (
-        std::env::var_os("CARGO"),
-        std::env::var_os("CARGO_MANIFEST_DIR"),
-    ) else {
+    let (Some(cargo), Some(package)) =
+        (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
+    else {
         return Ok(());
     };
-    let name = profile
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or("dist");
+    let name = profile.file_name().and_then(|name| name.to_str()).unwrap_or("dist");
     let name = if name == "debug" { "dev" } else { name };
     let mut command = Command::new(cargo);
-    command
-        .current_dir(package)
-        .args(["build", "-p", "ringtail", "--bin", "ringtail"]);
-    let status = command
-        .args(["--profile", name])
-        .status()
-        .doing(|| "running cargo".into())?;
+    command.current_dir(package).args(["build", "-p", "ringtail", "--bin", "ringtail"]);
+    let status = command.args(["--profile", name]).status().doing(|| "running cargo".into())?;
     let failed = || Failure::new("building ringtail failed");
     status.success().then_some(()).ok_or_else(failed)
 }

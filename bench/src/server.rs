@@ -70,21 +70,16 @@ async fn answer(
     request: Request<Incoming>,
     take: Rc<dyn Fn(Received) -> Result<(), Refusal>>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, Infallible> {
-    Ok(
-        match receive(request).await.and_then(|received| take(received)) {
-            Ok(()) => accepted(),
-            Err(refusal) => refused(&refusal),
-        },
-    )
+    Ok(match receive(request).await.and_then(|received| take(received)) {
+        Ok(()) => accepted(),
+        Err(refusal) => refused(&refusal),
+    })
 }
 
 async fn receive(request: Request<Incoming>) -> Result<Received, Refusal> {
     if request.uri().path() != EXPORT_PATH {
         let path = request.uri().path();
-        return Err(Refusal(
-            code::UNIMPLEMENTED,
-            format!("the sink takes Export, not {path}"),
-        ));
+        return Err(Refusal(code::UNIMPLEMENTED, format!("the sink takes Export, not {path}")));
     }
     let invalid =
         |error: crate::failure::Failure| Refusal(code::INVALID_ARGUMENT, error.to_string());
@@ -92,11 +87,7 @@ async fn receive(request: Request<Incoming>) -> Result<Received, Refusal> {
     let broken = |error: hyper::Error| Refusal(code::UNAVAILABLE, error.to_string());
     let body = gather(request.into_body()).await.map_err(broken)?;
     let payload = unframe(&body, encoding).map_err(invalid)?;
-    Ok(Received {
-        wire_len: body.len(),
-        payload,
-        encoding,
-    })
+    Ok(Received { wire_len: body.len(), payload, encoding })
 }
 
 /// The whole body; copied only if it came in several frames.
@@ -140,16 +131,8 @@ fn accepted() -> Response<BoxBody<Bytes, Infallible>> {
 fn refused(Refusal(code, message): &Refusal) -> Response<BoxBody<Bytes, Infallible>> {
     let mut response = response(Full::new(Bytes::new()).boxed());
     response.headers_mut().insert("grpc-status", (*code).into());
-    let printable: String = message
-        .chars()
-        .map(|c| {
-            if c.is_ascii_graphic() && c != '%' {
-                c
-            } else {
-                ' '
-            }
-        })
-        .collect();
+    let printable: String =
+        message.chars().map(|c| if c.is_ascii_graphic() && c != '%' { c } else { ' ' }).collect();
     if let Ok(value) = HeaderValue::from_str(&printable) {
         response.headers_mut().insert("grpc-message", value);
     }
@@ -160,9 +143,6 @@ fn response(body: BoxBody<Bytes, Infallible>) -> Response<BoxBody<Bytes, Infalli
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert("content-type", HeaderValue::from_static("application/grpc"));
-    headers.insert(
-        "grpc-accept-encoding",
-        HeaderValue::from_static("identity,gzip,zstd"),
-    );
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
     response
 }

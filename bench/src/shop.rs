@@ -11,70 +11,14 @@ const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.27.0";
 
 /// Name, method, route, server address, port, and the language of each service's SDK.
 const SERVICES: [(&str, &str, &str, &str, i64, &str); SPANS] = [
-    (
-        "frontend",
-        "POST",
-        "/api/checkout",
-        "frontend.shop.svc",
-        8080,
-        "nodejs",
-    ),
-    (
-        "cart",
-        "GET",
-        "/cart/{id}/items",
-        "cart.shop.svc",
-        7070,
-        "dotnet",
-    ),
-    (
-        "checkout",
-        "POST",
-        "/orders/place",
-        "checkout.shop.svc",
-        5050,
-        "go",
-    ),
-    (
-        "currency",
-        "GET",
-        "/rates/{currency}",
-        "currency.shop.svc",
-        7001,
-        "cpp",
-    ),
-    (
-        "inventory",
-        "POST",
-        "/stock/reserve",
-        "inventory.shop.svc",
-        9555,
-        "java",
-    ),
-    (
-        "payment",
-        "POST",
-        "/charges/create",
-        "payment.shop.svc",
-        50051,
-        "rust",
-    ),
-    (
-        "shipping",
-        "POST",
-        "/quotes/{zone}",
-        "shipping.shop.svc",
-        50050,
-        "rust",
-    ),
-    (
-        "email",
-        "POST",
-        "/messages/send",
-        "email.shop.svc",
-        6060,
-        "ruby",
-    ),
+    ("frontend", "POST", "/api/checkout", "frontend.shop.svc", 8080, "nodejs"),
+    ("cart", "GET", "/cart/{id}/items", "cart.shop.svc", 7070, "dotnet"),
+    ("checkout", "POST", "/orders/place", "checkout.shop.svc", 5050, "go"),
+    ("currency", "GET", "/rates/{currency}", "currency.shop.svc", 7001, "cpp"),
+    ("inventory", "POST", "/stock/reserve", "inventory.shop.svc", 9555, "java"),
+    ("payment", "POST", "/charges/create", "payment.shop.svc", 50051, "rust"),
+    ("shipping", "POST", "/quotes/{zone}", "shipping.shop.svc", 50050, "rust"),
+    ("email", "POST", "/messages/send", "email.shop.svc", 6060, "ruby"),
 ];
 
 /// Marks the bytes of a span that differ from trace to trace, so that they can be found in its encoding.
@@ -134,10 +78,7 @@ pub(crate) fn span(service: usize) -> Span {
         start_time_unix_nano: u64::from_le_bytes(mark::START),
         end_time_unix_nano: u64::from_le_bytes(mark::END),
         attributes: attributes(service),
-        status: Some(Status {
-            code: StatusCode::Ok as i32,
-            message: String::new(),
-        }),
+        status: Some(Status { code: StatusCode::Ok as i32, message: String::new() }),
         ..Span::default()
     }
 }
@@ -153,10 +94,7 @@ fn attributes(service: usize) -> Vec<KeyValue> {
         number("server.port", port),
         text("client.address", "10.42.17.203"),
         text("network.protocol.version", "1.1"),
-        text(
-            "user_agent.original",
-            &format!("shop-{name}/2.14.3 (linux)"),
-        ),
+        text("user_agent.original", &format!("shop-{name}/2.14.3 (linux)")),
         text("enduser.id", mark::CUSTOMER),
         text("thread.name", "http-worker-11"),
     ]

@@ -104,11 +104,7 @@ async fn obey(sink: &RefCell<Sink>) -> Result<()> {
 fn commands() -> mpsc::UnboundedReceiver<String> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        for line in std::io::stdin()
-            .lock()
-            .lines()
-            .map_while(std::result::Result::ok)
-        {
+        for line in std::io::stdin().lock().lines().map_while(std::result::Result::ok) {
             if sender.send(line).is_err() {
                 break;
             }
@@ -145,10 +141,7 @@ impl Sink {
     }
 
     fn note(&mut self, payload: &Bytes) -> std::result::Result<u64, Refusal> {
-        let mut seen = Seen {
-            spans: 0,
-            check: self.check.as_mut(),
-        };
+        let mut seen = Seen { spans: 0, check: self.check.as_mut() };
         scan::walk(payload, &Shape::UNKNOWN, &mut seen)
             .map_err(|error| Refusal(code::INVALID_ARGUMENT, error.to_string()))?;
         Ok(seen.spans)
@@ -176,20 +169,13 @@ impl Sink {
 
     fn report(&self) -> Value {
         let mut report = self.count();
-        let ports = self
-            .addresses
-            .iter()
-            .zip(&self.ports)
-            .map(|(address, port)| {
-                let mut port = port.json();
-                port["address"] = json!(address);
-                port
-            });
+        let ports = self.addresses.iter().zip(&self.ports).map(|(address, port)| {
+            let mut port = port.json();
+            port["address"] = json!(address);
+            port
+        });
         report["ports"] = ports.collect();
-        let check = self
-            .check
-            .as_ref()
-            .map(|check| check.report(&self.expect, &self.policies));
+        let check = self.check.as_ref().map(|check| check.report(&self.expect, &self.policies));
         report["check"] = json!(check);
         report
     }

@@ -54,9 +54,7 @@ impl SpanTemplate {
             number,
             trace_id: find(&bytes, &mark::TRACE_ID)?,
             span_id: find(&bytes, &mark::SPAN_ID)?,
-            parent_id: parent_of(number)
-                .map(|_| find(&bytes, &mark::PARENT_ID))
-                .transpose()?,
+            parent_id: parent_of(number).map(|_| find(&bytes, &mark::PARENT_ID)).transpose()?,
             start: find(&bytes, &mark::START)?,
             end: find(&bytes, &mark::END)?,
             // The digits at the end of the mark.
@@ -99,11 +97,7 @@ impl SpanTemplate {
         put(body, self.customer, customer(trace));
         let failed = trace.error_span == Some(self.number);
         let (well, ill) = shop::HTTP_STATUS;
-        put(
-            body,
-            self.http_status,
-            varint2(if failed { ill } else { well }),
-        );
+        put(body, self.http_status, varint2(if failed { ill } else { well }));
         put(body, self.status, [if failed { 2 } else { 1 }]);
     }
 }
@@ -130,26 +124,15 @@ impl RequestTemplate {
         let width = SPANS / fragments;
         let numbers = fragment * width..(fragment + 1) * width;
         let request = ExportTraceServiceRequest {
-            resource_spans: numbers
-                .clone()
-                .map(|number| group(number, traces))
-                .collect(),
+            resource_spans: numbers.clone().map(|number| group(number, traces)).collect(),
         };
         let mut bytes = vec![0; PREFIX_LEN];
-        request
-            .encode(&mut bytes)
-            .map_err(|error| Failure::new(error.to_string()))?;
+        request.encode(&mut bytes).map_err(|error| Failure::new(error.to_string()))?;
         let length = u32::try_from(bytes.len() - PREFIX_LEN)
             .map_err(|_| Failure::new("a request of more than 4 GiB: fewer spans a request"))?;
         put(&mut bytes, 1, length.to_be_bytes());
-        let rows = numbers
-            .map(|number| Row::find(number, &bytes))
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            bytes,
-            traces,
-            rows,
-        })
+        let rows = numbers.map(|number| Row::find(number, &bytes)).collect::<Result<_>>()?;
+        Ok(Self { bytes, traces, rows })
     }
 
     /// How many traces one request touches.
@@ -169,9 +152,8 @@ impl RequestTemplate {
 
     /// Makes `message`, an earlier copy of [`Self::bytes`], the request of the traces from `first` on.
     pub fn patch(&self, world: &World, first: u64, message: &mut [u8]) {
-        let traces: Vec<Trace> = (first..first + self.traces as u64)
-            .map(|index| world.trace(index))
-            .collect();
+        let traces: Vec<Trace> =
+            (first..first + self.traces as u64).map(|index| world.trace(index)).collect();
         for row in &self.rows {
             for (position, trace) in traces.iter().enumerate() {
                 let at = row.first + position * row.stride;
@@ -190,11 +172,7 @@ impl Row {
         // ScopeSpans.spans: a tag of one byte and the length.
         let stride =
             template.encoded_len() + 1 + prost::length_delimiter_len(template.encoded_len());
-        Ok(Self {
-            template,
-            first,
-            stride,
-        })
+        Ok(Self { template, first, stride })
     }
 }
 

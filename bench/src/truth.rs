@@ -70,9 +70,7 @@ impl World {
         Trace {
             index,
             id: trace_id(low),
-            error_span: error
-                .is_multiple_of(ERROR_EVERY)
-                .then_some((error >> 32) as usize % SPANS),
+            error_span: error.is_multiple_of(ERROR_EVERY).then_some((error >> 32) as usize % SPANS),
             start_ns: EPOCH_NS + index * SPACING_NS,
             duration_ns: log_normal_ns(self.fact(index, Stream::Duration)),
         }
@@ -129,9 +127,7 @@ impl Trace {
         policies.everything
             || (policies.errors && self.error_span.is_some())
             || policies.slower_than_ms.is_some_and(slow)
-            || policies
-                .percent
-                .is_some_and(|percent| fraction_keeps(percent, &self.id))
+            || policies.percent.is_some_and(|percent| fraction_keeps(percent, &self.id))
     }
 }
 
@@ -155,20 +151,12 @@ pub struct Policies {
 
 impl Policies {
     /// No decision is made: an agent, a relay.
-    pub const EVERYTHING: Self = Self {
-        everything: true,
-        errors: false,
-        slower_than_ms: None,
-        percent: None,
-    };
+    pub const EVERYTHING: Self =
+        Self { everything: true, errors: false, slower_than_ms: None, percent: None };
 
     /// What the gateways of the comparison run.
-    pub const THREE: Self = Self {
-        everything: false,
-        errors: true,
-        slower_than_ms: Some(500),
-        percent: Some(10.0),
-    };
+    pub const THREE: Self =
+        Self { everything: false, errors: true, slower_than_ms: Some(500), percent: Some(10.0) };
 }
 
 /// The probabilistic verdict that both sides promise: FNV-1a 64 of salt and trace ID, at most a threshold.
@@ -177,11 +165,9 @@ fn fraction_keeps(percent: f64, id: &TraceId) -> bool {
 }
 
 fn fnv1a(salt: &[u8], id: &TraceId) -> u64 {
-    salt.iter()
-        .chain(id)
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+    salt.iter().chain(id).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// (2^64 - 1) * percent / 100 with a mantissa of 64 bits, cut to an integer: what Go's `big.Float` gives.
@@ -263,30 +249,15 @@ mod tests {
         let world = World::new(1);
         let traces: Vec<Trace> = (0..100_000).map(|index| world.trace(index)).collect();
         let share = |policies: Policies| {
-            let kept = traces
-                .iter()
-                .filter(|trace| trace.kept_by(&policies))
-                .count();
+            let kept = traces.iter().filter(|trace| trace.kept_by(&policies)).count();
             kept as f64 / traces.len() as f64
         };
-        let none = Policies {
-            everything: false,
-            ..Policies::EVERYTHING
-        };
-        let errors = share(Policies {
-            errors: true,
-            ..none
-        });
+        let none = Policies { everything: false, ..Policies::EVERYTHING };
+        let errors = share(Policies { errors: true, ..none });
         assert!((0.009..0.011).contains(&errors), "{errors}");
-        let slow = share(Policies {
-            slower_than_ms: Some(500),
-            ..none
-        });
+        let slow = share(Policies { slower_than_ms: Some(500), ..none });
         assert!((0.0095..0.0120).contains(&slow), "{slow}");
-        let tenth = share(Policies {
-            percent: Some(10.0),
-            ..none
-        });
+        let tenth = share(Policies { percent: Some(10.0), ..none });
         assert!((0.097..0.103).contains(&tenth), "{tenth}");
         let three = share(Policies::THREE);
         assert!((0.115..0.122).contains(&three), "{three}");

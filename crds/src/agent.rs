@@ -12,10 +12,7 @@ use crate::{
 };
 
 /// From a few spans to the 4 MiB that gRPC receivers take by default.
-pub(crate) static BATCH_BYTES: SizeBounds = SizeBounds {
-    least: 1 << 10,
-    most: 4 << 20,
-};
+pub(crate) static BATCH_BYTES: SizeBounds = SizeBounds { least: 1 << 10, most: 4 << 20 };
 /// Waiting adds to the latency of every span, and takes from the decision wait.
 pub(crate) static BATCH_TIMEOUT: DurationBounds = DurationBounds::ms(1, 10_000);
 /// 4 MiB of spans of 42 bytes, the smallest that OTLP allows with both IDs.
@@ -37,10 +34,7 @@ pub struct Agent {
 
 impl Default for Agent {
     fn default() -> Self {
-        Self {
-            batch: Batch::default(),
-            compression: compression(),
-        }
+        Self { batch: Batch::default(), compression: compression() }
     }
 }
 
@@ -71,11 +65,7 @@ pub struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self {
-            max_bytes: max_bytes(),
-            max_spans: max_spans(),
-            timeout: timeout(),
-        }
+        Self { max_bytes: max_bytes(), max_spans: max_spans(), timeout: timeout() }
     }
 }
 

@@ -5,10 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a request is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(
-    missing_docs,
-    reason = "the fields document the values; the schema has no place for more"
-)]
+#[expect(missing_docs, reason = "the fields document the values; the schema has no place for more")]
 pub enum Compression {
     None,
     Gzip,

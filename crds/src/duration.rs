@@ -37,9 +37,7 @@ impl DurationText {
         let mut total_ms = 0u64;
         while !rest.is_empty() {
             let (count, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-            let unit = &tail[..tail
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(tail.len())];
+            let unit = &tail[..tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len())];
             let unit_ms = match unit {
                 "h" => 3_600_000,
                 "m" => 60_000,
@@ -64,11 +62,7 @@ impl From<Duration> for DurationText {
                 rest_ms %= unit_ms;
             }
         }
-        Self(if text.is_empty() {
-            "0s".to_owned()
-        } else {
-            text
-        })
+        Self(if text.is_empty() { "0s".to_owned() } else { text })
     }
 }
 
@@ -106,10 +100,7 @@ pub(crate) struct DurationBounds {
 impl DurationBounds {
     /// Bounds in milliseconds, both included.
     pub(crate) const fn ms(least: u64, most: u64) -> Self {
-        Self {
-            least: Duration::from_millis(least),
-            most: Duration::from_millis(most),
-        }
+        Self { least: Duration::from_millis(least), most: Duration::from_millis(most) }
     }
 
     /// The same bounds for the API server.

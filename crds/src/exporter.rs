@@ -21,10 +21,7 @@ pub(crate) const EXPORTERS_MAX: usize = 8;
 /// A backend that takes minutes for one request is down.
 pub(crate) static TIMEOUT: DurationBounds = DurationBounds::ms(100, 300_000);
 /// From two requests of half a MiB to half of a very large gateway.
-pub(crate) static QUEUE_BYTES: SizeBounds = SizeBounds {
-    least: 1 << 20,
-    most: 64 << 30,
-};
+pub(crate) static QUEUE_BYTES: SizeBounds = SizeBounds { least: 1 << 20, most: 64 << 30 };
 /// A day of retries is a decision; more is a leak.
 pub(crate) static RETRY_ELAPSED: DurationBounds = DurationBounds::ms(1_000, 86_400_000);
 /// Ten milliseconds is a busy loop already, and after ten minutes nobody remembers that a retry is due.
@@ -58,10 +55,7 @@ pub struct Exporter {
 /// What a backend speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-#[expect(
-    missing_docs,
-    reason = "the field documents the values; the schema has no place for more"
-)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
 pub enum ExporterType {
     Otlp,
 }
@@ -117,10 +111,7 @@ fn timeout() -> DurationText {
 /// How OTLP is carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-#[expect(
-    missing_docs,
-    reason = "the field documents the values; the schema has no place for more"
-)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
 pub enum OtlpProtocol {
     #[default]
     Grpc,
@@ -177,9 +168,7 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self {
-            max_bytes: queue_bytes(),
-        }
+        Self { max_bytes: queue_bytes() }
     }
 }
 

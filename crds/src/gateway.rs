@@ -18,9 +18,7 @@ pub struct Gateway {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self {
-            replicas: replicas(),
-        }
+        Self { replicas: replicas() }
     }
 }
 

@@ -30,9 +30,7 @@ pub fn definition_yaml() -> Result<String, GenerateError> {
     let mut value = serde_json::to_value(schema::definition())?;
     shorten_numbers(&mut value);
     let yaml = serde_saphyr::to_string(&value)?;
-    Ok(format!(
-        "# Generated from the types in crds/src by `make generate`. Do not edit.\n{yaml}"
-    ))
+    Ok(format!("# Generated from the types in crds/src by `make generate`. Do not edit.\n{yaml}"))
 }
 
 // Bounds are floating-point numbers in the definition's types; `64` reads better than `64.0`.
@@ -41,9 +39,7 @@ fn shorten_numbers(value: &mut Value) {
         Value::Object(map) => map.values_mut().for_each(shorten_numbers),
         Value::Array(items) => items.iter_mut().for_each(shorten_numbers),
         Value::Number(number) => {
-            let whole = number
-                .as_f64()
-                .filter(|float| float.fract() == 0.0 && number.is_f64());
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && number.is_f64());
             if let Some(float) = whole {
                 *number = Number::from(float as i64);
             }
@@ -75,17 +71,9 @@ fn describe(object: &JSONSchemaProps, path: &str, text: &mut String) {
             _ if required.contains(&name) => "**required**".to_owned(),
             _ => String::new(),
         };
-        let meaning = property
-            .description
-            .as_deref()
-            .unwrap_or_default()
-            .replace('|', "\\|");
+        let meaning = property.description.as_deref().unwrap_or_default().replace('|', "\\|");
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            section,
-            "| `{name}` | {} | {default} | {meaning} |",
-            type_of(property)
-        );
+        let _ = writeln!(section, "| `{name}` | {} | {default} | {meaning} |", type_of(property));
     }
     text.push_str(&section);
     for (name, property) in object.properties.iter().flatten() {
@@ -123,11 +111,7 @@ fn type_of(schema: &JSONSchemaProps) -> String {
 }
 
 fn choices(schema: &JSONSchemaProps) -> Option<String> {
-    let values = schema
-        .enum_
-        .as_ref()?
-        .iter()
-        .map(|value| format!("`{}`", plain(&value.0)));
+    let values = schema.enum_.as_ref()?.iter().map(|value| format!("`{}`", plain(&value.0)));
     Some(values.collect::<Vec<_>>().join(", "))
 }
 

@@ -30,9 +30,9 @@ mod pattern; // the patterns of strings, with words for them
 mod rules; //   what goes beyond types and patterns, in CEL and offline
 mod union; //   `type` and its members
 
-pub use pipeline::{TracePipeline, TracePipelineSpec};
 pub use compression::Compression;
 pub use duration::parse_duration;
+pub use pipeline::{TracePipeline, TracePipelineSpec};
 pub use problem::Problem;
 pub use resolved::ValidPipeline;
 pub use validate::validate;

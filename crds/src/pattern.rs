@@ -93,10 +93,8 @@ pub(crate) const HEADER_NAME: Pattern = Pattern {
 };
 
 /// Visible ASCII with blanks inside: what a gRPC metadata value may hold.
-pub(crate) const HEADER_VALUE: Pattern = Pattern {
-    regex: "^[!-~]([ -~]*[!-~])?$",
-    wants: "printable ASCII without blanks at its ends",
-};
+pub(crate) const HEADER_VALUE: Pattern =
+    Pattern { regex: "^[!-~]([ -~]*[!-~])?$", wants: "printable ASCII without blanks at its ends" };
 
 const ALL: [&Pattern; 10] = [
     &DURATION,
@@ -112,24 +110,18 @@ const ALL: [&Pattern; 10] = [
 ];
 
 static COMPILED: LazyLock<Vec<(&Pattern, Regex)>> = LazyLock::new(|| {
-    ALL.iter()
-        .filter_map(|pattern| Some((*pattern, Regex::new(pattern.regex).ok()?)))
-        .collect()
+    ALL.iter().filter_map(|pattern| Some((*pattern, Regex::new(pattern.regex).ok()?))).collect()
 });
 
 /// What `text` should have been, when it does not match `regex`.
 pub(crate) fn mismatch(regex: &str, text: &str) -> Option<&'static str> {
-    let (pattern, compiled) = COMPILED
-        .iter()
-        .find(|(pattern, _)| pattern.regex == regex)?;
+    let (pattern, compiled) = COMPILED.iter().find(|(pattern, _)| pattern.regex == regex)?;
     (!compiled.is_match(text)).then_some(pattern.wants)
 }
 
 /// What a string that follows `regex` is.
 pub(crate) fn wants(regex: &str) -> &'static str {
-    ALL.iter()
-        .find(|pattern| pattern.regex == regex)
-        .map_or("text", |pattern| pattern.wants)
+    ALL.iter().find(|pattern| pattern.regex == regex).map_or("text", |pattern| pattern.wants)
 }
 
 /// Whether `regex` has a row here and compiles.

@@ -39,11 +39,7 @@ use crate::{
         json_path = ".spec.gateway.replicas",
         description = "How many gateways share the traces"
     ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = BATCH_BEFORE_DECISION.rule())]
@@ -73,14 +69,7 @@ pub struct TracePipelineSpec {
 /// Spans are sent before their trace is decided.
 pub(crate) static BATCH_BEFORE_DECISION: NodeRule = NodeRule {
     cel: "duration(self.agent.batch.timeout) < duration(self.sampling.decisionWait)",
-    holds: |spec| {
-        durations(
-            spec,
-            "/agent/batch/timeout",
-            "/sampling/decisionWait",
-            Duration::lt,
-        )
-    },
+    holds: |spec| durations(spec, "/agent/batch/timeout", "/sampling/decisionWait", Duration::lt),
     message: "must be less than sampling.decisionWait, or spans would arrive after the decision",
     field: ".agent.batch.timeout",
 };

@@ -33,10 +33,7 @@ pub struct Resolver {
 
 /// Where the list of gateways comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(
-    missing_docs,
-    reason = "the field documents the values; the schema has no place for more"
-)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
 pub enum ResolverType {
     Static,
 }

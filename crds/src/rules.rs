@@ -36,11 +36,7 @@ impl NodeRule {
     /// The rule for the API server.
     pub(crate) fn rule(&self) -> Rule {
         let rule = Rule::new(self.cel).message(self.message);
-        if self.field.is_empty() {
-            rule
-        } else {
-            rule.field_path(self.field)
-        }
+        if self.field.is_empty() { rule } else { rule.field_path(self.field) }
     }
 }
 

@@ -129,10 +129,7 @@ pub struct Policy {
 
 /// What a policy looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(
-    missing_docs,
-    reason = "the field documents the values; the schema has no place for more"
-)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
 pub enum PolicyType {
     AlwaysSample,
     StatusCode,
@@ -148,10 +145,7 @@ pub enum PolicyType {
 
 /// Whether a match of a policy keeps the trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(
-    missing_docs,
-    reason = "the field documents the values; the schema has no place for more"
-)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
 pub enum PolicyRole {
     #[default]
     Vote,
@@ -170,10 +164,7 @@ pub struct StatusCodePolicy {
 
 /// The status of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(
-    missing_docs,
-    reason = "the field documents the values; the schema has no place for more"
-)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
 pub enum StatusCode {
     Ok,
     Error,
@@ -278,9 +269,7 @@ pub(crate) static BOUNDS_IN_ORDER: NodeRule = NodeRule {
     cel: "!has(self.minValue) || !has(self.maxValue) || self.minValue <= self.maxValue",
     holds: |attribute| {
         let read = |name| attribute.get(name).and_then(Value::as_i64);
-        read("minValue")
-            .zip(read("maxValue"))
-            .is_none_or(|(least, most)| least <= most)
+        read("minValue").zip(read("maxValue")).is_none_or(|(least, most)| least <= most)
     },
     message: "must not be less than minValue",
     field: ".maxValue",

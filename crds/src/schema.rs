@@ -21,15 +21,9 @@ const PIPELINE_NAME_LENGTH_MAX: i64 = 46;
 pub fn definition() -> CustomResourceDefinition {
     let mut definition = TracePipeline::crd();
     for version in &mut definition.spec.versions {
-        if let Some(root) = version
-            .schema
-            .as_mut()
-            .and_then(|s| s.open_api_v3_schema.as_mut())
-        {
+        if let Some(root) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
             polish(root);
-            root.properties
-                .get_or_insert_default()
-                .insert("metadata".to_owned(), named());
+            root.properties.get_or_insert_default().insert("metadata".to_owned(), named());
         }
     }
     definition
@@ -39,10 +33,7 @@ pub fn definition() -> CustomResourceDefinition {
 pub(crate) fn root() -> &'static JSONSchemaProps {
     static ROOT: LazyLock<JSONSchemaProps> = LazyLock::new(|| {
         let versions = definition().spec.versions.into_iter();
-        versions
-            .filter_map(|v| v.schema?.open_api_v3_schema)
-            .next()
-            .unwrap_or_default()
+        versions.filter_map(|v| v.schema?.open_api_v3_schema).next().unwrap_or_default()
     });
     &ROOT
 }
@@ -57,11 +48,7 @@ fn polish(schema: &mut JSONSchemaProps) {
     if let Some(description) = &mut schema.description {
         *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
     }
-    schema
-        .properties
-        .iter_mut()
-        .flatten()
-        .for_each(|(_, property)| polish(property));
+    schema.properties.iter_mut().flatten().for_each(|(_, property)| polish(property));
     if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
         polish(item);
     }

@@ -42,18 +42,14 @@ impl SizeText {
             _ => UNITS.iter().find(|(name, _)| *name == suffix)?.1,
         };
         let starts_with_digit = digits.starts_with(|c: char| c.is_ascii_digit());
-        starts_with_digit
-            .then(|| digits.parse::<u64>().ok()?.checked_mul(unit))
-            .flatten()
+        starts_with_digit.then(|| digits.parse::<u64>().ok()?.checked_mul(unit)).flatten()
     }
 }
 
 impl From<u64> for SizeText {
     fn from(bytes: u64) -> Self {
-        let binary = UNITS
-            .iter()
-            .take(4)
-            .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
+        let binary =
+            UNITS.iter().take(4).find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
         Self(match binary {
             Some((name, unit)) => format!("{}{name}", bytes / unit),
             None => bytes.to_string(),

@@ -18,18 +18,12 @@ fn online(yaml: &str) -> Vec<String> {
     let value = serde_json::to_value(pipeline).unwrap();
     let errors = Validator::new().validate(root, &value, None).err();
     let errors = errors.map(|errors| errors.into_vec()).unwrap_or_default();
-    errors
-        .iter()
-        .map(|error| format!("{}: {}", error.field_path, error.message))
-        .collect()
+    errors.iter().map(|error| format!("{}: {}", error.field_path, error.message)).collect()
 }
 
 fn offline(yaml: &str) -> Vec<String> {
     let problems = validate(yaml).err().unwrap_or_default();
-    problems
-        .iter()
-        .map(|problem| format!("{}: {}", problem.path, problem.message))
-        .collect()
+    problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect()
 }
 
 /// Both take the example with `from` replaced by `to`, or both refuse it in `field`.
@@ -38,9 +32,7 @@ fn check(from: &str, to: &str, field: Option<&str>) {
     let yaml = SHOP.replacen(from, to, 1);
     let (online, offline) = (online(&yaml), offline(&yaml));
     let places = |told: &[String]| {
-        told.iter()
-            .map(|line| line.split(": ").next().unwrap().to_owned())
-            .collect::<Vec<_>>()
+        told.iter().map(|line| line.split(": ").next().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let expected: Vec<_> = field.into_iter().map(str::to_owned).collect();
     assert_eq!(places(&offline), expected, "offline, {to:?}: {offline:#?}");
@@ -67,74 +59,26 @@ const BOUNDS: [(&str, &str, (&str, &str)); 25] = [
     ("maxBytes: 1Mi", "maxBytes: 4195k", (BATCH, ".maxBytes")),
     ("maxBytes: 1Mi", "maxBytes: \"1023\"", (BATCH, ".maxBytes")),
     ("timeout: 5s", "timeout: 99ms", (OTLP, ".timeout")),
-    (
-        "maxElapsed: 5m",
-        "maxElapsed: 25h",
-        (OTLP, ".retry.maxElapsed"),
-    ),
+    ("maxElapsed: 5m", "maxElapsed: 25h", (OTLP, ".retry.maxElapsed")),
     ("maxElapsed: 5m", "maxInterval: 1s", NONE),
-    (
-        "maxElapsed: 5m",
-        "maxInterval: 999ms",
-        (OTLP, ".retry.maxInterval"),
-    ),
-    (
-        "maxElapsed: 5m",
-        "initialInterval: 31s",
-        (OTLP, ".retry.maxInterval"),
-    ),
-    (
-        "maxBytes: 64Mi",
-        "maxBytes: 65Gi",
-        (OTLP, ".queue.maxBytes"),
-    ),
+    ("maxElapsed: 5m", "maxInterval: 999ms", (OTLP, ".retry.maxInterval")),
+    ("maxElapsed: 5m", "initialInterval: 31s", (OTLP, ".retry.maxInterval")),
+    ("maxBytes: 64Mi", "maxBytes: 65Gi", (OTLP, ".queue.maxBytes")),
     ("protocol: GRPC", "headers: [{name: x-te, value: a}]", NONE),
-    (
-        "protocol: GRPC",
-        "headers: [{name: te, value: a}]",
-        (OTLP, ".headers[0].name"),
-    ),
-    (
-        "protocol: GRPC",
-        "headers: [{name: grpc-x, value: a}]",
-        (OTLP, ".headers[0].name"),
-    ),
-    (
-        "protocol: GRPC",
-        "headers: [{name: x-bin, value: a}]",
-        (OTLP, ".headers[0].name"),
-    ),
-    (
-        "protocol: GRPC",
-        "headers: [{name: user-agent, value: a}]",
-        (OTLP, ".headers[0].name"),
-    ),
-    (
-        "threshold: 500ms",
-        "threshold: 25h",
-        (LATENCY, ".threshold"),
-    ),
-    (
-        "threshold: 500ms",
-        "{threshold: 1s, upperThreshold: 1001ms}",
-        NONE,
-    ),
-    (
-        "threshold: 500ms",
-        "{threshold: 1s, upperThreshold: 1s}",
-        (LATENCY, ".upperThreshold"),
-    ),
+    ("protocol: GRPC", "headers: [{name: te, value: a}]", (OTLP, ".headers[0].name")),
+    ("protocol: GRPC", "headers: [{name: grpc-x, value: a}]", (OTLP, ".headers[0].name")),
+    ("protocol: GRPC", "headers: [{name: x-bin, value: a}]", (OTLP, ".headers[0].name")),
+    ("protocol: GRPC", "headers: [{name: user-agent, value: a}]", (OTLP, ".headers[0].name")),
+    ("threshold: 500ms", "threshold: 25h", (LATENCY, ".threshold")),
+    ("threshold: 500ms", "{threshold: 1s, upperThreshold: 1001ms}", NONE),
+    ("threshold: 500ms", "{threshold: 1s, upperThreshold: 1s}", (LATENCY, ".upperThreshold")),
 ];
 
 #[test]
 fn rules_agree_at_their_bounds() {
     for (from, to, (object, field)) in BOUNDS {
         let field = format!("{object}{field}");
-        check(
-            from,
-            to,
-            Some(field.as_str()).filter(|field| !field.is_empty()),
-        );
+        check(from, to, Some(field.as_str()).filter(|field| !field.is_empty()));
     }
 }
 
@@ -146,11 +90,7 @@ fn rules_agree_across_fields() {
     let latency = "type: Latency\n        latency:\n          threshold: 500ms";
     check(latency, &numeric(", minValue: 0"), None);
     check(latency, &numeric(", minValue: 2, maxValue: 2"), None);
-    check(
-        latency,
-        &numeric(""),
-        Some(&format!("{at}.numericAttribute")),
-    );
+    check(latency, &numeric(""), Some(&format!("{at}.numericAttribute")));
     check(
         latency,
         &numeric(", minValue: 2, maxValue: 1"),
@@ -163,17 +103,7 @@ fn rules_agree_across_fields() {
     let short = SHOP.replace("decisionWait: 30s", "decisionWait: 2s");
     for (timeout, field) in [("1999ms", None), ("2s", Some(early))] {
         let yaml = short.replace("timeout: 200ms", &format!("timeout: {timeout}"));
-        assert_eq!(
-            online(&yaml).len(),
-            field.iter().len(),
-            "{:?}",
-            online(&yaml)
-        );
-        assert_eq!(
-            offline(&yaml).len(),
-            field.iter().len(),
-            "{:?}",
-            offline(&yaml)
-        );
+        assert_eq!(online(&yaml).len(), field.iter().len(), "{:?}", online(&yaml));
+        assert_eq!(offline(&yaml).len(), field.iter().len(), "{:?}", offline(&yaml));
     }
 }

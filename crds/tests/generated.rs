@@ -21,21 +21,14 @@ fn check(file: &str, generate: impl Fn(&str) -> String) {
     if env::var_os("RINGTAIL_GENERATE").is_some() {
         fs::write(&path, generated).unwrap();
     } else {
-        assert!(
-            committed == generated,
-            "{file} is not current: run `make generate` and commit"
-        );
+        assert!(committed == generated, "{file} is not current: run `make generate` and commit");
     }
 }
 
 #[test]
 fn the_definition_is_current() {
     let definition = generated::definition_yaml().unwrap();
-    assert!(
-        definition.len() < DEFINITION_BYTES_MAX,
-        "{} bytes",
-        definition.len()
-    );
+    assert!(definition.len() < DEFINITION_BYTES_MAX, "{} bytes", definition.len());
     check("tracepipeline.yaml", |_| definition.clone());
 }
 

@@ -14,9 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::metrics::Source;
-use crate::stats::{
-    BudgetStats, DecisionStats, HeldStats, PolicyStats, RingStats, Role, Stats,
-};
+use crate::stats::{BudgetStats, DecisionStats, HeldStats, PolicyStats, RingStats, Role, Stats};
 
 /// What Prometheus asks for, and what the encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -62,8 +60,8 @@ async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
     }
 }
 
-/// Ready means listening with a loaded policy, never load, peers or backends: a fleet whose backend is down must not lose
-/// its gateways as well.
+/// Ready means listening with a loaded policy, never load, peers or backends: a fleet whose backend is down
+/// must not lose its gateways as well.
 async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
     if *shown.stopping.borrow() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
@@ -114,9 +112,7 @@ fn gateway_snapshot(
     let decisions = DecisionStats {
         kept: shards().map(|g| g.traces_kept.load(Relaxed)).sum(),
         dropped: shards().map(|g| g.traces_dropped.load(Relaxed)).sum(),
-        early: shards()
-            .map(|g| g.early_pressure.load(Relaxed) + g.early_size.load(Relaxed))
-            .sum(),
+        early: shards().map(|g| g.early_pressure.load(Relaxed) + g.early_size.load(Relaxed)).sum(),
     };
     let policies = gateway.policies().iter().enumerate().map(|(index, policy)| PolicyStats {
         name: policy.name.clone(),

@@ -1,7 +1,8 @@
 //! The agent: receive -> scan -> route -> queue -> send.
 //!
-//! A request is checked, counted and split by trace into one open batch a gateway; the answer OK means that its spans
-//! are in this process's bounded memory. Batches go out by size or age through one link a gateway.
+//! A request is checked, counted and split by trace into one open batch a gateway; the answer OK means that
+//! its spans are in this process's bounded memory. Batches go out by size or age through one link a
+//! gateway.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,21 +19,24 @@ use self::link::{Link, Sender};
 use self::members::{Membership, Watcher};
 use self::splitter::BatchLimits;
 use crate::ledger::Refused;
-use crate::peer::{Dialect, Identity};
 use crate::otlp;
-use crate::transport::{Call, Client, ClientLimits, EndpointError, Encoding, Handler, Refusal, Reply};
+use crate::peer::{Dialect, Identity};
+use crate::transport::{
+    Call, Client, ClientLimits, Encoding, EndpointError, Handler, Refusal, Reply,
+};
 
 pub mod core;
 pub mod link;
 pub mod members;
 pub mod splitter;
 
-/// How long a request may wait for room before it is refused: long enough to ride out a burst, short against the
-/// 10 s that SDKs wait for an answer.
+/// How long a request may wait for room before it is refused: long enough to ride out a burst, short
+/// against the 10 s that SDKs wait for an answer.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
 /// What a refused client is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// News of candidates under way to the membership task: each sends at most one every hello, so this never fills.
+/// News of candidates under way to the membership task: each sends at most one every hello, so this never
+/// fills.
 const EVENTS_MAX: usize = 64;
 
 /// What an agent needs to know.
@@ -75,7 +79,8 @@ pub struct Intake {
 // === impl Agent ===
 
 impl Agent {
-    /// Starts links, membership and the batch clock. `stopping` turns true when no more requests are to be taken.
+    /// Starts links, membership and the batch clock. `stopping` turns true when no more requests are to be
+    /// taken.
     ///
     /// # Errors
     /// When a gateway is not `host:port`.
@@ -126,7 +131,8 @@ impl Agent {
         &self.core
     }
 
-    /// Sends what is held, for at most `within`; what then is left is counted as dropped, and nothing is held any more.
+    /// Sends what is held, for at most `within`; what then is left is counted as dropped, and nothing is
+    /// held any more.
     ///
     /// The receivers must have stopped before.
     pub async fn drain(mut self, within: Duration) {
@@ -164,8 +170,8 @@ impl Intake {
             .map_err(|error| Refusal::Malformed(error.to_string()))?;
         let (valid, invalid) = (u64::from(shape.spans), u64::from(shape.invalid_ids));
         let taken = if valid > 0 { self.take(&call.message, &shape).await } else { Ok(()) };
-        // Counted together with what became of them: a client that goes away while its request waits for room drops this
-        // future at the await above, and then the spans were never ours.
+        // Counted together with what became of them: a client that goes away while its request waits for
+        // room drops this future at the await above, and then the spans were never ours.
         counters.from_clients.fetch_add(valid + invalid, Relaxed);
         counters.refused.add(Refused::InvalidTraceId, invalid);
         match taken {

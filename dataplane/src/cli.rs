@@ -63,7 +63,9 @@ impl Cli {
             }
             Command::Run(options) => {
                 let pipeline = load(&options.file)?;
-                run::run(options, pipeline).await.map_err(|error| RoleError::Fleet(error.to_string()))
+                run::run(options, pipeline)
+                    .await
+                    .map_err(|error| RoleError::Fleet(error.to_string()))
             }
             Command::Validate { files } => Ok(validate(&files)),
         }
@@ -85,7 +87,9 @@ fn validate(files: &[PathBuf]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         match load(file) {
-            Ok(pipeline) => println!("{}: TracePipeline {} is valid", file.display(), pipeline.name),
+            Ok(pipeline) => {
+                println!("{}: TracePipeline {} is valid", file.display(), pipeline.name)
+            }
             Err(error) => {
                 eprintln!("{error}");
                 code = error.exit_code();

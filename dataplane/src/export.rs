@@ -1,7 +1,8 @@
-//! An exporter: a queue bounded in bytes, a few requests under way, retry with jitter, and a ledger of its own.
+//! An exporter: a queue bounded in bytes, a few requests under way, retry with jitter, and a ledger of its
+//! own.
 //!
-//! A slow backend fills its own queue and no other; what does not fit is dropped and counted. Permanent errors are never
-//! tried again; retryable ones are, until the manifest's `retry.maxElapsed`.
+//! A slow backend fills its own queue and no other; what does not fit is dropped and counted. Permanent
+//! errors are never tried again; retryable ones are, until the manifest's `retry.maxElapsed`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::gateway::output::Kept;
 use crate::ledger::{Dropped, ExporterCounters};
 use crate::otlp;
 use crate::transport::{
-    Backoff, CallError, Client, ClientLimits, EndpointError, Encoding, Method, framed, framed_as,
+    Backoff, CallError, Client, ClientLimits, Encoding, EndpointError, Method, framed, framed_as,
 };
 
 /// Requests under way to one backend.
@@ -128,7 +129,8 @@ impl ExporterHandle {
         counters.taken.fetch_add(spans, Relaxed);
         let before = queued_bytes.fetch_add(bytes, Relaxed);
         counters.held.fetch_add(spans, Relaxed);
-        // An empty queue takes a request of any size: otherwise one that is larger than the queue could never leave.
+        // An empty queue takes a request of any size: otherwise one that is larger than the queue could
+        // never leave.
         let fits = before == 0 || before + bytes <= config.queue_bytes;
         if fits && self.queue.send(kept).is_ok() {
             return;
@@ -259,7 +261,8 @@ impl Exporter {
             }
             Err(error) => {
                 self.inner.counters.retries.fetch_add(1, Relaxed);
-                let pause = error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
+                let pause =
+                    error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
                 if self.resume_at.is_none() {
                     tracing::warn!(exporter = name, endpoint, %error, ?pause, "export again later");
                 }
@@ -270,7 +273,8 @@ impl Exporter {
     }
 
     fn acknowledge(&self, job: &Job, response: Bytes) {
-        // `partial_success` is an answer, not a failure: the rejected spans are gone and must not be sent again.
+        // `partial_success` is an answer, not a failure: the rejected spans are gone and must not be sent
+        // again.
         let mut rejected = 0;
         if let Some((spans, words)) = otlp::rejected_spans(response) {
             rejected = spans.min(job.spans);

@@ -1,8 +1,8 @@
 //! The gateway: receive -> scan -> insert -> decide -> export.
 //!
-//! A request is checked and charged on the receiving thread, then every shard takes the spans whose keys are its own;
-//! the answer OK means that all of them are stored. Shards decide on their own clocks and hand kept spans to the
-//! exporters.
+//! A request is checked and charged on the receiving thread, then every shard takes the spans whose keys
+//! are its own; the answer OK means that all of them are stored. Shards decide on their own clocks and hand
+//! kept spans to the exporters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -21,8 +21,8 @@ use self::room::Room;
 use self::shards::{ShardHandle, Slot, Work};
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
-use crate::peer::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Identity, State};
 use crate::otlp::{export_reply, invalid_ids};
+use crate::peer::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Identity, State};
 use crate::transport::{Call, Handler, Method, Permit, Refusal, Reply};
 
 pub mod output;
@@ -31,11 +31,11 @@ pub mod shards;
 
 /// What a refused sender is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Traces of one shard's index are looked up by 64-bit keys; 16 bytes a key and control bytes cover a table that is half
-/// full. The decision memory's budget divided by this is how many keys it may hold.
+/// Traces of one shard's index are looked up by 64-bit keys; 16 bytes a key and control bytes cover a table
+/// that is half full. The decision memory's budget divided by this is how many keys it may hold.
 const MEMORY_BYTES_PER_KEY: u64 = 18;
-/// What the buffer stores beside a span's bytes, when the span opens a trace: its record's head, the trace's entry with its
-/// place in the index, its deadline and its duplicates.
+/// What the buffer stores beside a span's bytes, when the span opens a trace: its record's head, the
+/// trace's entry with its place in the index, its deadline and its duplicates.
 const SPAN_BYTES_MAX: u64 = 320;
 /// What the buffer stores beside the headers of a group.
 const GROUP_BYTES_MAX: u64 = 128;
@@ -115,7 +115,13 @@ impl Gateway {
             .map(|shard| {
                 let output = Output::new(Arc::clone(&exporters));
                 let config = shard_config(&config, shard);
-                ShardHandle::spawn(config, &program, Arc::clone(&counters), Arc::clone(&room), output)
+                ShardHandle::spawn(
+                    config,
+                    &program,
+                    Arc::clone(&counters),
+                    Arc::clone(&room),
+                    output,
+                )
             })
             .collect::<std::io::Result<_>>()?;
         Ok(Arc::new(Self {
@@ -238,7 +244,8 @@ impl Gateway {
         drop(work);
         for part in stored {
             // An error would mean that a shard's thread is gone: nothing then holds the spans.
-            part.await.map_err(|_| Refusal::Internal("a shard has ended; restart the gateway".into()))?;
+            part.await
+                .map_err(|_| Refusal::Internal("a shard has ended; restart the gateway".into()))?;
         }
         Ok(invalid)
     }
@@ -253,7 +260,8 @@ impl Gateway {
     }
 }
 
-/// The most that a request adds to the buffer: every span may open a trace, every group may bring a new resource.
+/// The most that a request adds to the buffer: every span may open a trace, every group may bring a new
+/// resource.
 ///
 /// A hash table that doubles is not in it; its few bytes a trace are in the slack of the memory table.
 fn most_bytes(shape: &Shape) -> u64 {

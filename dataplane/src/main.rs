@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use ringtail::cli::Cli;
 
-// Splitting allocates and frees megabyte buffers on every batch; glibc's allocator costs several times more for that.
+// Splitting allocates and frees megabyte buffers on every batch; glibc's allocator costs several times more
+// for that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -17,7 +18,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
+            let code =
+                if error.use_stderr() { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS };
             // Nothing to be done when even the terminal is gone.
             let _ = error.print();
             return code;

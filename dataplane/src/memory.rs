@@ -1,8 +1,9 @@
 //! How much memory a process may use, and how that is shared out: one table per role.
 //!
-//! The limit comes from `--memory-limit`, else from the cgroup, else from a default per role. Three quarters of it are
-//! the *budget*: what we account for byte by byte. The last quarter is for what no program can count exactly: allocator
-//! fragmentation, socket buffers of the kernel that are charged to the cgroup, thread stacks.
+//! The limit comes from `--memory-limit`, else from the cgroup, else from a default per role. Three
+//! quarters of it are the *budget*: what we account for byte by byte. The last quarter is for what no
+//! program can count exactly: allocator fragmentation, socket buffers of the kernel that are charged to the
+//! cgroup, thread stacks.
 
 use std::path::Path;
 
@@ -11,14 +12,15 @@ pub const MIB: u64 = 1 << 20;
 /// Share of the limit that is budgeted: 3/4, the Collector's advice for its memory limiter.
 const BUDGET_NUM: u64 = 3;
 const BUDGET_DEN: u64 = 4;
-/// Code, runtime, connections, metrics: what an idle process of ours resides in, with room (measured: 9 to 14 MiB).
+/// Code, runtime, connections, metrics: what an idle process of ours resides in, with room (measured: 9 to
+/// 14 MiB).
 const BASE_BYTES: u64 = 24 * MIB;
 /// Limit of an agent without a cgroup limit or flag: its budget is then 96 MiB.
 const AGENT_DEFAULT_LIMIT: u64 = 128 * MIB;
 /// Limit of a gateway without a cgroup limit or flag.
 const GATEWAY_DEFAULT_LIMIT: u64 = 2048 * MIB;
-/// Below this a process cannot hold even one large request beside its base: 24 base + 8 receive + 16 for the rest,
-/// divided by 3/4.
+/// Below this a process cannot hold even one large request beside its base: 24 base + 8 receive + 16 for
+/// the rest, divided by 3/4.
 pub const LEAST_LIMIT: u64 = 64 * MIB;
 /// A cgroup that says "no limit" writes a huge number in version 1; nothing real is that large.
 const CGROUP_UNLIMITED: u64 = 1 << 50;
@@ -50,9 +52,9 @@ pub struct Budget {
 impl Budget {
     /// Shares out `limit` bytes. `send_wanted` is what the manifest asks for its exporters' queues together.
     ///
-    /// Agent: base 24 MiB, receive 1/4 of the rest, send 1/2, and 1/4 slack for open batches' spare capacity and
-    /// compression state. Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB), send what is wanted up to 1/4,
-    /// decisions 1/16, slack 1/16, and the buffer takes what is left.
+    /// Agent: base 24 MiB, receive 1/4 of the rest, send 1/2, and 1/4 slack for open batches' spare
+    /// capacity and compression state. Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB),
+    /// send what is wanted up to 1/4, decisions 1/16, slack 1/16, and the buffer takes what is left.
     pub fn share(tier: Tier, limit: u64, send_wanted: u64) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
         let rest = total.saturating_sub(BASE_BYTES);
@@ -115,14 +117,11 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         ("T", 1_000_000_000_000),
     ];
     let unit = UNITS.iter().find(|(suffix, _)| text.ends_with(suffix));
-    let (digits, factor) = unit.map_or((text, 1), |(suffix, factor)| {
-        (text.trim_end_matches(suffix), *factor)
-    });
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(factor))
-        .ok_or_else(|| format!("`{text}` is not a size; write bytes or a quantity like 512Mi or 2Gi"))
+    let (digits, factor) =
+        unit.map_or((text, 1), |(suffix, factor)| (text.trim_end_matches(suffix), *factor));
+    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
+        format!("`{text}` is not a size; write bytes or a quantity like 512Mi or 2Gi")
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The metrics of both roles: one table with every name, and what each sample is read from.
 //!
-//! Where the Collector has a name for a thing, that name is used, so that dashboards go on working; the rest is
-//! `ringtail_*`. Counters get their `_total` from the encoder.
+//! Where the Collector has a name for a thing, that name is used, so that dashboards go on working; the
+//! rest is `ringtail_*`. Counters get their `_total` from the encoder.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -43,36 +43,66 @@ macro_rules! table {
 }
 
 table! {
-    ACCEPTED = Counter "otelcol_receiver_accepted_spans" ["receiver"] "Spans taken from senders";
-    REFUSED = Counter "otelcol_receiver_refused_spans" ["receiver", "reason"] "Spans that senders were told were not taken";
-    QUEUE_SIZE = Gauge "otelcol_exporter_queue_size" ["exporter"] "Bytes in the queue of an exporter, before compression";
-    QUEUE_CAPACITY = Gauge "otelcol_exporter_queue_capacity" ["exporter"] "Bytes that fit into the queue of an exporter";
-    SENT = Counter "otelcol_exporter_sent_spans" ["exporter"] "Spans that a backend acknowledged";
-    SEND_FAILED = Counter "otelcol_exporter_send_failed_spans" ["exporter", "reason"] "Spans that an exporter gave up";
-    DROPPED = Counter "otelcol_processor_dropped_spans" ["processor", "reason"] "Spans lost after they were accepted";
-    BACKENDS = Gauge "otelcol_loadbalancer_num_backends" ["resolver"] "Gateways in the ring";
-    BACKEND_UPDATES = Counter "otelcol_loadbalancer_num_backend_updates" ["resolver"] "Changes of the ring";
-    BACKEND_OUTCOME = Counter "otelcol_loadbalancer_backend_outcome" ["endpoint", "success"] "Requests to gateways";
-    BACKEND_LATENCY = Histogram "otelcol_loadbalancer_backend_latency" ["endpoint"] "Milliseconds until a gateway answered a request";
-    POLICY_TRACES = Counter "otelcol_processor_tail_sampling_count_traces_sampled" ["policy", "sampled", "decision"] "Traces that a policy decided";
-    GLOBAL_TRACES = Counter "otelcol_processor_tail_sampling_global_count_traces_sampled" ["sampled", "decision"] "Traces decided";
-    NEW_TRACES = Counter "otelcol_processor_tail_sampling_new_trace_id_received" [] "Traces first seen";
-    TRACES_ON_MEMORY = Gauge "otelcol_processor_tail_sampling_sampling_traces_on_memory" [] "Traces that wait for their decision";
-    LATE_SPANS = Counter "otelcol_processor_tail_sampling_early_releases_from_cache_decision" ["sampled"] "Spans that came after the decision on their trace and followed it";
-    EARLY = Counter "ringtail_early_decisions" ["reason"] "Traces decided before their time";
-    BUFFER_BYTES = Gauge "ringtail_buffer_bytes" [] "Resident bytes of undecided traces: spans, index, headers, spare segments";
-    BUFFER_LIMIT = Gauge "ringtail_buffer_limit_bytes" [] "Budget of the buffer";
-    HELD = Gauge "ringtail_held_spans" [] "Spans in memory";
-    DUPLICATES = Counter "ringtail_duplicate_spans" [] "Spans that came twice with the same content";
-    EVACUATED = Counter "ringtail_segments_evacuated" [] "Segments freed by moving the few spans left in them";
-    TURN_SECONDS = Gauge "ringtail_decision_turn_seconds" ["shard"] "How long the last turn of decisions took";
-    OUT = Counter "ringtail_out_spans" [] "Spans that gateways acknowledged";
-    REROUTED = Counter "ringtail_rerouted_spans" [] "Spans sent to a lower choice because their owner took none";
-    LINK_BYTES = Gauge "ringtail_link_queue_bytes" ["endpoint"] "Bytes that wait for a gateway or are under way to it";
-    LINK_SENT = Counter "ringtail_link_sent_bytes" ["endpoint"] "Bytes sent to a gateway, as they went out";
-    SEND_LIMIT = Gauge "ringtail_send_limit_bytes" [] "Budget of spans on their way to gateways";
-    SEND_BYTES = Gauge "ringtail_send_bytes" [] "Bytes of spans on their way to gateways, open batches included";
-    RING = Gauge "ringtail_ring_digest" ["digest"] "1 for the digest of the view in use";
+    ACCEPTED = Counter "otelcol_receiver_accepted_spans" ["receiver"]
+        "Spans taken from senders";
+    REFUSED = Counter "otelcol_receiver_refused_spans" ["receiver", "reason"]
+        "Spans that senders were told were not taken";
+    QUEUE_SIZE = Gauge "otelcol_exporter_queue_size" ["exporter"]
+        "Bytes in the queue of an exporter, before compression";
+    QUEUE_CAPACITY = Gauge "otelcol_exporter_queue_capacity" ["exporter"]
+        "Bytes that fit into the queue of an exporter";
+    SENT = Counter "otelcol_exporter_sent_spans" ["exporter"]
+        "Spans that a backend acknowledged";
+    SEND_FAILED = Counter "otelcol_exporter_send_failed_spans" ["exporter", "reason"]
+        "Spans that an exporter gave up";
+    DROPPED = Counter "otelcol_processor_dropped_spans" ["processor", "reason"]
+        "Spans lost after they were accepted";
+    BACKENDS = Gauge "otelcol_loadbalancer_num_backends" ["resolver"]
+        "Gateways in the ring";
+    BACKEND_UPDATES = Counter "otelcol_loadbalancer_num_backend_updates" ["resolver"]
+        "Changes of the ring";
+    BACKEND_OUTCOME = Counter "otelcol_loadbalancer_backend_outcome" ["endpoint", "success"]
+        "Requests to gateways";
+    BACKEND_LATENCY = Histogram "otelcol_loadbalancer_backend_latency" ["endpoint"]
+        "Milliseconds until a gateway answered a request";
+    POLICY_TRACES = Counter "otelcol_processor_tail_sampling_count_traces_sampled"
+        ["policy", "sampled", "decision"] "Traces that a policy decided";
+    GLOBAL_TRACES = Counter "otelcol_processor_tail_sampling_global_count_traces_sampled"
+        ["sampled", "decision"] "Traces decided";
+    NEW_TRACES = Counter "otelcol_processor_tail_sampling_new_trace_id_received" []
+        "Traces first seen";
+    TRACES_ON_MEMORY = Gauge "otelcol_processor_tail_sampling_sampling_traces_on_memory" []
+        "Traces that wait for their decision";
+    LATE_SPANS = Counter "otelcol_processor_tail_sampling_early_releases_from_cache_decision" ["sampled"]
+        "Spans that came after the decision on their trace and followed it";
+    EARLY = Counter "ringtail_early_decisions" ["reason"]
+        "Traces decided before their time";
+    BUFFER_BYTES = Gauge "ringtail_buffer_bytes" []
+        "Resident bytes of undecided traces: spans, index, headers, spare segments";
+    BUFFER_LIMIT = Gauge "ringtail_buffer_limit_bytes" []
+        "Budget of the buffer";
+    HELD = Gauge "ringtail_held_spans" []
+        "Spans in memory";
+    DUPLICATES = Counter "ringtail_duplicate_spans" []
+        "Spans that came twice with the same content";
+    EVACUATED = Counter "ringtail_segments_evacuated" []
+        "Segments freed by moving the few spans left in them";
+    TURN_SECONDS = Gauge "ringtail_decision_turn_seconds" ["shard"]
+        "How long the last turn of decisions took";
+    OUT = Counter "ringtail_out_spans" []
+        "Spans that gateways acknowledged";
+    REROUTED = Counter "ringtail_rerouted_spans" []
+        "Spans sent to a lower choice because their owner took none";
+    LINK_BYTES = Gauge "ringtail_link_queue_bytes" ["endpoint"]
+        "Bytes that wait for a gateway or are under way to it";
+    LINK_SENT = Counter "ringtail_link_sent_bytes" ["endpoint"]
+        "Bytes sent to a gateway, as they went out";
+    SEND_LIMIT = Gauge "ringtail_send_limit_bytes" []
+        "Budget of spans on their way to gateways";
+    SEND_BYTES = Gauge "ringtail_send_bytes" []
+        "Bytes of spans on their way to gateways, open batches included";
+    RING = Gauge "ringtail_ring_digest" ["digest"]
+        "1 for the digest of the view in use";
 }
 
 /// One value of one metric.
@@ -191,10 +221,7 @@ fn by_reason<'a>(
 fn ledger_samples(ledger: &LedgerReport) -> Vec<Sample> {
     let refused: u64 = ledger.refused.values().sum();
     let accepted = ledger.received.total().saturating_sub(refused);
-    let mut samples = vec![
-        count(&ACCEPTED, &["otlp"], accepted),
-        gauge(&HELD, &[], ledger.held),
-    ];
+    let mut samples = vec![count(&ACCEPTED, &["otlp"], accepted), gauge(&HELD, &[], ledger.held)];
     samples.extend(by_reason(&REFUSED, "otlp", &ledger.refused));
     samples.extend(by_reason(&DROPPED, "ringtail", &ledger.dropped));
     for (name, line) in &ledger.exporters {

@@ -23,7 +23,9 @@ struct PartialSuccess {
 
 /// What to tell about spans with invalid trace IDs.
 pub fn invalid_ids(spans: u64) -> String {
-    format!("{spans} spans have an invalid trace ID (not 16 bytes, or all zero); the others were taken")
+    format!(
+        "{spans} spans have an invalid trace ID (not 16 bytes, or all zero); the others were taken"
+    )
 }
 
 /// The answer to a request of which `invalid` spans were refused for their trace IDs.

@@ -1,4 +1,5 @@
-//! The hop between Ringtail processes: messages of `ringtail.peer.v1` and the two ways of framing spans for it.
+//! The hop between Ringtail processes: messages of `ringtail.peer.v1` and the two ways of framing spans for
+//! it.
 
 use bytes::Bytes;
 use prost::Message;
@@ -6,11 +7,13 @@ use ringtail_engine::batch::Batch;
 use ringtail_engine::ring::RING_VERSION;
 use ringtail_engine::wire::put_varint;
 
-pub use generated::{
-    DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, State,
-};
+pub use generated::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, State};
 
-#[expect(missing_docs, reason = "generated from peer.proto, which documents every message and field")]
+#[expect(
+    missing_docs,
+    reason = "generated from peer.proto, which documents every message and field"
+)]
+#[rustfmt::skip]
 mod generated;
 
 /// Tag of `DeliverRequest.spans`: field 15, length-delimited.
@@ -42,12 +45,8 @@ impl Identity {
 
     /// The `Hello` of a process whose view has `digest`.
     pub fn hello(&self, state: State, digest: u64) -> Vec<u8> {
-        HelloRequest {
-            from: Some(self.member(state)),
-            ring_versions: vec![RING_VERSION],
-            digest,
-        }
-        .encode_to_vec()
+        HelloRequest { from: Some(self.member(state)), ring_versions: vec![RING_VERSION], digest }
+            .encode_to_vec()
     }
 }
 
@@ -62,8 +61,8 @@ pub struct Envelope<'a> {
 
 /// Appends the message that hands `batch` to a gateway which speaks `dialect`.
 ///
-/// The spans are written once, straight behind the envelope: the envelope's fields come first because protobuf lets a
-/// message be assembled by appending fields.
+/// The spans are written once, straight behind the envelope: the envelope's fields come first because
+/// protobuf lets a message be assembled by appending fields.
 pub fn write_batch(dialect: Dialect, envelope: &Envelope<'_>, batch: &Batch, out: &mut Vec<u8>) {
     if dialect == Dialect::Ringtail {
         let head = DeliverRequest {

@@ -1,7 +1,7 @@
 //! The life of one process: read the manifest, bind, serve, drain, say where every span went.
 //!
-//! Order at the end: readiness goes off and no new span is taken; requests under way are answered; what is held is
-//! delivered (agent) or decided and exported (gateway); the ledger is printed as the last line.
+//! Order at the end: readiness goes off and no new span is taken; requests under way are answered; what is
+//! held is delivered (agent) or decided and exported (gateway); the ledger is printed as the last line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,18 +25,20 @@ use crate::metrics::Source;
 use crate::peer::Identity;
 use crate::stats::{LedgerReport, Listening, Report};
 use crate::transport::{
-    Admission, BindError, EndpointError, Encoding, Handler, Protocol, ServerLimits, bind, serve,
+    Admission, BindError, Encoding, EndpointError, Handler, Protocol, ServerLimits, bind, serve,
 };
 use crate::{admin, export};
 
 /// How long a stopping process may take to hand on what it holds. Under the 60 s of grace that its pod gets.
 const DRAIN_WITHIN: Duration = Duration::from_secs(25);
-/// How long a stopping gateway still answers agents with "draining" before it closes its receivers: two of their hellos.
+/// How long a stopping gateway still answers agents with "draining" before it closes its receivers: two of
+/// their hellos.
 const LEAVE_NOTICE: Duration = Duration::from_millis(1600);
-/// Shard threads of a gateway at most: more than any pod has processors, since each needs a buffer of its own.
+/// Shard threads of a gateway at most: more than any pod has processors, since each needs a buffer of its
+/// own.
 const SHARDS_MAX: usize = 16;
-/// Keys the ring when no seed file is given. It is public, so whoever can choose trace IDs can aim at one gateway:
-/// right for a laptop; the operator gives every pipeline a seed of its own.
+/// Keys the ring when no seed file is given. It is public, so whoever can choose trace IDs can aim at one
+/// gateway: right for a laptop; the operator gives every pipeline a seed of its own.
 const DEFAULT_SEED: [u8; 16] = *b"ringtail-no-seed";
 
 /// Flags that both roles take.
@@ -57,7 +59,8 @@ pub struct RoleOptions {
     /// Where to serve metrics, probes and stats.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8888")]
     pub admin: SocketAddr,
-    /// Memory limit, e.g. 512Mi; 3/4 of it are used. Default: the cgroup's limit, else 128Mi (agent) or 2Gi (gateway).
+    /// Memory limit, e.g. 512Mi; 3/4 of it are used. Default: the cgroup's limit, else 128Mi (agent) or 2Gi
+    /// (gateway).
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub memory_limit: Option<u64>,
     /// File with the seed of the ring: 32 hexadecimal digits, the same for every process of a fleet.
@@ -146,7 +149,10 @@ impl RoleError {
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run_agent(options: AgentOptions, pipeline: ValidPipeline) -> Result<ExitCode, RoleError> {
+pub async fn run_agent(
+    options: AgentOptions,
+    pipeline: ValidPipeline,
+) -> Result<ExitCode, RoleError> {
     let AgentOptions { role, gateways } = options;
     let gateways = if gateways.is_empty() { pipeline.gateways.clone() } else { gateways };
     if gateways.is_empty() {
@@ -346,7 +352,8 @@ fn encoding(compression: Compression) -> Encoding {
     }
 }
 
-/// The exporters with the endpoints that flags replace, their queues scaled down together when the budget is smaller.
+/// The exporters with the endpoints that flags replace, their queues scaled down together when the budget
+/// is smaller.
 fn exporter_configs(
     pipeline: &ValidPipeline,
     exports: &[String],
@@ -355,8 +362,8 @@ fn exporter_configs(
     let replaced = parse_exports(exports, pipeline)?;
     let wanted: u64 = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let configs = pipeline.exporters.iter().map(|exporter| {
-        let share = u128::from(exporter.queue_max_bytes) * u128::from(budget)
-            / u128::from(wanted.max(1));
+        let share =
+            u128::from(exporter.queue_max_bytes) * u128::from(budget) / u128::from(wanted.max(1));
         let queue_bytes = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
         let endpoint = replaced.iter().find(|(name, _)| *name == exporter.name);
         Ok(export::Config {
@@ -390,13 +397,14 @@ fn parse_exports(
     pipeline: &ValidPipeline,
 ) -> Result<Vec<(String, String)>, RoleError> {
     let parse = |text: &String| {
-        let (name, endpoint) = text.split_once('=').ok_or_else(|| {
-            RoleError::Usage(format!("--export {text}: write NAME=HOST:PORT"))
-        })?;
+        let (name, endpoint) = text
+            .split_once('=')
+            .ok_or_else(|| RoleError::Usage(format!("--export {text}: write NAME=HOST:PORT")))?;
         if !pipeline.exporters.iter().any(|exporter| exporter.name == name) {
             let known: Vec<&str> = pipeline.exporters.iter().map(|e| e.name.as_str()).collect();
             let known = known.join(", ");
-            let why = format!("--export {text}: the manifest has no exporter {name}; it has {known}");
+            let why =
+                format!("--export {text}: the manifest has no exporter {name}; it has {known}");
             return Err(RoleError::Usage(why));
         }
         Ok((name.to_owned(), endpoint.trim_start_matches("http://").to_owned()))
@@ -429,7 +437,8 @@ async fn wait_for_stop(exit_with_parent: bool) {
 
 async fn stdin_ends() {
     use std::io::Read;
-    // A thread of its own: reading standard input cannot be interrupted, and must not keep the runtime from ending.
+    // A thread of its own: reading standard input cannot be interrupted, and must not keep the runtime from
+    // ending.
     let (ended, wait) = tokio::sync::oneshot::channel::<()>();
     std::thread::spawn(move || {
         let mut sink = [0_u8; 64];

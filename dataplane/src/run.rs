@@ -151,30 +151,20 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
     };
     ledger.lines().iter().for_each(|line| screen.say(line));
     let fine = ledger.balances() && satisfied;
-    Ok(if fine {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn welcome(plan: &Plan, fleet: &Fleet, screen: &mut Screen) {
     let (name, gateways) = (&plan.pipeline, plan.gateways);
-    screen.say(&format!(
-        "{name}: {gateways} gateways and {AGENTS} agents are up"
-    ));
+    screen.say(&format!("{name}: {gateways} gateways and {AGENTS} agents are up"));
     // Agents first: theirs are the addresses that somebody wants to send to.
     for member in fleet.of(Role::Agent).chain(fleet.of(Role::Gateway)) {
         let Some(listening) = &member.listening else {
             continue;
         };
         let (name, grpc, admin) = (&member.identity, listening.otlp_grpc, listening.admin);
-        let http = listening
-            .otlp_http
-            .map_or("no HTTP".to_owned(), |at| format!("HTTP {at}"));
-        screen.say(&format!(
-            "  {name:<10}  OTLP gRPC {grpc}, {http}; http://{admin}/metrics"
-        ));
+        let http = listening.otlp_http.map_or("no HTTP".to_owned(), |at| format!("HTTP {at}"));
+        screen.say(&format!("  {name:<10}  OTLP gRPC {grpc}, {http}; http://{admin}/metrics"));
     }
 }
 
@@ -232,10 +222,7 @@ struct Stop {
 impl Stop {
     fn listen() -> io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self {
-            interrupt,
-            terminate: signal(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
     }
 
     async fn asked(&mut self) {

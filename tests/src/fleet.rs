@@ -18,7 +18,13 @@ spec:
       - {name: errors, type: StatusCode, statusCode: {statusCodes: [Error]}}
       - {name: slow, type: Latency, latency: {threshold: 500ms}}
   exporters:
-    - {name: backend, type: OTLP, otlp: {endpoint: "http://127.0.0.1:1", protocol: GRPC, compression: Gzip, retry: {initialInterval: 50ms, maxInterval: 200ms}}}
+    - name: backend
+      type: OTLP
+      otlp:
+        endpoint: "http://127.0.0.1:1"
+        protocol: GRPC
+        compression: Gzip
+        retry: {initialInterval: 50ms, maxInterval: 200ms}
 "#;
 
 /// A fleet.
@@ -37,7 +43,13 @@ pub struct Fleet {
 
 impl Fleet {
     /// Starts the gateways, then the agents, and waits until every agent has every gateway in its ring.
-    pub fn start(manifest: &str, agents: usize, gateways: usize, backend: &str, extra: &[&str]) -> Self {
+    pub fn start(
+        manifest: &str,
+        agents: usize,
+        gateways: usize,
+        backend: &str,
+        extra: &[&str],
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("pipeline.yaml");
         std::fs::write(&path, manifest).expect("the manifest is written");

@@ -32,7 +32,8 @@ pub fn post_declared(
     let mut stream = TcpStream::connect(address).expect("the receiver listens");
     let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: ringtail\r\nconnection: close\r\ncontent-length: {declared}\r\n{lines}\r\n"
+        "POST {path} HTTP/1.1\r\nhost: ringtail\r\nconnection: close\r\n\
+         content-length: {declared}\r\n{lines}\r\n"
     );
     stream.write_all(head.as_bytes()).expect("the head is sent");
     // Refused early, the rest of the body meets a closed connection.

@@ -1,5 +1,12 @@
-//! What the cross-crate tests share: real `ringtail` processes on loopback, a backend that keeps what it gets, and
-//! traces to send.
+//! What the cross-crate tests share: real `ringtail` processes on loopback, a backend that keeps what it
+//! gets, and traces to send.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's own tools fail by panicking, with what they saw"
+)]
 
 pub mod backend;
 pub mod fleet;

@@ -1,4 +1,5 @@
-//! One `ringtail` process: built by cargo, started on free ports, stopped by its own id, its ledger read at the end.
+//! One `ringtail` process: built by cargo, started on free ports, stopped by its own id, its ledger read at
+//! the end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

@@ -79,7 +79,11 @@ impl Trace {
                 let span = Span {
                     trace_id: self.id(),
                     span_id: (u64::from(index) + 1).to_be_bytes().to_vec(),
-                    parent_span_id: if index == 0 { Vec::new() } else { 1_u64.to_be_bytes().to_vec() },
+                    parent_span_id: if index == 0 {
+                        Vec::new()
+                    } else {
+                        1_u64.to_be_bytes().to_vec()
+                    },
                     name: format!("operation-{index}"),
                     start_time_unix_nano: start,
                     end_time_unix_nano: if last { end } else { start + 1_000_000 },

@@ -1,5 +1,7 @@
 //! Bad input to a real agent: each kind gets a clear answer, costs bounded memory, and loses nothing else.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::process::Command;
 
@@ -67,8 +69,16 @@ async fn each_bad_request_gets_a_clear_answer_and_loses_nothing_else() {
     let gzipped = [PROTOBUF, "content-encoding: gzip"];
     check(&post(&http, "/v1/traces", &gzipped, &truncated[..truncated.len() - 9]), 400, &["gzip"]);
     check(&post(&http, "/v1/traces", &[PROTOBUF], &body[..body.len() - 1]), 400, &["OTLP"]);
-    check(&post(&http, "/v1/traces", &["content-type: text/csv"], &body), 415, &["application/x-protobuf"]);
-    check(&post(&http, "/v1/traces", &["content-type: application/json"], b"{}"), 415, &["protobuf"]);
+    check(
+        &post(&http, "/v1/traces", &["content-type: text/csv"], &body),
+        415,
+        &["application/x-protobuf"],
+    );
+    check(
+        &post(&http, "/v1/traces", &["content-type: application/json"], b"{}"),
+        415,
+        &["protobuf"],
+    );
     check(&post(&http, "/v1/traces", &[PROTOBUF, "content-encoding: br"], &body), 415, &["gzip"]);
     check(&post(&http, "/v1/metrics", &[PROTOBUF], b""), 404, &["metrics"]);
     check(&post(&http, "/v1/nothing", &[PROTOBUF], b""), 404, &[]);
@@ -101,7 +111,8 @@ async fn a_64_mib_grpc_request_is_refused_for_good() {
         TraceServiceClient::connect(format!("http://{}", fleet.agents[0].grpc())).await.unwrap();
     let huge = Span { trace_id: vec![1; 16], name: "x".repeat(64 * MIB), ..Span::default() };
     let status = client.export(request("huge", vec![huge])).await.unwrap_err();
-    let retried = [tonic::Code::Unavailable, tonic::Code::OutOfRange, tonic::Code::ResourceExhausted];
+    let retried =
+        [tonic::Code::Unavailable, tonic::Code::OutOfRange, tonic::Code::ResourceExhausted];
     assert!(!retried.contains(&status.code()), "OTLP clients would send it again: {status:?}");
     client.export(good().part(0, 1)).await.expect("the connection still works");
     fleet.stop();
@@ -111,7 +122,13 @@ async fn a_64_mib_grpc_request_is_refused_for_good() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_tiny_spans_are_charged_and_not_multiplied() {
     let backend = Backend::start().await;
-    let fleet = Fleet::start(ERRORS_AND_SLOW, 1, 2, &backend.address.to_string(), &["--memory-limit", "512Mi"]);
+    let fleet = Fleet::start(
+        ERRORS_AND_SLOW,
+        1,
+        2,
+        &backend.address.to_string(),
+        &["--memory-limit", "512Mi"],
+    );
     let agent = &fleet.agents[0];
     let before = agent.resident_bytes();
 

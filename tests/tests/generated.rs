@@ -5,8 +5,9 @@ use std::path::Path;
 #[test]
 fn peer_messages_are_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let definitions = protox::compile(["ringtail/peer/v1/peer.proto"], [root.join("dataplane/proto")])
-        .expect("the definitions compile");
+    let definitions =
+        protox::compile(["ringtail/peer/v1/peer.proto"], [root.join("dataplane/proto")])
+            .expect("the definitions compile");
     let out = tempfile::tempdir().unwrap();
     prost_build::Config::new()
         .bytes(["."])

@@ -1,5 +1,5 @@
-//! Five times more load than fits: the gateway decides early or refuses with a hint, stays within its memory, and
-//! every span is in the ledger.
+//! Five times more load than fits: the gateway decides early or refuses with a hint, stays within its
+//! memory, and every span is in the ledger.
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -35,7 +35,8 @@ async fn a_gateway_stays_within_its_budget_under_five_times_its_load() {
     let extra = ["--memory-limit", LIMIT, "--decision-wait", "1h", "--threads", "2"];
     let fleet = Fleet::start(ERRORS_AND_SLOW, 0, 1, &backend.address.to_string(), &extra);
     let gateway = &fleet.gateways[0];
-    let mut client = TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
+    let mut client =
+        TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
     let (mut taken, mut refused, mut most) = (0, 0, 0);
     for number in 0..REQUESTS {
         match client.export(request("flood", heavy(number))).await {
@@ -63,7 +64,8 @@ async fn the_oldest_traces_are_decided_early_before_anything_is_refused() {
     let extra = ["--memory-limit", LIMIT, "--decision-wait", "1s"];
     let fleet = Fleet::start(ERRORS_AND_SLOW, 0, 1, &backend.address.to_string(), &extra);
     let gateway = &fleet.gateways[0];
-    let mut client = TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
+    let mut client =
+        TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
     let mut refused = 0;
     for number in 0..REQUESTS {
         if client.export(request("flood", heavy(number))).await.is_err() {

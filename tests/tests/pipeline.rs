@@ -1,5 +1,7 @@
-//! The main job with real processes: traces enter through two agents, meet whole at three gateways, are decided and
-//! arrive at a backend; every ledger balances.
+//! The main job with real processes: traces enter through two agents, meet whole at three gateways, are
+//! decided and arrive at a backend; every ledger balances.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
@@ -33,7 +35,8 @@ async fn client(address: String) -> TraceServiceClient<tonic::transport::Channel
         .accept_compressed(CompressionEncoding::Gzip)
 }
 
-/// Sends every trace in as many parts as there are receivers, part by part, so that all traces are open at once.
+/// Sends every trace in as many parts as there are receivers, part by part, so that all traces are open at
+/// once.
 async fn send_all(receivers: &[String]) {
     let parts = u32::try_from(receivers.len()).unwrap();
     for (part, receiver) in receivers.iter().enumerate() {
@@ -63,8 +66,7 @@ async fn traces_meet_whole_at_one_gateway() {
     let receivers: Vec<String> = fleet.agents.iter().map(Process::grpc).collect();
     send_all(&receivers).await;
 
-    let digests: Vec<String> =
-        fleet.agents.iter().map(|agent| agent.stats().ring.digest).collect();
+    let digests: Vec<String> = fleet.agents.iter().map(|agent| agent.stats().ring.digest).collect();
     assert_eq!(digests[0], digests[1], "both agents route by the same ring");
 
     let total: u64 = traces().map(|trace| u64::from(trace.spans)).sum();
@@ -83,7 +85,8 @@ async fn traces_meet_whole_at_one_gateway() {
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_take_otlp_from_anybody_and_decide_by_the_clock() {
     let backend = Backend::start().await;
-    let fleet = Fleet::start(ERRORS_AND_SLOW, 0, 1, &backend.address.to_string(), &["--threads", "2"]);
+    let fleet =
+        Fleet::start(ERRORS_AND_SLOW, 0, 1, &backend.address.to_string(), &["--threads", "2"]);
     send_all(&[fleet.gateways[0].grpc()]).await;
     let decided = |stats: &ringtail::stats::Stats| {
         stats.decisions.is_some_and(|decisions| decisions.kept + decisions.dropped == TRACES)
@@ -129,7 +132,8 @@ async fn an_agent_speaks_plain_otlp_to_a_peer_that_knows_nothing_else() {
     let total: usize = traces().map(|trace| trace.spans as usize).sum();
     assert!(ended.ledger.balanced, "{:#?}", ended.ledger);
     assert_eq!(ended.ledger.out, total as u64);
-    // Not one more: an answer in gzip that the agent could not read would look like a failure and be sent again.
+    // Not one more: an answer in gzip that the agent could not read would look like a failure and be sent
+    // again.
     assert_eq!(collector.spans(), total);
 }
 

@@ -1,9 +1,6 @@
 //! `ringtail run` as a user has it: the demo satisfies, a port in use is told, and nothing is left behind.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may stop at what it did not expect"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -18,10 +15,7 @@ const ANY_PORT: [&str; 4] = ["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0
 fn command(flags: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.args(["run", MANIFEST]).args(flags);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -43,17 +37,11 @@ impl Running {
     fn start() -> Self {
         let mut child = command(&ANY_PORT).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut running = Self {
-            child,
-            lines,
-            addresses: Vec::new(),
-        };
+        let mut running = Self { child, lines, addresses: Vec::new() };
         while running.addresses.len() < 5 {
-            let line = running.line().expect("the fleet comes up");
+            let line = running.line().unwrap();
             if let Some((_, rest)) = line.split_once("OTLP gRPC ") {
-                running
-                    .addresses
-                    .push(rest.split(',').next().unwrap().parse().unwrap());
+                running.addresses.push(rest.split(',').next().unwrap().parse().unwrap());
             }
         }
         running
@@ -66,13 +54,7 @@ impl Running {
 
     fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([name, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
     /// What it still says, and how it ends.
@@ -87,14 +69,8 @@ impl Running {
 
 fn assert_nobody_listens(addresses: &[SocketAddr]) {
     let started = Instant::now();
-    while addresses
-        .iter()
-        .any(|address| TcpStream::connect(address).is_ok())
-    {
-        assert!(
-            started.elapsed() < PATIENCE,
-            "somebody still listens: {addresses:?}"
-        );
+    while addresses.iter().any(|address| TcpStream::connect(address).is_ok()) {
+        assert!(started.elapsed() < PATIENCE, "somebody still listens: {addresses:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -105,10 +81,9 @@ fn the_demo_satisfies() {
     let demo = ["--demo", "--decision-wait", "5s", "--duration", "12s"];
     let (output, text) = output(&[&demo[..], &ANY_PORT].concat());
     assert!(output.status.success(), "{text}");
-    for part in [
-        "slow traces were kept as promised, every kept trace is whole",
-        "balances from end to end",
-    ] {
+    for part in
+        ["slow traces were kept as promised, every kept trace is whole", "balances from end to end"]
+    {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
 }
@@ -119,10 +94,7 @@ fn a_port_in_use_is_told_and_nothing_is_left_running() {
     let address = taken.local_addr().unwrap().to_string();
     let (output, text) = output(&["--otlp-grpc", &address, "--otlp-http", "127.0.0.1:0"]);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(
-        text.contains(&format!("cannot listen on {address}")),
-        "{text}"
-    );
+    assert!(text.contains(&format!("cannot listen on {address}")), "{text}");
     assert!(text.contains("agent-0 did not start"), "{text}");
 }
 
@@ -132,10 +104,7 @@ fn sigterm_drains_and_tells_the_ledger() {
     let addresses = running.addresses.clone();
     running.signal("-TERM");
     let (text, status) = running.end();
-    assert!(
-        status.success() && text.contains("balances from end to end"),
-        "{text}"
-    );
+    assert!(status.success() && text.contains("balances from end to end"), "{text}");
     assert_nobody_listens(&addresses);
 }
 

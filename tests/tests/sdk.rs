@@ -1,4 +1,5 @@
-//! The official OpenTelemetry SDK for Rust, as it is, through an agent and a gateway, over gRPC and over HTTP.
+//! The official OpenTelemetry SDK for Rust, as it is, through an agent and a gateway, over gRPC and over
+//! HTTP.
 
 use std::time::Duration;
 
@@ -6,14 +7,18 @@ use opentelemetry::trace::{Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::runtime::Tokio;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
 use ringtail_tests::backend::Backend;
 use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
 
 fn provider(service: &'static str, exporter: SpanExporter) -> SdkTracerProvider {
+    // The SDK's batch processor for an async runtime: its HTTP client has none of its own.
+    let processor = BatchSpanProcessor::builder(exporter, Tokio).build();
     SdkTracerProvider::builder()
         .with_resource(Resource::builder().with_service_name(service).build())
-        .with_batch_exporter(exporter)
+        .with_span_processor(processor)
         .build()
 }
 

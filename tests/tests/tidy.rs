@@ -30,10 +30,7 @@ const EXEMPT: &[(&str, &str, &str)] = &[];
 const LAYERS: &[(&str, &[&str])] = &[
     ("dataplane/engine/Cargo.toml", &[]),
     ("crds/Cargo.toml", &["ringtail-engine"]),
-    (
-        "dataplane/Cargo.toml",
-        &["ringtail-crds", "ringtail-engine"],
-    ),
+    ("dataplane/Cargo.toml", &["ringtail-crds", "ringtail-engine"]),
     ("operator/Cargo.toml", &["ringtail-crds", "ringtail-engine"]),
 ];
 
@@ -87,53 +84,31 @@ struct Finding {
 #[test]
 fn repository_is_tidy() {
     let sources = repository();
-    assert!(
-        sources.len() > 10,
-        "the repository was not found: {} files",
-        sources.len()
-    );
+    assert!(sources.len() > 10, "the repository was not found: {} files", sources.len());
     let mut broken = Vec::new();
-    let mut unused: BTreeSet<_> = EXEMPT
-        .iter()
-        .map(|(rule, path, _)| (*rule, *path))
-        .collect();
+    let mut unused: BTreeSet<_> = EXEMPT.iter().map(|(rule, path, _)| (*rule, *path)).collect();
     for source in &sources {
         for (name, rule) in RULES {
             let findings = rule(source);
-            let exempt = EXEMPT
-                .iter()
-                .any(|(r, p, _)| r == name && *p == source.path);
+            let exempt = EXEMPT.iter().any(|(r, p, _)| r == name && *p == source.path);
             if exempt && !findings.is_empty() {
                 unused.remove(&(*name, source.path.as_str()));
                 continue;
             }
-            broken.extend(
-                findings
-                    .iter()
-                    .map(|f| format!("{}:{f} ({name})", source.path)),
-            );
+            broken.extend(findings.iter().map(|f| format!("{}:{f} ({name})", source.path)));
         }
     }
     broken.extend(
-        unused
-            .iter()
-            .map(|(rule, path)| format!("{path}: exemption from '{rule}' is not needed")),
+        unused.iter().map(|(rule, path)| format!("{path}: exemption from '{rule}' is not needed")),
     );
-    assert!(
-        broken.is_empty(),
-        "{} findings:\n{}",
-        broken.len(),
-        broken.join("\n")
-    );
+    assert!(broken.is_empty(), "{} findings:\n{}", broken.len(), broken.join("\n"));
 }
 
 // === Rules ===
 
 fn header(source: &Source) -> Vec<Finding> {
     let first = source.text.lines().next().unwrap_or_default();
-    let told = first
-        .strip_prefix("//! ")
-        .is_some_and(|sentence| sentence.len() > 10);
+    let told = first.strip_prefix("//! ").is_some_and(|sentence| sentence.len() > 10);
     finding_if(
         source.is_rust() && !source.is_generated() && !told,
         1,
@@ -145,33 +120,17 @@ fn file_length(source: &Source) -> Vec<Finding> {
     if !source.is_rust() || source.is_test() || source.is_generated() {
         return Vec::new();
     }
-    let max = if source.path.ends_with("main.rs") {
-        MAIN_LINES_MAX
-    } else {
-        FILE_LINES_MAX
-    };
+    let max = if source.path.ends_with("main.rs") { MAIN_LINES_MAX } else { FILE_LINES_MAX };
     let lines = product_lines(&source.text);
-    finding_if(
-        lines > max,
-        max + 1,
-        &format!("{lines} lines without tests, at most {max}"),
-    )
+    finding_if(lines > max, max + 1, &format!("{lines} lines without tests, at most {max}"))
 }
 
 fn function_length(source: &Source) -> Vec<Finding> {
     // A test that is one long table of cases is as it should be.
-    let product = if source.is_test() {
-        0
-    } else {
-        product_lines(&source.text)
-    };
+    let product = if source.is_test() { 0 } else { product_lines(&source.text) };
     let lines: Vec<&str> = source.code.lines().take(product).collect();
     let mut findings = Vec::new();
-    for (start, line) in lines
-        .iter()
-        .enumerate()
-        .filter(|(_, line)| opens_function(line))
-    {
+    for (start, line) in lines.iter().enumerate().filter(|(_, line)| opens_function(line)) {
         let length = function_lines(&lines[start..]);
         let name = line.trim();
         let message = format!("function of {length} lines, at most {FUNCTION_LINES_MAX}: {name}");
@@ -192,10 +151,7 @@ fn line_length(source: &Source) -> Vec<Finding> {
 
 fn file_name(source: &Source) -> Vec<Finding> {
     let vague = ["util", "utils", "helper", "helpers", "common", "misc"];
-    let found = source
-        .path
-        .split(['/', '.'])
-        .find(|part| vague.contains(part));
+    let found = source.path.split(['/', '.']).find(|part| vague.contains(part));
     let message = found.map(|part| format!("'{part}' names no noun: say what the file holds"));
     finding_if(message.is_some(), 1, &message.unwrap_or_default())
 }
@@ -231,34 +187,22 @@ fn pure_engine(source: &Source) -> Vec<Finding> {
 fn inherited_lints(source: &Source) -> Vec<Finding> {
     let package = source.path.ends_with("Cargo.toml") && source.text.contains("[package]");
     let inherits = source.text.contains("[lints]\nworkspace = true");
-    finding_if(
-        package && !inherits,
-        1,
-        "inherit the lints: `[lints]` and `workspace = true`",
-    )
+    finding_if(package && !inherits, 1, "inherit the lints: `[lints]` and `workspace = true`")
 }
 
 fn no_allow(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (number, line) in source.code.lines().enumerate() {
         let allows = line.contains("#[allow(") || line.contains("#![allow(");
-        findings.extend(finding_if(
-            allows,
-            number + 1,
-            "write `#[expect(.., reason = \"..\")]`",
-        ));
+        findings.extend(finding_if(allows, number + 1, "write `#[expect(.., reason = \"..\")]`"));
     }
     findings
 }
 
 fn unfinished(source: &Source) -> Vec<Finding> {
     // In two halves, so that this file does not find itself.
-    let words = [
-        concat!("TO", "DO"),
-        concat!("FIX", "ME"),
-        concat!("HA", "CK"),
-        concat!("XX", "X"),
-    ];
+    let words =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("HA", "CK"), concat!("XX", "X")];
     source.lines_where(|line| {
         let word = words.into_iter().find(|word| has_word(line, word))?;
         Some(format!("{word}: finish it, or open an issue"))
@@ -282,16 +226,8 @@ fn machine_paths(source: &Source) -> Vec<Finding> {
 
 impl Source {
     fn new(path: &str, text: &str) -> Self {
-        let code = if path.ends_with(".rs") {
-            blank_literals(text)
-        } else {
-            String::new()
-        };
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-        }
+        let code = if path.ends_with(".rs") { blank_literals(text) } else { String::new() };
+        Self { path: path.to_owned(), text: text.to_owned(), code }
     }
 
     fn is_rust(&self) -> bool {
@@ -299,10 +235,7 @@ impl Source {
     }
 
     fn is_generated(&self) -> bool {
-        self.text
-            .lines()
-            .take(3)
-            .any(|line| line.contains("@generated"))
+        self.text.lines().take(3).any(|line| line.contains("@generated"))
     }
 
     fn is_test(&self) -> bool {
@@ -312,12 +245,7 @@ impl Source {
     fn lines_where(&self, judge: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
         let judged = self.text.lines().enumerate();
         judged
-            .filter_map(|(at, line)| {
-                Some(Finding {
-                    line: at + 1,
-                    message: judge(line)?,
-                })
-            })
+            .filter_map(|(at, line)| Some(Finding { line: at + 1, message: judge(line)? }))
             .collect()
     }
 }
@@ -329,14 +257,7 @@ impl fmt::Display for Finding {
 }
 
 fn finding_if(broken: bool, line: usize, message: &str) -> Vec<Finding> {
-    if broken {
-        vec![Finding {
-            line,
-            message: message.to_owned(),
-        }]
-    } else {
-        Vec::new()
-    }
+    if broken { vec![Finding { line, message: message.to_owned() }] } else { Vec::new() }
 }
 
 // === Reading the repository ===
@@ -349,10 +270,7 @@ fn repository() -> Vec<Source> {
         .iter()
         .filter_map(|path| {
             let text = fs::read_to_string(path).ok()?;
-            Some(Source::new(
-                &path.strip_prefix(&root).unwrap().to_string_lossy(),
-                &text,
-            ))
+            Some(Source::new(&path.strip_prefix(&root).unwrap().to_string_lossy(), &text))
         })
         .collect();
     sources.sort_by(|a, b| a.path.cmp(&b.path));
@@ -384,9 +302,8 @@ fn is_text(path: &Path, name: &str) -> bool {
 /// Lines before the test module at the end of a file.
 fn product_lines(text: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
-    let tests = lines
-        .windows(2)
-        .position(|w| w[0] == "#[cfg(test)]" && w[1].starts_with("mod tests {"));
+    let tests =
+        lines.windows(2).position(|w| w[0] == "#[cfg(test)]" && w[1].starts_with("mod tests {"));
     tests.unwrap_or(lines.len())
 }
 
@@ -423,11 +340,7 @@ fn blank_literals(text: &str) -> String {
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
         let length = literal_len(rest, code.chars().next_back());
-        let (taken, kept) = if length > 0 {
-            (length, false)
-        } else {
-            (first.len_utf8(), true)
-        };
+        let (taken, kept) = if length > 0 { (length, false) } else { (first.len_utf8(), true) };
         let blank = |c: char| if kept || c == '\n' { c } else { ' ' };
         code.extend(rest[..taken].chars().map(blank));
         rest = &rest[taken..];
@@ -438,9 +351,7 @@ fn blank_literals(text: &str) -> String {
 /// Length of the comment or literal at the start of `rest`; zero when there is none.
 fn literal_len(rest: &str, before: Option<char>) -> usize {
     let until = |end: &str, from: usize| {
-        rest[from..]
-            .find(end)
-            .map_or(rest.len(), |at| from + at + end.len())
+        rest[from..].find(end).map_or(rest.len(), |at| from + at + end.len())
     };
     if rest.starts_with("//") {
         return rest.find('\n').unwrap_or(rest.len());
@@ -484,25 +395,15 @@ fn quoted_len(rest: &str, quote: char) -> usize {
 
 /// The lines that `rule` finds in `text` as the file `path`.
 fn lines_found(rule: &str, path: &str, text: &str) -> Vec<usize> {
-    let (_, judge) = RULES
-        .iter()
-        .find(|(name, _)| *name == rule)
-        .expect("a rule of that name");
-    judge(&Source::new(path, text))
-        .iter()
-        .map(|finding| finding.line)
-        .collect()
+    let (_, judge) = RULES.iter().find(|(name, _)| *name == rule).expect("a rule of that name");
+    judge(&Source::new(path, text)).iter().map(|finding| finding.line).collect()
 }
 
 #[test]
 fn every_rule_refuses_and_accepts() {
     let long = |lines: usize| format!("//! A long file.\n{}", "// x\n".repeat(lines - 1));
     let function = |lines: usize| format!("fn f() {{\n{}}}\n", "    x();\n".repeat(lines - 2));
-    let with_tests = format!(
-        "{}#[cfg(test)]\nmod tests {{\n{}}}\n",
-        long(500),
-        "\n".repeat(600)
-    );
+    let with_tests = format!("{}#[cfg(test)]\nmod tests {{\n{}}}\n", long(500), "\n".repeat(600));
     let unfinished = concat!("# TO", "DO: later");
     let path = concat!("see /wo", "rk/notes");
     let lints = "[package]\nname = \"x\"\n\n[lints]\nworkspace = true\n";
@@ -548,16 +449,10 @@ fn every_rule_refuses_and_accepts() {
         ("machine paths",     "README.md",     "the work/life balance", &[]),
     ];
     for (rule, path, text, expected) in cases {
-        assert_eq!(
-            lines_found(rule, path, text),
-            *expected,
-            "{rule} on {path}:\n{text}"
-        );
+        assert_eq!(lines_found(rule, path, text), *expected, "{rule} on {path}:\n{text}");
     }
     for (name, _) in RULES {
-        let fails = cases
-            .iter()
-            .any(|(rule, _, _, lines)| rule == name && !lines.is_empty());
+        let fails = cases.iter().any(|(rule, _, _, lines)| rule == name && !lines.is_empty());
         assert!(fails, "no sample shows that '{name}' can fail");
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, InstrumentationScope, KeyValue, any_value::Value,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
@@ -74,14 +76,16 @@ impl Load {
     }
 }
 
-/// A shard with the policies of the comparison with the Collector: errors, slow ones, and a share of the rest.
+/// A shard with the policies of the comparison with the Collector: errors, slow ones, and a share of the
+/// rest.
 pub(crate) fn shard(percent: u32) -> Shard {
     let errors = Rule::StatusCode { codes: vec![policy::Status::Error] };
     let slow = Rule::Latency { threshold_ms: 5_000, upper_threshold_ms: None };
     let share =
         Rule::Probabilistic { sampling_percentage: f64::from(percent), hash_salt: String::new() };
     let rules = [("errors", errors), ("slow", slow), ("share", share)];
-    let policies = rules.map(|(name, rule)| Policy { name: name.to_owned(), role: Role::Vote, rule });
+    let policies =
+        rules.map(|(name, rule)| Policy { name: name.to_owned(), role: Role::Vote, rule });
     let config = ShardConfig {
         seed: KeySeed::new(*b"benchmark-seed-1"),
         shard: 0,

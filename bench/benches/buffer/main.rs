@@ -1,6 +1,7 @@
 //! What the gateway's buffer costs: nanoseconds to insert and to decide a span, bytes to hold one.
 //!
-//! `cargo bench -p ringtail-bench --bench buffer`, rows per span. The resident memory of two million spans comes first.
+//! `cargo bench -p ringtail-bench --bench buffer`, rows per span. The resident memory of two million spans
+//! comes first.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -11,7 +12,7 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use load::{Load, REQUESTS_A_WAVE, SPANS_A_REQUEST, SPANS_A_TRACE};
 use ringtail_engine::batch::Batch;
-use ringtail_engine::shard::{Shard, TickLimit};
+use ringtail_engine::shard::TickLimit;
 
 const SPANS_A_WAVE: usize = REQUESTS_A_WAVE * SPANS_A_REQUEST;
 const EVERYTHING: TickLimit = TickLimit { traces: u64::MAX, out_bytes: u64::MAX };
@@ -43,7 +44,8 @@ fn print_resident(spans: usize) {
     }
     let (held, grown) = (shard.held(), resident() - before);
     println!(
-        "resident: {} spans of {} bytes, {SPANS_A_TRACE} a trace: {:.0} bytes a span accounted, {:.0} resident, \
+        "resident: {} spans of {} bytes, {SPANS_A_TRACE} a trace: \
+         {:.0} bytes a span accounted, {:.0} resident, \
          {:.3} x wire",
         held.spans,
         wire / held.spans,

@@ -28,13 +28,7 @@ impl Payloads {
             .map(|fragment| RequestTemplate::new(traces, fragment, fragments))
             .collect::<Result<_>>()?;
         let pools = (0..fragments).map(|_| RefCell::default()).collect();
-        Ok(Self {
-            world,
-            first,
-            templates,
-            pools,
-            compressed: Vec::new(),
-        })
+        Ok(Self { world, first, templates, pools, compressed: Vec::new() })
     }
 
     /// Compresses the first `blocks` blocks; later blocks repeat them.
@@ -102,11 +96,7 @@ mod tests {
     use super::*;
     use crate::grpc::{Encoding, unframe};
 
-    const STEP: Step = Step {
-        block: 3,
-        fragment: 1,
-        target: 0,
-    };
+    const STEP: Step = Step { block: 3, fragment: 1, target: 0 };
 
     #[test]
     fn a_recycled_buffer_is_the_next_message() {

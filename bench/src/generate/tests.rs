@@ -27,12 +27,8 @@ fn exchange(
             if let Some(code) = answer(requests.get()) {
                 return Err(Refusal(code, "not now".into()));
             }
-            scan::walk(
-                &received.payload,
-                &Shape::UNKNOWN,
-                &mut Noting(&mut checked.borrow_mut()),
-            )
-            .map_err(|error| Refusal(code::INVALID_ARGUMENT, error.to_string()))
+            scan::walk(&received.payload, &Shape::UNKNOWN, &mut Noting(&mut checked.borrow_mut()))
+                .map_err(|error| Refusal(code::INVALID_ARGUMENT, error.to_string()))
         };
         tokio::task::spawn_local(serve(listener, Rc::new(take)));
         let summary = run(options).await?;

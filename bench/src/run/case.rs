@@ -68,14 +68,8 @@ impl Contender {
         match self {
             Self::Relay => "out plain".into(),
             Self::Ringtail { compression } => format!("out {compression}"),
-            Self::Collector {
-                batch: true,
-                compression,
-            } => format!("batch, out {compression}"),
-            Self::Collector {
-                batch: false,
-                compression,
-            } => format!("out {compression}"),
+            Self::Collector { batch: true, compression } => format!("batch, out {compression}"),
+            Self::Collector { batch: false, compression } => format!("out {compression}"),
         }
     }
 }
@@ -111,13 +105,7 @@ pub(super) fn cases() -> Vec<Case> {
             None,
             trio("None", false, "none"),
         ),
-        agent(
-            "agent-96",
-            "agent, 96 spans a request, plain",
-            96,
-            None,
-            trio("None", true, "none"),
-        ),
+        agent("agent-96", "agent, 96 spans a request, plain", 96, None, trio("None", true, "none")),
         agent(
             "agent-gzip",
             "agent, 1,000 spans a request, gzip in",
@@ -125,18 +113,8 @@ pub(super) fn cases() -> Vec<Case> {
             Some(6),
             trio("Zstd", true, "gzip"),
         ),
-        gateway(
-            "gateway-1000",
-            "gateway, whole traces, 1,000 spans a request",
-            1000,
-            1,
-        ),
-        gateway(
-            "gateway-fragments",
-            "gateway, traces in 8 fragments, 200 spans a request",
-            200,
-            8,
-        ),
+        gateway("gateway-1000", "gateway, whole traces, 1,000 spans a request", 1000, 1),
+        gateway("gateway-fragments", "gateway, traces in 8 fragments, 200 spans a request", 200, 8),
         Case {
             measure: Measure::Memory,
             contenders: trio("None", true, "none").split_off(1),

@@ -47,11 +47,7 @@ impl Start<'_> {
     fn relay(&self) -> Result<(Process, SocketAddr)> {
         let mut command = Command::new(&self.bench.bench);
         command.args(["relay", "--listen", ANY]);
-        command.args(
-            self.upstreams
-                .iter()
-                .flat_map(|a| ["--upstream".into(), a.to_string()]),
-        );
+        command.args(self.upstreams.iter().flat_map(|a| ["--upstream".into(), a.to_string()]));
         self.listening(&mut command, |line| &line["listening"])
     }
 
@@ -78,33 +74,16 @@ impl Start<'_> {
     }
 
     fn collector(&self, batch: bool, compression: &str) -> Result<(Process, SocketAddr)> {
-        let binary = self
-            .bench
-            .collector
-            .as_ref()
-            .map_err(|why| Failure::new(why.clone()))?;
+        let binary = self.bench.collector.as_ref().map_err(|why| Failure::new(why.clone()))?;
         let (listen, telemetry) = (free_address()?, free_address()?);
         let config = match self.tier {
             Tier::Agent => {
                 let upstreams = &self.upstreams;
-                AgentConfig {
-                    listen,
-                    telemetry,
-                    upstreams,
-                    batch,
-                    compression,
-                }
-                .render()
+                AgentConfig { listen, telemetry, upstreams, batch, compression }.render()
             }
             Tier::Gateway => {
                 let (export, decision_wait_s) = (self.first_upstream()?, self.decision_wait_s);
-                GatewayConfig {
-                    listen,
-                    telemetry,
-                    export,
-                    decision_wait_s,
-                }
-                .render()
+                GatewayConfig { listen, telemetry, export, decision_wait_s }.render()
             }
         };
         let file = self.bench.scratch.join(format!("{}.yaml", self.name));
@@ -135,19 +114,14 @@ impl Start<'_> {
     }
 
     fn first_upstream(&self) -> Result<SocketAddr> {
-        self.upstreams
-            .first()
-            .copied()
-            .ok_or_else(|| Failure::new("no upstream"))
+        self.upstreams.first().copied().ok_or_else(|| Failure::new("no upstream"))
     }
 }
 
 /// An address that was free a moment ago: the Collector does not say which port it took if it is given 0.
 fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind(ANY);
-    listener
-        .and_then(|listener| listener.local_addr())
-        .doing(|| "looking for a free port".into())
+    listener.and_then(|listener| listener.local_addr()).doing(|| "looking for a free port".into())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -29,9 +29,8 @@ impl Machine {
             kernel: first_line(Command::new("uname").arg("-sr")),
             load: std::fs::read_to_string("/proc/loadavg").unwrap_or_else(|_| unknown()),
             ringtail: first_line(Command::new(ringtail).arg("--version")),
-            collector: collector.map_or_else(unknown, |path| {
-                first_line(Command::new(path).arg("--version"))
-            }),
+            collector: collector
+                .map_or_else(unknown, |path| first_line(Command::new(path).arg("--version"))),
             rustc: first_line(Command::new("rustc").arg("--version")),
             commit: commit(),
         }
@@ -74,11 +73,7 @@ fn line(path: &str, key: &str) -> Option<String> {
 }
 
 fn first_line(command: &mut Command) -> String {
-    let output = command
-        .output()
-        .ok()
-        .filter(|output| output.status.success());
+    let output = command.output().ok().filter(|output| output.status.success());
     let line = output.and_then(|output| String::from_utf8(output.stdout).ok());
-    line.and_then(|text| text.lines().next().map(str::to_owned))
-        .unwrap_or_else(unknown)
+    line.and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_else(unknown)
 }

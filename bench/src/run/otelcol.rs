@@ -30,35 +30,21 @@ pub(super) fn build(target: &Path) -> Result<PathBuf> {
             "`go` is not on the PATH; the Collector is built from Go modules",
         ));
     }
-    eprintln!(
-        "building the Collector in {} (once, about 7 CPU minutes)",
-        home.display()
-    );
+    eprintln!("building the Collector in {} (once, about 7 CPU minutes)", home.display());
     let source = home.join("source");
     std::fs::create_dir_all(&source).doing(|| format!("creating {}", source.display()))?;
     write(&source.join("builder.yaml"), MANIFEST)?;
-    step(
-        "fetching the builder",
-        go(&source).env("GOBIN", &home).args(["install", BUILDER]),
-    )?;
+    step("fetching the builder", go(&source).env("GOBIN", &home).args(["install", BUILDER]))?;
     let mut generate = Command::new(home.join("builder"));
-    generate
-        .current_dir(&source)
-        .args(["--config", "builder.yaml"]);
-    step(
-        "generating",
-        generate.args(["--skip-compilation", "--skip-get-modules"]),
-    )?;
+    generate.current_dir(&source).args(["--config", "builder.yaml"]);
+    step("generating", generate.args(["--skip-compilation", "--skip-get-modules"]))?;
     let package = source.join("dist");
     write(&package.join("go.mod"), GO_MOD)?;
     write(&package.join("go.sum"), GO_SUM)?;
     // Under another name first: a build that was interrupted must not look finished.
     let unfinished = home.join("otelcol-bench.unfinished");
     let mut compile = go(&package);
-    compile
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
-        .arg(&unfinished)
-        .arg(".");
+    compile.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(&unfinished).arg(".");
     step("compiling", &mut compile)?;
     std::fs::rename(&unfinished, &binary).doing(|| format!("moving {}", binary.display()))?;
     Ok(binary)
@@ -67,19 +53,13 @@ pub(super) fn build(target: &Path) -> Result<PathBuf> {
 /// A name for this version of the three files.
 fn fingerprint() -> String {
     let bytes = [MANIFEST, GO_MOD, GO_SUM].into_iter().flat_map(str::bytes);
-    format!(
-        "{:016x}",
-        bytes.fold(0, |hash, byte| mix(hash ^ u64::from(byte)))
-    )
+    format!("{:016x}", bytes.fold(0, |hash, byte| mix(hash ^ u64::from(byte))))
 }
 
 /// A go command that uses the installed toolchain and exactly the pinned modules.
 fn go(directory: &Path) -> Command {
     let mut command = Command::new("go");
-    command
-        .current_dir(directory)
-        .env("GOTOOLCHAIN", "local")
-        .env("CGO_ENABLED", "0");
+    command.current_dir(directory).env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
     command.env("GOFLAGS", "-mod=readonly -buildvcs=false");
     command
 }
@@ -127,14 +107,7 @@ impl AgentConfig<'_> {
             hosts.join(", ")
         );
         let processors = if self.batch { "batch" } else { "" };
-        render(
-            self.listen,
-            self.telemetry,
-            "  batch:\n",
-            &exporter,
-            processors,
-            "load_balancing",
-        )
+        render(self.listen, self.telemetry, "  batch:\n", &exporter, processors, "load_balancing")
     }
 }
 
@@ -161,14 +134,7 @@ impl GatewayConfig {
             self.decision_wait_s
         );
         let used = "tail_sampling, batch";
-        render(
-            self.listen,
-            self.telemetry,
-            &processors,
-            &exporter,
-            used,
-            "otlp_grpc",
-        )
+        render(self.listen, self.telemetry, &processors, &exporter, used, "otlp_grpc")
     }
 }
 
@@ -207,10 +173,7 @@ mod tests {
             compression: "gzip",
         };
         let agent = agent.render();
-        assert!(
-            agent.contains("hostnames: [127.0.0.1:3, 127.0.0.1:4]"),
-            "{agent}"
-        );
+        assert!(agent.contains("hostnames: [127.0.0.1:3, 127.0.0.1:4]"), "{agent}");
         assert!(
             agent.contains("compression: gzip\n") && agent.contains("processors: []"),
             "{agent}"

@@ -43,10 +43,7 @@ impl Process {
         let (sender, lines) = channel();
         if let Some(stdout) = child.stdout.take() {
             std::thread::spawn(move || {
-                for line in BufReader::new(stdout)
-                    .lines()
-                    .map_while(std::result::Result::ok)
-                {
+                for line in BufReader::new(stdout).lines().map_while(std::result::Result::ok) {
                     // A child may go on talking when nobody listens any more.
                     if sender.send(line).is_err() {
                         break;
@@ -55,13 +52,7 @@ impl Process {
             });
         }
         let stdin = child.stdin.take();
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            stdin,
-            lines,
-            log,
-        })
+        Ok(Self { name: name.to_owned(), child, stdin, lines, log })
     }
 
     /// Its next line of JSON.
@@ -78,10 +69,7 @@ impl Process {
 
     /// Its answer to a command on its standard input.
     pub(super) fn ask(&mut self, command: &str, patience: Duration) -> Result<Value> {
-        let stdin = self
-            .stdin
-            .as_mut()
-            .ok_or_else(|| Failure::new("no standard input"))?;
+        let stdin = self.stdin.as_mut().ok_or_else(|| Failure::new("no standard input"))?;
         writeln!(stdin, "{command}").doing(|| format!("asking {} to {command}", self.name))?;
         self.answer(patience)
     }
@@ -107,10 +95,7 @@ impl Process {
         loop {
             let waiting = || format!("waiting for {}", self.name);
             if let Some(status) = self.child.try_wait().doing(waiting)? {
-                let lines = self
-                    .lines
-                    .iter()
-                    .filter_map(|line| serde_json::from_str(&line).ok());
+                let lines = self.lines.iter().filter_map(|line| serde_json::from_str(&line).ok());
                 return Ok((lines.collect(), status.success()));
             }
             if Instant::now() > deadline {

@@ -44,10 +44,7 @@ impl Report<'_> {
         let mut text = String::from(HEAD);
         for case in cases {
             let of_case = |trial: &&Trial| trial.case == case.name;
-            let group = Group {
-                case,
-                trials: self.trials.iter().filter(of_case).collect(),
-            };
+            let group = Group { case, trials: self.trials.iter().filter(of_case).collect() };
             text.push_str(&group.row());
         }
         let _ = write!(text, "\n{}\n\n{}\n", self.settings, self.machine.sentence());
@@ -75,10 +72,7 @@ impl Group<'_> {
     }
 
     fn of(&self, contender: &str) -> impl Iterator<Item = &Trial> {
-        self.trials
-            .iter()
-            .copied()
-            .filter(move |trial| trial.contender == contender)
+        self.trials.iter().copied().filter(move |trial| trial.contender == contender)
     }
 
     /// Of the trials of the same round: they ran one after the other, on the same machine in the same mood.
@@ -93,15 +87,8 @@ impl Group<'_> {
         let Some(spread) = Spread::of(ratios.collect()) else {
             return "-".into();
         };
-        let better = if self.case.measure == Measure::Memory {
-            " less"
-        } else {
-            ""
-        };
-        format!(
-            "**{:.2}x**{better} ({:.2}-{:.2})",
-            spread.median, spread.least, spread.most
-        )
+        let better = if self.case.measure == Measure::Memory { " less" } else { "" };
+        format!("**{:.2}x**{better} ({:.2}-{:.2})", spread.median, spread.least, spread.most)
     }
 
     fn figure(&self, contender: &str) -> String {
@@ -139,11 +126,7 @@ impl Group<'_> {
             median(|trial| trial.wire_factor),
             median(|trial| Some(trial.spans as f64)),
         ) else {
-            return if contender == "relay" {
-                "-".into()
-            } else {
-                "not measured".into()
-            };
+            return if contender == "relay" { "-".into() } else { "not measured".into() };
         };
         format!(
             "{:.0} B RSS a span, {:.2} x its wire bytes, {} spans held",
@@ -164,33 +147,22 @@ impl Group<'_> {
 
     fn bytes(&self) -> String {
         let cells = self.case.contenders.iter().filter_map(|contender| {
-            let trials = self
-                .of(contender.name())
-                .filter_map(|trial| trial.bytes_out_in);
+            let trials = self.of(contender.name()).filter_map(|trial| trial.bytes_out_in);
             let (sent, plain): (Vec<f64>, Vec<f64>) = trials.unzip();
             let (sent, plain) = (Spread::of(sent)?, Spread::of(plain)?);
             let name = contender.name();
             Some(format!("{name} {:.3} ({:.3})", sent.median, plain.median))
         });
         let cells: Vec<String> = cells.collect();
-        if cells.is_empty() {
-            "-".into()
-        } else {
-            cells.join("; ")
-        }
+        if cells.is_empty() { "-".into() } else { cells.join("; ") }
     }
 
     /// Every trial is checked by the sink; a mistake is told with the contender that made it.
     fn checked(&self) -> String {
         let wrong = self.trials.iter().filter(|trial| trial.fault().is_some());
-        let wrong: Vec<String> = wrong
-            .map(|trial| format!("{} round {}", trial.contender, trial.round + 1))
-            .collect();
-        let checked = self
-            .trials
-            .iter()
-            .filter(|trial| trial.right.is_some())
-            .count();
+        let wrong: Vec<String> =
+            wrong.map(|trial| format!("{} round {}", trial.contender, trial.round + 1)).collect();
+        let checked = self.trials.iter().filter(|trial| trial.right.is_some()).count();
         match (checked, wrong.is_empty()) {
             (_, false) => format!("WRONG: {}", wrong.join(", ")),
             (0, true) => "counted only: the load repeats".into(),
@@ -204,11 +176,7 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
-        Some(Self {
-            median: (low + high) / 2.0,
-            least,
-            most,
-        })
+        Some(Self { median: (low + high) / 2.0, least, most })
     }
 }
 
@@ -271,15 +239,8 @@ mod tests {
             trial("collector", 1, 50_000.0),
         ];
         let cases = cases();
-        let group = Group {
-            case: &cases[0],
-            trials: trials.iter().collect(),
-        };
-        assert!(
-            group
-                .ratio("ringtail", "collector")
-                .starts_with("**10.00x** (10.00-10.00)")
-        );
+        let group = Group { case: &cases[0], trials: trials.iter().collect() };
+        assert!(group.ratio("ringtail", "collector").starts_with("**10.00x** (10.00-10.00)"));
         assert_eq!(group.ratio("ringtail", "relay"), "-");
         assert_eq!(group.checked(), "exact, 4 runs");
     }
@@ -289,10 +250,7 @@ mod tests {
         let mut wrong = trial("collector", 1, 1.0);
         wrong.right = Some(false);
         let cases = cases();
-        let group = Group {
-            case: &cases[0],
-            trials: vec![&wrong],
-        };
+        let group = Group { case: &cases[0], trials: vec![&wrong] };
         assert_eq!(group.checked(), "WRONG: collector round 2");
         let mut rewritten = trial("collector", 0, 1.0);
         rewritten.rewritten = Some(8);

@@ -155,11 +155,7 @@ impl<'a> Stage<'a> {
     fn set(bench: &'a Bench, case: &'a Case, contender: Contender, round: usize) -> Result<Self> {
         let name = format!("{}-{}-{round}", case.name, contender.name());
         let mut command = bench.tool("sink");
-        let ports = if case.tier == Tier::Agent {
-            UPSTREAMS
-        } else {
-            1
-        };
+        let ports = if case.tier == Tier::Agent { UPSTREAMS } else { 1 };
         command.args(std::iter::repeat_n(["--listen", "127.0.0.1:0"], ports).flatten());
         if case.gzip.is_none() {
             command.args(["--check", "--seed", &SEED.to_string()]);
@@ -170,11 +166,7 @@ impl<'a> Stage<'a> {
         let mut sink = Process::spawn(&format!("{name}-sink"), &mut command, &bench.scratch)?;
         let listening = sink.answer(PATIENCE)?;
         let upstreams = addresses(&listening["listening"])?;
-        let wait_s = if case.measure == Measure::Memory {
-            MEMORY_WAIT_S
-        } else {
-            WAIT_S
-        };
+        let wait_s = if case.measure == Measure::Memory { MEMORY_WAIT_S } else { WAIT_S };
         let (tested, entry) = start(&Start {
             bench,
             name: &name,
@@ -184,18 +176,7 @@ impl<'a> Stage<'a> {
             decision_wait_s: wait_s,
         })?;
         let loads = Vec::new();
-        Ok(Self {
-            bench,
-            case,
-            contender,
-            name,
-            sink,
-            tested,
-            entry,
-            next: 0,
-            expected: 0,
-            loads,
-        })
+        Ok(Self { bench, case, contender, name, sink, tested, entry, next: 0, expected: 0, loads })
     }
 
     /// CPU of a load from its first span to the arrival of its last, after a warm-up that has drained.
@@ -207,11 +188,7 @@ impl<'a> Stage<'a> {
         let load = self.load(Some(self.bench.seconds), limit)?;
         self.drain()?;
         let cpu_seconds = self.tested.cpu()?.seconds_since(&before);
-        Ok(Found {
-            load,
-            cpu_seconds,
-            memory: self.tested.memory()?,
-        })
+        Ok(Found { load, cpu_seconds, memory: self.tested.memory()? })
     }
 
     /// Resident memory with a load held, of which nothing is decided yet.
@@ -225,11 +202,7 @@ impl<'a> Stage<'a> {
         let load = self.load(None, Some(spans / SPANS as u64))?;
         std::thread::sleep(SETTLE);
         let cpu_seconds = self.tested.cpu()?.seconds_since(&before);
-        Ok(Found {
-            load,
-            cpu_seconds,
-            memory: self.tested.memory()?,
-        })
+        Ok(Found { load, cpu_seconds, memory: self.tested.memory()? })
     }
 
     /// Sends a load of new traces and returns the generator's summary.
@@ -265,20 +238,14 @@ impl<'a> Stage<'a> {
     /// Works out what the load must do at the sink.
     fn note(&mut self, load: &Value) -> Result<()> {
         if load["failed"]["requests"] != 0 || load["rejectedSpans"] != 0 {
-            return Err(Failure::new(format!(
-                "{} did not take its load: {load}",
-                self.name
-            )));
+            return Err(Failure::new(format!("{} did not take its load: {load}", self.name)));
         }
         let end = number(&load["traces"]["end"])? as u64;
         if self.case.gzip.is_none() {
-            self.sink
-                .ask(&format!("expect {}..{end}", self.next), PATIENCE)?;
+            self.sink.ask(&format!("expect {}..{end}", self.next), PATIENCE)?;
         }
         self.expected += match policies(self.case, self.contender) {
-            Policies {
-                everything: true, ..
-            } => number(&load["taken"]["spans"])? as u64,
+            Policies { everything: true, .. } => number(&load["taken"]["spans"])? as u64,
             policies => {
                 let world = World::new(SEED);
                 let kept = (self.next..end).filter(|index| world.trace(*index).kept_by(&policies));
@@ -307,10 +274,7 @@ impl<'a> Stage<'a> {
     /// Ends everything and puts the result together.
     fn strike(mut self, round: usize, idle: Memory, found: Found) -> Result<Trial> {
         let (last_words, _) = self.tested.terminate(DRAIN_PATIENCE)?;
-        let ledger = last_words
-            .iter()
-            .find_map(|line| line.get("ledger"))
-            .cloned();
+        let ledger = last_words.iter().find_map(|line| line.get("ledger")).cloned();
         let (reports, _) = self.sink.terminate(PATIENCE)?;
         let missing = || Failure::new(format!("the sink of {} ended without a report", self.name));
         let sink = reports.into_iter().next_back().ok_or_else(missing)?;
@@ -335,9 +299,7 @@ impl<'a> Stage<'a> {
             bytes_out_in: self.bytes_out_in(&sink)?,
             right: sink["check"]["right"].as_bool(),
             rewritten: sink["check"]["rewrittenSpans"].as_u64(),
-            balanced: ledger
-                .as_ref()
-                .and_then(|ledger| ledger["balanced"].as_bool()),
+            balanced: ledger.as_ref().and_then(|ledger| ledger["balanced"].as_bool()),
             loads: self.loads.clone(),
             sink,
             ledger,
@@ -349,11 +311,7 @@ impl<'a> Stage<'a> {
             return Ok(None);
         }
         let ratio = |key: &str| -> Result<f64> {
-            let sent = self
-                .loads
-                .iter()
-                .map(|load| number(&load[key]))
-                .sum::<Result<f64>>()?;
+            let sent = self.loads.iter().map(|load| number(&load[key])).sum::<Result<f64>>()?;
             Ok(number(&sink[key])? / sent)
         };
         Ok(Some((ratio("wireBytes")?, ratio("payloadBytes")?)))
@@ -370,16 +328,11 @@ fn policies(case: &Case, contender: Contender) -> Policies {
 
 fn addresses(listening: &Value) -> Result<Vec<SocketAddr>> {
     let addresses: Option<Vec<SocketAddr>> = listening.as_array().and_then(|addresses| {
-        addresses
-            .iter()
-            .map(|address| address.as_str()?.parse().ok())
-            .collect()
+        addresses.iter().map(|address| address.as_str()?.parse().ok()).collect()
     });
     addresses.ok_or_else(|| Failure::new(format!("{listening} are no addresses")))
 }
 
 fn number(value: &Value) -> Result<f64> {
-    value
-        .as_f64()
-        .ok_or_else(|| Failure::new(format!("{value} is no number")))
+    value.as_f64().ok_or_else(|| Failure::new(format!("{value} is no number")))
 }

@@ -38,10 +38,7 @@ impl Cpu {
     /// Seconds of CPU from `before` to here: exact if no thread ended in between.
     pub(super) fn seconds_since(&self, before: &Self) -> f64 {
         let coarse = (self.ticks - before.ticks) as f64 * TICK_S;
-        let stayed = before
-            .threads
-            .keys()
-            .all(|thread| self.threads.contains_key(thread));
+        let stayed = before.threads.keys().all(|thread| self.threads.contains_key(thread));
         let exact = self
             .threads
             .iter()
@@ -64,10 +61,7 @@ fn ticks(stat: &str) -> Option<u64> {
 
 /// Time on a CPU by thread; empty on a kernel without schedstat.
 fn threads(pid: u32) -> BTreeMap<u32, u64> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
-        .into_iter()
-        .flatten()
-        .flatten();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let times = tasks.filter_map(|task| {
         let schedstat = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
         let ns = schedstat.split(' ').next()?.parse().ok()?;
@@ -85,9 +79,7 @@ impl Memory {
         let bytes = |key| kilobytes(&status, key).map(|kilobytes| kilobytes << 10);
         match (bytes("VmRSS:"), bytes("VmHWM:")) {
             (Some(resident), Some(peak)) => Ok(Self { resident, peak }),
-            _ => Err(Failure::new(format!(
-                "{path} tells no memory: has the process ended?"
-            ))),
+            _ => Err(Failure::new(format!("{path} tells no memory: has the process ended?"))),
         }
     }
 }
@@ -134,9 +126,6 @@ mod tests {
         };
         let before = cpu(100, &[(1, 1_000_000_000), (2, 5)]);
         assert_eq!(cpu(300, &[(1, 1_500_000_000)]).seconds_since(&before), 2.0);
-        assert_eq!(
-            cpu(300, &[(1, 3_001_000_000), (2, 5)]).seconds_since(&before),
-            2.001
-        );
+        assert_eq!(cpu(300, &[(1, 3_001_000_000), (2, 5)]).seconds_since(&before), 2.001);
     }
 }

@@ -17,14 +17,7 @@ fn decode(message: &[u8]) -> Vec<(String, Vec<Span>)> {
         let resource = group.resource.unwrap();
         assert_eq!(resource.attributes.len(), 6);
         let name = format!("{:?}", resource.attributes[0].value);
-        (
-            name,
-            group
-                .scope_spans
-                .into_iter()
-                .flat_map(|scope| scope.spans)
-                .collect(),
-        )
+        (name, group.scope_spans.into_iter().flat_map(|scope| scope.spans).collect())
     });
     groups.collect()
 }
@@ -55,61 +48,34 @@ fn a_request_says_what_the_truth_says() {
             errors += usize::from(span.status.as_ref().unwrap().code == 2);
         }
     }
-    let expected = (1000..1500)
-        .filter(|index| world.trace(*index).error_span.is_some())
-        .count();
-    assert!(
-        expected > 0 && errors == expected,
-        "{errors} errors, {expected} expected"
-    );
+    let expected = (1000..1500).filter(|index| world.trace(*index).error_span.is_some()).count();
+    assert!(expected > 0 && errors == expected, "{errors} errors, {expected} expected");
 }
 
 fn check_span(world: &World, trace: &Trace, number: usize, span: &Span) {
     assert_eq!(span.trace_id, trace.id);
-    assert_eq!(
-        world.index_of(&span.trace_id.clone().try_into().unwrap()),
-        Some(trace.index)
-    );
+    assert_eq!(world.index_of(&span.trace_id.clone().try_into().unwrap()), Some(trace.index));
     assert_eq!(span.span_id, world.span_id(trace.index, number));
     match parent_of(number) {
         Some(parent) => assert_eq!(span.parent_span_id, world.span_id(trace.index, parent)),
         None => assert!(span.parent_span_id.is_empty()),
     }
-    assert_eq!(
-        (span.start_time_unix_nano, span.end_time_unix_nano),
-        trace.times_ns(number)
-    );
+    assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), trace.times_ns(number));
     assert_eq!(span.attributes.len(), 11);
     let failed = trace.error_span == Some(number);
-    assert_eq!(
-        span.status.as_ref().unwrap().code,
-        if failed { 2 } else { 1 }
-    );
+    assert_eq!(span.status.as_ref().unwrap().code, if failed { 2 } else { 1 });
     let values = format!("{:?}", span.attributes);
-    assert!(
-        values.contains(if failed {
-            "IntValue(500)"
-        } else {
-            "IntValue(200)"
-        }),
-        "{values}"
-    );
+    assert!(values.contains(if failed { "IntValue(500)" } else { "IntValue(200)" }), "{values}");
 }
 
 #[test]
 fn spans_are_as_long_as_promised() {
-    let lengths: Vec<usize> = SpanTemplate::all()
-        .unwrap()
-        .iter()
-        .map(SpanTemplate::encoded_len)
-        .collect();
+    let lengths: Vec<usize> =
+        SpanTemplate::all().unwrap().iter().map(SpanTemplate::encoded_len).collect();
     let mean = lengths.iter().sum::<usize>() / SPANS;
     assert!((430..=470).contains(&mean), "{mean}: {lengths:?}");
     let wire = RequestTemplate::new(125, 0, 1).unwrap().bytes().len() / 1000;
-    assert!(
-        (435..=475).contains(&wire),
-        "{wire} bytes a span on the wire"
-    );
+    assert!((435..=475).contains(&wire), "{wire} bytes a span on the wire");
 }
 
 #[test]
@@ -152,9 +118,6 @@ fn patching_is_cheap() {
         template.patch(&world, round * 125, &mut message);
     }
     let spans = rounds * template.spans() as u64;
-    println!(
-        "patching: {} ns a span",
-        started.elapsed().as_nanos() as u64 / spans
-    );
+    println!("patching: {} ns a span", started.elapsed().as_nanos() as u64 / spans);
     assert!(world.trace(0).kept_by(&Policies::EVERYTHING));
 }

@@ -55,14 +55,8 @@ fn the_offline_check_understands_every_keyword() {
         for keyword in value.as_object().unwrap().keys() {
             assert!(UNDERSTOOD.contains(&keyword.as_str()), "{path}: {keyword}");
         }
-        assert!(
-            node.type_.as_deref() != Some("number"),
-            "{path}: no floating-point numbers"
-        );
-        assert!(
-            node.pattern.iter().all(|regex| pattern::is_known(regex)),
-            "{path}: {node:?}"
-        );
+        assert!(node.type_.as_deref() != Some("number"), "{path}: no floating-point numbers");
+        assert!(node.pattern.iter().all(|regex| pattern::is_known(regex)), "{path}: {node:?}");
     }
 }
 
@@ -90,10 +84,7 @@ fn every_list_map_and_string_has_a_maximum() {
 fn every_field_is_described() {
     for (path, node) in nodes() {
         let ours = path.starts_with(".spec") && !path.ends_with("[]");
-        assert!(
-            !ours || node.description.is_some(),
-            "{path} has no description"
-        );
+        assert!(!ours || node.description.is_some(), "{path} has no description");
     }
 }
 
@@ -102,15 +93,11 @@ fn unions_are_the_same_for_the_api_server_and_offline() {
     let mut unions = 0;
     for (path, node) in nodes() {
         let members = validate::union_members(&node);
-        let expected: Vec<_> = members
-            .iter()
-            .map(|(kind, name)| union::member(kind, name).rule)
-            .collect();
+        let expected: Vec<_> =
+            members.iter().map(|(kind, name)| union::member(kind, name).rule).collect();
         let rules = node.x_kubernetes_validations.iter().flatten();
-        let found: Vec<_> = rules
-            .map(|rule| rule.rule.clone())
-            .filter(|rule| rule.contains("self.type"))
-            .collect();
+        let found: Vec<_> =
+            rules.map(|rule| rule.rule.clone()).filter(|rule| rule.contains("self.type")).collect();
         assert_eq!(found, expected, "{path}");
         unions += usize::from(!members.is_empty());
     }
@@ -121,29 +108,17 @@ fn unions_are_the_same_for_the_api_server_and_offline() {
 fn the_definition_is_structural() {
     let definition = definition();
     let version = &definition.spec.versions[0];
-    assert_eq!(
-        definition.metadata.name.as_deref(),
-        Some("tracepipelines.ringtail.dev")
-    );
-    assert_eq!(
-        format!("{}/{}", definition.spec.group, version.name),
-        API_VERSION
-    );
+    assert_eq!(definition.metadata.name.as_deref(), Some("tracepipelines.ringtail.dev"));
+    assert_eq!(format!("{}/{}", definition.spec.group, version.name), API_VERSION);
     let columns = version.additional_printer_columns.iter().flatten();
-    assert!(
-        columns
-            .clone()
-            .all(|column| !column.json_path.contains("status"))
-    );
+    assert!(columns.clone().all(|column| !column.json_path.contains("status")));
     let value = serde_json::to_value(root()).unwrap();
     assert!(!has_key(&value, "nullable") && !has_key(&value, "anyOf") && !has_key(&value, "$ref"));
 }
 
 fn has_key(value: &Value, wanted: &str) -> bool {
     match value {
-        Value::Object(map) => map
-            .iter()
-            .any(|(key, v)| key == wanted || has_key(v, wanted)),
+        Value::Object(map) => map.iter().any(|(key, v)| key == wanted || has_key(v, wanted)),
         Value::Array(items) => items.iter().any(|item| has_key(item, wanted)),
         _ => false,
     }
@@ -154,11 +129,7 @@ fn every_rule_has_its_twin_offline() {
     for (path, node) in nodes() {
         for rule in node.x_kubernetes_validations.iter().flatten() {
             let union = rule.rule.contains("self.type");
-            assert!(
-                union || rules::twin(&rule.rule).is_some(),
-                "{path}: {}",
-                rule.rule
-            );
+            assert!(union || rules::twin(&rule.rule).is_some(), "{path}: {}", rule.rule);
         }
     }
 }

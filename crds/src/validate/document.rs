@@ -41,15 +41,9 @@ struct Entry {
 /// The documents of a text, in order; empty ones do not count.
 pub(crate) fn read(yaml: &str) -> Result<Vec<Node>, Problem> {
     if yaml.len() > TEXT_BYTES_MAX {
-        let message = format!(
-            "is {} bytes long, and at most {TEXT_BYTES_MAX} are read",
-            yaml.len()
-        );
-        return Err(Problem {
-            path: String::new(),
-            message,
-            line: None,
-        });
+        let message =
+            format!("is {} bytes long, and at most {TEXT_BYTES_MAX} are read", yaml.len());
+        return Err(Problem { path: String::new(), message, line: None });
     }
     let nodes: Vec<Node> =
         serde_saphyr::from_multiple_with_options(yaml, options()).map_err(syntax_problem)?;
@@ -69,15 +63,9 @@ fn options() -> Options {
 }
 
 fn syntax_problem(error: serde_saphyr::Error) -> Problem {
-    let told = error
-        .without_snippet()
-        .render_with_formatter(&UserMessageFormatter);
+    let told = error.without_snippet().render_with_formatter(&UserMessageFormatter);
     let message = format!("is not valid YAML: {told}");
-    Problem {
-        path: String::new(),
-        message,
-        line: error.location().map(|at| at.line()),
-    }
+    Problem { path: String::new(), message, line: error.location().map(|at| at.line()) }
 }
 
 impl Node {
@@ -88,9 +76,7 @@ impl Node {
             Content::Scalar(value) => value.clone(),
             Content::List(nodes) => nodes.iter().map(Self::to_value).collect(),
             Content::Map(entries) => {
-                let pairs = entries
-                    .iter()
-                    .map(|entry| (entry.key.clone(), entry.node.to_value()));
+                let pairs = entries.iter().map(|entry| (entry.key.clone(), entry.node.to_value()));
                 Value::Object(pairs.filter(|(_, value)| !value.is_null()).collect())
             }
         }
@@ -122,10 +108,7 @@ impl Node {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Content>::deserialize(deserializer)?;
-        Ok(Self {
-            line: spanned.referenced.line(),
-            content: spanned.value,
-        })
+        Ok(Self { line: spanned.referenced.line(), content: spanned.value })
     }
 }
 
@@ -171,9 +154,7 @@ impl<'de> Visitor<'de> for ContentVisitor {
 
     fn visit_f64<E>(self, value: f64) -> Result<Content, E> {
         let number = Number::from_f64(value).map(Value::Number);
-        Ok(Content::Scalar(
-            number.unwrap_or_else(|| value.to_string().into()),
-        ))
+        Ok(Content::Scalar(number.unwrap_or_else(|| value.to_string().into())))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Content, E> {
@@ -191,11 +172,7 @@ impl<'de> Visitor<'de> for ContentVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Content, A::Error> {
         let mut entries = Vec::new();
         while let Some((key, node)) = map.next_entry::<Spanned<String>, Node>()? {
-            entries.push(Entry {
-                key: key.value,
-                line: key.referenced.line(),
-                node,
-            });
+            entries.push(Entry { key: key.value, line: key.referenced.line(), node });
         }
         Ok(Content::Map(entries))
     }

@@ -12,10 +12,7 @@ pub(crate) fn check(schema: &JSONSchemaProps, items: &[Value], at: &Path, findin
         findings.add(at.clone(), "must not be empty");
     }
     if let Some(most) = schema.max_items.filter(|most| count > *most) {
-        findings.add(
-            at.clone(),
-            format!("has {count} entries, and at most {most} are allowed"),
-        );
+        findings.add(at.clone(), format!("has {count} entries, and at most {most} are allowed"));
         return;
     }
     match schema.x_kubernetes_list_type.as_deref() {

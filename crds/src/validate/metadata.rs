@@ -43,27 +43,18 @@ fn complete(metadata: &mut JSONSchemaProps) {
 }
 
 fn of_type(name: &str) -> JSONSchemaProps {
-    JSONSchemaProps {
-        type_: Some(name.to_owned()),
-        ..JSONSchemaProps::default()
-    }
+    JSONSchemaProps { type_: Some(name.to_owned()), ..JSONSchemaProps::default() }
 }
 
 fn one_of(word: &str) -> JSONSchemaProps {
     let value =
         k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSON(word.into());
-    JSONSchemaProps {
-        enum_: Some(vec![value]),
-        ..of_type("string")
-    }
+    JSONSchemaProps { enum_: Some(vec![value]), ..of_type("string") }
 }
 
 fn text_map() -> JSONSchemaProps {
     let value = JSONSchemaPropsOrBool::Schema(Box::new(of_type("string")));
-    JSONSchemaProps {
-        additional_properties: Some(value),
-        ..of_type("object")
-    }
+    JSONSchemaProps { additional_properties: Some(value), ..of_type("object") }
 }
 
 fn anything() -> JSONSchemaProps {

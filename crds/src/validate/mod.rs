@@ -45,17 +45,12 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     let root = Path::default();
     if is_foreign(&value) {
         // The fields of another kind would only hide the one problem that matters.
-        findings.add(
-            root.key("kind"),
-            format!("must be {}, not {}", schema::KIND, value["kind"]),
-        );
+        findings.add(root.key("kind"), format!("must be {}, not {}", schema::KIND, value["kind"]));
         return Err(findings);
     }
     defaults::fill_in(&SCHEMA, &mut value);
     walk::walk(&SCHEMA, &value, &root, &mut findings);
-    let list = value
-        .pointer("/spec/sampling/policies")
-        .unwrap_or(&Value::Null);
+    let list = value.pointer("/spec/sampling/policies").unwrap_or(&Value::Null);
     let policies = policies::resolve(list, &root.join("spec.sampling.policies"), &mut findings);
     if !findings.is_empty() {
         return Err(findings);
@@ -85,19 +80,17 @@ fn is_foreign(value: &Value) -> bool {
 fn the_pipeline(documents: Vec<Node>) -> Result<Node, Vec<Problem>> {
     let several = documents.len() > 1;
     let total = documents.len();
-    let mut pipelines: Vec<_> = documents
-        .into_iter()
-        .filter(|node| !several || is_pipeline(&node.to_value()))
-        .collect();
+    let mut pipelines: Vec<_> =
+        documents.into_iter().filter(|node| !several || is_pipeline(&node.to_value())).collect();
     match (pipelines.pop(), pipelines.len()) {
         (Some(pipeline), 0) => Ok(pipeline),
         (Some(_), others) => Err(whole_file(format!(
             "holds {} TracePipelines, and exactly one is expected: put each into its own file",
             others + 1
         ))),
-        (None, _) if total == 0 => Err(whole_file(
-            "is empty, and one TracePipeline is expected".to_owned(),
-        )),
+        (None, _) if total == 0 => {
+            Err(whole_file("is empty, and one TracePipeline is expected".to_owned()))
+        }
         (None, _) => Err(whole_file(format!(
             "holds {total} documents, and none of them has kind TracePipeline: one is expected"
         ))),
@@ -109,11 +102,7 @@ fn is_pipeline(document: &Value) -> bool {
 }
 
 fn whole_file(message: String) -> Vec<Problem> {
-    vec![Problem {
-        path: String::new(),
-        message,
-        line: None,
-    }]
+    vec![Problem { path: String::new(), message, line: None }]
 }
 
 #[cfg(test)]

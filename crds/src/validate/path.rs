@@ -36,9 +36,7 @@ impl Path {
     /// The path that `text` (such as `latency.values[2]`) leads to from here. Only for text that holds
     /// names of fields: a key with a point or bracket in it would be taken apart.
     pub(crate) fn join(&self, text: &str) -> Self {
-        let pieces = text
-            .split(['.', '[', ']'])
-            .filter(|piece| !piece.is_empty());
+        let pieces = text.split(['.', '[', ']']).filter(|piece| !piece.is_empty());
         pieces.fold(self.clone(), |path, piece| match piece.parse() {
             Ok(index) => path.index(index),
             Err(_) => path.key(piece),
@@ -73,8 +71,5 @@ impl fmt::Display for Path {
 }
 
 fn is_plain(key: &str) -> bool {
-    !key.is_empty()
-        && key
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }

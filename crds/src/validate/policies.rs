@@ -17,11 +17,7 @@ pub(crate) fn resolve(list: &Value, at: &Path, findings: &mut Findings) -> Vec<p
     }
     let read = entries.iter().enumerate().map(|(index, entry)| {
         let broken = findings.touches(&at.index(index));
-        if broken {
-            None
-        } else {
-            convert(serde_json::from_value(entry.clone()).ok()?)
-        }
+        if broken { None } else { convert(serde_json::from_value(entry.clone()).ok()?) }
     });
     let read: Vec<_> = read.collect();
     compile(entries, &read, at, findings);
@@ -29,11 +25,10 @@ pub(crate) fn resolve(list: &Value, at: &Path, findings: &mut Findings) -> Vec<p
 }
 
 fn compile(entries: &[Value], read: &[Option<policy::Policy>], at: &Path, findings: &mut Findings) {
-    let whole = entries
-        .iter()
-        .zip(read)
-        .enumerate()
-        .map(|(index, (entry, policy))| policy.clone().unwrap_or_else(|| stand_in(entry, index)));
+    let whole =
+        entries.iter().zip(read).enumerate().map(|(index, (entry, policy))| {
+            policy.clone().unwrap_or_else(|| stand_in(entry, index))
+        });
     let whole: Vec<_> = whole.collect();
     for problem in policy::compile(&whole).err().into_iter().flatten() {
         let (place, hint) = match problem.policy {
@@ -41,10 +36,7 @@ fn compile(entries: &[Value], read: &[Option<policy::Policy>], at: &Path, findin
             Some(index) if read.get(index).is_some_and(Option::is_none) => continue,
             Some(index) => {
                 let field = Path::default().join(&problem.field);
-                (
-                    at.index(index).join(&problem.field),
-                    near_name(&entries[index], &field, &whole),
-                )
+                (at.index(index).join(&problem.field), near_name(&entries[index], &field, &whole))
             }
             None => (at.clone(), String::new()),
         };
@@ -57,54 +49,25 @@ fn compile(entries: &[Value], read: &[Option<policy::Policy>], at: &Path, findin
 fn stand_in(entry: &Value, index: usize) -> policy::Policy {
     let name = entry.get("name").and_then(Value::as_str);
     let name = name.map_or_else(|| format!("policies[{index}]"), str::to_owned);
-    let policies = NAMING
-        .iter()
-        .filter_map(|pointer| entry.pointer(pointer))
-        .flat_map(texts);
+    let policies = NAMING.iter().filter_map(|pointer| entry.pointer(pointer)).flat_map(texts);
     let policies: Vec<_> = policies.collect();
-    let rule = if policies.is_empty() {
-        Rule::AlwaysSample
-    } else {
-        Rule::Or { policies }
-    };
-    policy::Policy {
-        name,
-        role: Role::Vote,
-        rule,
-    }
+    let rule = if policies.is_empty() { Rule::AlwaysSample } else { Rule::Or { policies } };
+    policy::Policy { name, role: Role::Vote, rule }
 }
 
 /// Where a policy names others.
-const NAMING: [&str; 4] = [
-    "/and/policies",
-    "/or/policies",
-    "/drop/policies",
-    "/not/policy",
-];
+const NAMING: [&str; 4] = ["/and/policies", "/or/policies", "/drop/policies", "/not/policy"];
 
 fn texts(value: &Value) -> Vec<String> {
-    let items = value
-        .as_array()
-        .map_or(std::slice::from_ref(value), Vec::as_slice);
-    items
-        .iter()
-        .filter_map(|item| Some(item.as_str()?.to_owned()))
-        .collect()
+    let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    items.iter().filter_map(|item| Some(item.as_str()?.to_owned())).collect()
 }
 
 // Where the problem is a name that no policy has, the one that may be meant.
 fn near_name(entry: &Value, field: &Path, whole: &[policy::Policy]) -> String {
-    let pointer: String = field
-        .steps()
-        .iter()
-        .map(|step| format!("/{step}"))
-        .collect();
+    let pointer: String = field.steps().iter().map(|step| format!("/{step}")).collect();
     let naming = NAMING.iter().any(|prefix| pointer.starts_with(prefix));
-    let Some(name) = entry
-        .pointer(&pointer)
-        .and_then(Value::as_str)
-        .filter(|_| naming)
-    else {
+    let Some(name) = entry.pointer(&pointer).and_then(Value::as_str).filter(|_| naming) else {
         return String::new();
     };
     let others: Vec<_> = whole.iter().map(|policy| policy.name.as_str()).collect();
@@ -135,24 +98,12 @@ fn convert(written: Policy) -> Option<policy::Policy> {
                 invert_match: attribute.invert_match,
             }
         }
-        PolicyType::And => Rule::And {
-            policies: written.and?.policies,
-        },
-        PolicyType::Or => Rule::Or {
-            policies: written.or?.policies,
-        },
-        PolicyType::Not => Rule::Not {
-            policy: written.not?.policy,
-        },
-        PolicyType::Drop => Rule::Drop {
-            policies: written.drop?.policies,
-        },
+        PolicyType::And => Rule::And { policies: written.and?.policies },
+        PolicyType::Or => Rule::Or { policies: written.or?.policies },
+        PolicyType::Not => Rule::Not { policy: written.not?.policy },
+        PolicyType::Drop => Rule::Drop { policies: written.drop?.policies },
     };
-    Some(policy::Policy {
-        name: written.name,
-        role,
-        rule,
-    })
+    Some(policy::Policy { name: written.name, role, rule })
 }
 
 fn status_code(written: &StatusCodePolicy) -> Rule {
@@ -161,9 +112,7 @@ fn status_code(written: &StatusCodePolicy) -> Rule {
         StatusCode::Ok => Status::Ok,
         StatusCode::Error => Status::Error,
     });
-    Rule::StatusCode {
-        codes: codes.collect(),
-    }
+    Rule::StatusCode { codes: codes.collect() }
 }
 
 fn latency(written: &LatencyPolicy) -> Option<Rule> {
@@ -172,18 +121,12 @@ fn latency(written: &LatencyPolicy) -> Option<Rule> {
         Some(text) => Some(u64::try_from(text.parse()?.as_millis()).ok()?),
         None => None,
     };
-    Some(Rule::Latency {
-        threshold_ms,
-        upper_threshold_ms,
-    })
+    Some(Rule::Latency { threshold_ms, upper_threshold_ms })
 }
 
 fn probabilistic(written: ProbabilisticPolicy) -> Option<Rule> {
     let sampling_percentage = written.sampling_percentage.parse()?;
-    Some(Rule::Probabilistic {
-        sampling_percentage,
-        hash_salt: written.hash_salt,
-    })
+    Some(Rule::Probabilistic { sampling_percentage, hash_salt: written.hash_salt })
 }
 
 fn string_attribute(written: StringAttributePolicy) -> Rule {

@@ -28,10 +28,7 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
 
 fn resolve_exporter(written: exporter::Exporter) -> Option<Exporter> {
     let otlp = written.otlp?;
-    let headers = otlp
-        .headers
-        .into_iter()
-        .map(|header| (header.name, header.value));
+    let headers = otlp.headers.into_iter().map(|header| (header.name, header.value));
     Some(Exporter {
         name: written.name,
         endpoint: otlp.endpoint.strip_prefix("http://")?.to_owned(),
@@ -49,9 +46,7 @@ fn resolve_exporter(written: exporter::Exporter) -> Option<Exporter> {
 
 fn gateways(routing: Option<Routing>) -> Vec<String> {
     let resolver = routing.and_then(|routing| routing.resolver.static_);
-    resolver
-        .map(|resolver| resolver.endpoints)
-        .unwrap_or_default()
+    resolver.map(|resolver| resolver.endpoints).unwrap_or_default()
 }
 
 fn batch(agent: &Agent) -> Option<Batch> {

@@ -20,11 +20,7 @@ pub(crate) fn check(schema: &JSONSchemaProps, value: &Value) -> Option<String> {
         (Some("string"), _) => Some(not_text(schema, value)),
         (Some("integer"), Value::Number(number)) => check_whole(schema, number),
         (Some("boolean"), Value::Bool(_)) => None,
-        (Some(kind), _) => Some(format!(
-            "must be {}, not {}",
-            kind_named(kind),
-            named(value)
-        )),
+        (Some(kind), _) => Some(format!("must be {}, not {}", kind_named(kind), named(value))),
         (None, _) => None,
     }
 }
@@ -45,12 +41,7 @@ fn check_pattern(regex: &str, text: &str) -> Option<String> {
 }
 
 fn check_enum(schema: &JSONSchemaProps, text: &str) -> Option<String> {
-    let allowed: Vec<_> = schema
-        .enum_
-        .as_ref()?
-        .iter()
-        .filter_map(|v| v.0.as_str())
-        .collect();
+    let allowed: Vec<_> = schema.enum_.as_ref()?.iter().filter_map(|v| v.0.as_str()).collect();
     if allowed.contains(&text) {
         return None;
     }
@@ -59,9 +50,7 @@ fn check_enum(schema: &JSONSchemaProps, text: &str) -> Option<String> {
         _ => format!("one of {}", allowed.join(", ")),
     };
     let hint = suggest::nearest(text, allowed.iter().copied()).filter(|_| allowed.len() > 1);
-    let hint = hint
-        .map(|word| format!("; did you mean {word}?"))
-        .unwrap_or_default();
+    let hint = hint.map(|word| format!("; did you mean {word}?")).unwrap_or_default();
     Some(format!("must be {list}, not {text:?}{hint}"))
 }
 
@@ -71,9 +60,7 @@ fn check_length(schema: &JSONSchemaProps, text: &str) -> Option<String> {
         return Some("must not be empty".to_owned());
     }
     let most = schema.max_length.filter(|most| length > *most)?;
-    Some(format!(
-        "has {length} characters, and at most {most} are allowed"
-    ))
+    Some(format!("has {length} characters, and at most {most} are allowed"))
 }
 
 fn check_whole(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
@@ -96,9 +83,7 @@ fn check_whole(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
 // An unquoted 0.1 is a floating-point number, which the schema keeps out.
 fn check_whole_or_quoted(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
     if number.is_f64() {
-        return Some(format!(
-            "must be quoted when it has a fraction: write \"{number}\""
-        ));
+        return Some(format!("must be quoted when it has a fraction: write \"{number}\""));
     }
     check_whole(schema, number)
 }
@@ -117,12 +102,7 @@ fn not_text(schema: &JSONSchemaProps, value: &Value) -> String {
 }
 
 fn wants(schema: &JSONSchemaProps) -> String {
-    let allowed = schema
-        .enum_
-        .iter()
-        .flatten()
-        .filter_map(|v| v.0.as_str())
-        .collect::<Vec<_>>();
+    let allowed = schema.enum_.iter().flatten().filter_map(|v| v.0.as_str()).collect::<Vec<_>>();
     match &schema.pattern {
         _ if !allowed.is_empty() => format!("one of {}", allowed.join(", ")),
         Some(regex) => pattern::wants(regex).to_owned(),

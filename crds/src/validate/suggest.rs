@@ -8,9 +8,8 @@ pub(crate) fn nearest<'a>(
     let word = plain(word);
     // A third of the letters may differ: a typo or two, or another ending, but not another word.
     let tolerance = (word.chars().count() / 3).max(1);
-    let scored = candidates
-        .into_iter()
-        .map(|candidate| (score(&word, &plain(candidate)), candidate));
+    let scored =
+        candidates.into_iter().map(|candidate| (score(&word, &plain(candidate)), candidate));
     scored
         .filter(|(score, _)| *score <= tolerance)
         .min_by_key(|(score, _)| *score)
@@ -19,19 +18,13 @@ pub(crate) fn nearest<'a>(
 
 // People bring snake_case and capitals from other configurations.
 fn plain(word: &str) -> String {
-    word.chars()
-        .filter(|c| !matches!(c, '_' | '-' | ' '))
-        .flat_map(char::to_lowercase)
-        .collect()
+    word.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
 // `threshold_ms` means `threshold`: what only carries a unit behind it is one step away.
 fn score(word: &str, candidate: &str) -> usize {
     let unit = word.strip_prefix(candidate).is_some_and(|rest| {
-        matches!(
-            rest,
-            "ms" | "s" | "sec" | "seconds" | "millis" | "bytes" | "mib" | "kib"
-        )
+        matches!(rest, "ms" | "s" | "sec" | "seconds" | "millis" | "bytes" | "mib" | "kib")
     });
     if unit { 1 } else { distance(word, candidate) }
 }

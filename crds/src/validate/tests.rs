@@ -10,11 +10,7 @@ const MINIMAL: &str = include_str!("../../../examples/minimal.yaml");
 /// What is wrong with a text, a line a problem.
 fn told(yaml: &str) -> String {
     let problems = validate(yaml).err().unwrap_or_default();
-    problems
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// The shop example with a piece replaced.
@@ -27,10 +23,7 @@ fn edited(from: &str, to: &str) -> String {
 fn told_after(edits: &[(&str, &str)]) -> String {
     let cases = edits.iter().map(|(from, to)| {
         let told = told(&edited(from, to));
-        format!(
-            "{from:?} -> {to:?}\n{}",
-            if told.is_empty() { "valid" } else { &told }
-        )
+        format!("{from:?} -> {to:?}\n{}", if told.is_empty() { "valid" } else { &told })
     });
     cases.collect::<Vec<_>>().join("\n\n")
 }
@@ -97,30 +90,21 @@ fn mistakes_in_single_values() {
         ("maxSpans: 8192", "max_spans: 8192"),
         ("replicas: 3", "replicas: many"),
         ("replicas: 3", "replicas: 18446744073709551615"),
-        (
-            "replicas: 3",
-            "replicas: 340282366920938463463374607431768211456"
-        ),
+        ("replicas: 3", "replicas: 340282366920938463463374607431768211456"),
         ("gateway:\n    replicas: 3", "gateway: 3"),
         ("\"10\" #", "0.1 #"),
         ("\"10\" #", "-1 #"),
         ("\"10\" #", "yes #"),
         ("\"10\" #", ".nan #"),
         ("\"10\" #", "\"1e1\" #"),
-        (
-            "    compression: Zstd\n    batch",
-            "    compression: zstd\n    batch"
-        ),
+        ("    compression: Zstd\n    batch", "    compression: zstd\n    batch"),
         ("http://127.0.0.1:4417", "127.0.0.1:4417"),
         ("http://127.0.0.1:4417", "https://tempo:4317"),
         ("http://127.0.0.1:4417", "http://tempo:65536"),
         ("http://127.0.0.1:4417", "http://[::1]:4317"),
         ("maxElapsed: 5m", "maxInterval: 500ms"),
         ("protocol: GRPC", "headers: [{name: te, value: trailers}]"),
-        (
-            "protocol: GRPC",
-            "headers: [{name: x-org, value: 'two\n\n    lines'}]"
-        ),
+        ("protocol: GRPC", "headers: [{name: x-org, value: 'two\n\n    lines'}]"),
     ]));
 }
 
@@ -131,10 +115,7 @@ fn mistakes_in_policies() {
         ("        type: Latency\n", ""),
         ("threshold: 500ms", "threshold_ms: 500"),
         ("latency:\n          threshold: 500ms", "threshold: 500ms"),
-        (
-            "latency:\n          threshold: 500ms",
-            "not:\n          policy: errors"
-        ),
+        ("latency:\n          threshold: 500ms", "not:\n          policy: errors"),
         ("name: slowCheckout", "name: errors"),
         ("[/healthz, /readyz]", "[/healthz, /healthz]"),
         ("[/healthz, /readyz]", "[/healthz, \"\"]"),
@@ -144,18 +125,11 @@ fn mistakes_in_policies() {
         ("[slow, checkout]", "[slow, chekout]"),
         ("[slow, checkout]", "[slow, checkout, slowCheckout]"),
         ("[slow, checkout]", "[slow, checkout, probes]"),
-        (
-            "[/checkout]",
-            "[\"(\"]\n          enabledRegexMatching: true"
-        ),
+        ("[/checkout]", "[\"(\"]\n          enabledRegexMatching: true"),
         ("[healthChecks]", "[]"),
     ]));
     let silent = MINIMAL.replace("        type:", "        role: Part\n        type:");
-    assert!(
-        told(&silent).contains("spec.sampling.policies: no policy votes"),
-        "{}",
-        told(&silent)
-    );
+    assert!(told(&silent).contains("spec.sampling.policies: no policy votes"), "{}", told(&silent));
 }
 
 #[test]
@@ -163,32 +137,17 @@ fn empty_fields_are_as_good_as_absent() {
     insta::assert_snapshot!(told_after(&[
         ("    replicas: 3", "    replicas:"),
         ("gateway:\n    replicas: 3", "gateway:"),
-        (
-            "          policies: [slow, checkout]",
-            "          policies:"
-        ),
+        ("          policies: [slow, checkout]", "          policies:"),
     ]));
 }
 
 #[test]
 fn what_a_cluster_returns_is_a_manifest() {
     insta::assert_snapshot!(told_after(&[
-        (
-            "  name: shop",
-            "  name: shop\n  uid: 1b2c\n  managedFields: [{manager: kubectl}]"
-        ),
-        (
-            "  name: shop",
-            "  name: shop\n  annotations: {example.com/owner: shop}"
-        ),
-        (
-            "  name: shop",
-            "  name: shop\n  annotations: {example.com/owner: 7}"
-        ),
-        (
-            "  name: shop",
-            "  name: shop\n  labels: {team: shop, tier: [1]}"
-        ),
+        ("  name: shop", "  name: shop\n  uid: 1b2c\n  managedFields: [{manager: kubectl}]"),
+        ("  name: shop", "  name: shop\n  annotations: {example.com/owner: shop}"),
+        ("  name: shop", "  name: shop\n  annotations: {example.com/owner: 7}"),
+        ("  name: shop", "  name: shop\n  labels: {team: shop, tier: [1]}"),
     ]));
 }
 

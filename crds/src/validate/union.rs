@@ -11,15 +11,9 @@ pub(crate) fn members(schema: &JSONSchemaProps) -> Vec<(&str, &str)> {
     let Some(properties) = &schema.properties else {
         return Vec::new();
     };
-    let kinds = properties
-        .get("type")
-        .and_then(|kind| kind.enum_.as_ref())
-        .into_iter()
-        .flatten();
+    let kinds = properties.get("type").and_then(|kind| kind.enum_.as_ref()).into_iter().flatten();
     let pairs = kinds.filter_map(|kind| kind.0.as_str()).flat_map(|kind| {
-        let same = properties
-            .keys()
-            .filter(move |name| name.eq_ignore_ascii_case(kind));
+        let same = properties.keys().filter(move |name| name.eq_ignore_ascii_case(kind));
         same.map(move |name| (kind, name.as_str()))
     });
     pairs.collect()
@@ -30,9 +24,7 @@ pub(crate) fn kind_of<'a>(
     schema: &'a JSONSchemaProps,
     map: &Map<String, Value>,
 ) -> Option<&'a str> {
-    let mut set = members(schema)
-        .into_iter()
-        .filter(|(_, name)| map.contains_key(*name));
+    let mut set = members(schema).into_iter().filter(|(_, name)| map.contains_key(*name));
     match (set.next(), set.next()) {
         (Some((kind, _)), None) => Some(kind),
         _ => None,

@@ -19,9 +19,7 @@ pub(crate) fn walk(schema: &JSONSchemaProps, value: &Value, at: &Path, findings:
     match (schema.type_.as_deref(), value) {
         (Some("object"), Value::Object(map)) => walk_map(schema, map, at, findings),
         (Some("array"), Value::Array(items)) => walk_list(schema, items, at, findings),
-        _ => scalar::check(schema, value)
-            .into_iter()
-            .for_each(|m| findings.add(at.clone(), m)),
+        _ => scalar::check(schema, value).into_iter().for_each(|m| findings.add(at.clone(), m)),
     }
     check_rules(schema, value, at, findings);
 }
@@ -49,12 +47,7 @@ fn walk_map(
             (None, _) => findings.add(here, unknown(schema, key)),
         }
     }
-    for name in schema
-        .required
-        .iter()
-        .flatten()
-        .filter(|name| !map.contains_key(*name))
-    {
+    for name in schema.required.iter().flatten().filter(|name| !map.contains_key(*name)) {
         findings.add(at.key(name), required(schema, name, map));
     }
     union::check(schema, map, at, findings);
@@ -74,32 +67,19 @@ fn property<'a>(schema: &'a JSONSchemaProps, key: &str) -> Option<&'a JSONSchema
 }
 
 fn unknown(schema: &JSONSchemaProps, key: &str) -> String {
-    let names = || {
-        schema
-            .properties
-            .iter()
-            .flatten()
-            .map(|(name, _)| name.as_str())
-    };
+    let names = || schema.properties.iter().flatten().map(|(name, _)| name.as_str());
     if let Some(name) = suggest::nearest(key, names()) {
         return format!("unknown field; did you mean {name}?");
     }
     let mut members = schema.properties.iter().flatten();
     match members.find(|(_, member)| property(member, key).is_some()) {
         Some((member, _)) => format!("unknown field here; it belongs under {member}"),
-        None => format!(
-            "unknown field; known ones are {}",
-            names().collect::<Vec<_>>().join(", ")
-        ),
+        None => format!("unknown field; known ones are {}", names().collect::<Vec<_>>().join(", ")),
     }
 }
 
 fn required(schema: &JSONSchemaProps, name: &str, map: &Map<String, Value>) -> String {
-    let guess = if name == "type" {
-        union::kind_of(schema, map)
-    } else {
-        None
-    };
+    let guess = if name == "type" { union::kind_of(schema, map) } else { None };
     match guess {
         Some(kind) => format!("is required; from the other fields it should be {kind}"),
         None => "is required".to_owned(),

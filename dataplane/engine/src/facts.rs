@@ -42,16 +42,7 @@ pub struct TraceFacts {
 impl TraceFacts {
     /// The facts of a trace without spans.
     pub const fn new(id: [u8; 16]) -> Self {
-        Self {
-            id,
-            spans: 0,
-            bytes: 0,
-            start_ns: 0,
-            end_ns: 0,
-            statuses: 0,
-            root: false,
-            bits: 0,
-        }
+        Self { id, spans: 0, bytes: 0, start_ns: 0, end_ns: 0, statuses: 0, root: false, bits: 0 }
     }
 
     /// Joins a span of `bytes` bytes whose resource satisfies the predicates `resource_bits`.
@@ -87,11 +78,7 @@ mod tests {
         let mut facts = TraceFacts::new([1; 16]);
         for (start_ns, end_ns) in spans {
             facts.add(
-                &SpanFacts {
-                    start_ns: *start_ns,
-                    end_ns: *end_ns,
-                    ..SpanFacts::default()
-                },
+                &SpanFacts { start_ns: *start_ns, end_ns: *end_ns, ..SpanFacts::default() },
                 0,
                 10,
             );
@@ -124,25 +111,8 @@ mod tests {
         let mut facts = TraceFacts::new([1; 16]);
         facts.spans = u32::MAX;
         facts.bytes = u64::MAX - 1;
-        facts.add(
-            &SpanFacts {
-                statuses: 1,
-                bits: 0b01,
-                ..SpanFacts::default()
-            },
-            0b100,
-            10,
-        );
-        facts.add(
-            &SpanFacts {
-                statuses: 4,
-                bits: 0b10,
-                root: true,
-                ..SpanFacts::default()
-            },
-            0,
-            0,
-        );
+        facts.add(&SpanFacts { statuses: 1, bits: 0b01, ..SpanFacts::default() }, 0b100, 10);
+        facts.add(&SpanFacts { statuses: 4, bits: 0b10, root: true, ..SpanFacts::default() }, 0, 0);
         assert_eq!((facts.spans, facts.bytes), (u32::MAX, u64::MAX));
         assert_eq!((facts.statuses, facts.bits, facts.root), (5, 0b111, true));
     }

@@ -172,24 +172,9 @@ impl fmt::Display for Ledger {
     /// An aligned table for people; lines that say nothing are left out, the first and the verdict never.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(f, "in", self.incoming.total())?;
-        let doors = [
-            ("clients", self.incoming.clients),
-            ("peers", self.incoming.peers),
-        ];
-        lines(
-            f,
-            doors
-                .into_iter()
-                .chain([("replays", self.incoming.replays)]),
-        )?;
-        lines(
-            f,
-            [
-                ("out", self.out),
-                ("kept", self.kept),
-                ("sampled away", self.sampled_away),
-            ],
-        )?;
+        let doors = [("clients", self.incoming.clients), ("peers", self.incoming.peers)];
+        lines(f, doors.into_iter().chain([("replays", self.incoming.replays)]))?;
+        lines(f, [("out", self.out), ("kept", self.kept), ("sampled away", self.sampled_away)])?;
         reasons(f, "refused", &self.refused)?;
         lines(f, [("duplicate", self.duplicate)])?;
         reasons(f, "dropped", &self.dropped)?;
@@ -225,11 +210,7 @@ fn total(reasons: &Reasons) -> u64 {
 fn compare(account: &str, incoming: u64, outgoing: u64) -> Result<(), Imbalance> {
     match incoming == outgoing {
         true => Ok(()),
-        false => Err(Imbalance {
-            account: account.to_owned(),
-            incoming,
-            outgoing,
-        }),
+        false => Err(Imbalance { account: account.to_owned(), incoming, outgoing }),
     }
 }
 
@@ -253,7 +234,5 @@ fn lines<'a>(
 }
 
 fn reasons(f: &mut fmt::Formatter<'_>, name: &str, reasons: &Reasons) -> fmt::Result {
-    reasons
-        .iter()
-        .try_for_each(|(reason, spans)| line(f, &format!("{name}: {reason}"), *spans))
+    reasons.iter().try_for_each(|(reason, spans)| line(f, &format!("{name}: {reason}"), *spans))
 }

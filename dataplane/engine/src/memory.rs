@@ -29,11 +29,7 @@ impl DecisionMemory {
         let current = HashTable::with_capacity(keys_per_generation.max(1));
         let previous = HashTable::with_capacity(keys_per_generation.max(1));
         let generation = current.capacity();
-        Self {
-            current,
-            previous,
-            generation,
-        }
+        Self { current, previous, generation }
     }
 
     /// How many keys fill a generation: this many last ones are known for certain.
@@ -53,8 +49,7 @@ impl DecisionMemory {
             std::mem::swap(&mut self.current, &mut self.previous);
             self.current.clear();
         }
-        self.current
-            .insert_unique(hash, entry, |known| self::hash(*known));
+        self.current.insert_unique(hash, entry, |known| self::hash(*known));
     }
 
     /// Whether the key's trace was kept; `None` when the key is not remembered.
@@ -62,9 +57,7 @@ impl DecisionMemory {
     pub fn recall(&self, key: TraceKey) -> Option<bool> {
         let hash = hash(key.0);
         let find = |table: &HashTable<u64>| {
-            table
-                .find(hash, |known| same_key(*known, key.0))
-                .map(|known| known & KEPT != 0)
+            table.find(hash, |known| same_key(*known, key.0)).map(|known| known & KEPT != 0)
         };
         find(&self.current).or_else(|| find(&self.previous))
     }

@@ -55,16 +55,9 @@ impl View {
     pub fn new(mut members: Vec<Member>, seed: &KeySeed) -> Self {
         members.sort_unstable_by(|a, b| a.id.cmp(&b.id).then(b.inst.cmp(&a.inst)));
         members.dedup_by(|later, first| later.id == first.id);
-        let hashes = members
-            .iter()
-            .map(|member| member_hash(&member.id, seed))
-            .collect();
+        let hashes = members.iter().map(|member| member_hash(&member.id, seed)).collect();
         let digest = digest(&members, seed);
-        Self {
-            members,
-            hashes,
-            digest,
-        }
+        Self { members, hashes, digest }
     }
 
     /// The members, sorted by id, each id once. Owners are places in this list.
@@ -84,9 +77,7 @@ impl View {
 
     /// The place of the member with this id.
     pub fn position(&self, id: &str) -> Option<usize> {
-        self.members
-            .binary_search_by(|member| member.id.as_str().cmp(id))
-            .ok()
+        self.members.binary_search_by(|member| member.id.as_str().cmp(id)).ok()
     }
 
     /// Equal in two processes exactly when they would name the same owners for the same instances.
@@ -117,11 +108,7 @@ impl View {
     ///
     /// Every step looks at all members once and allocates nothing, so the first few are cheap.
     pub fn ranked(&self, key: TraceKey) -> Ranked<'_> {
-        Ranked {
-            hashes: &self.hashes,
-            key,
-            last: None,
-        }
+        Ranked { hashes: &self.hashes, key, last: None }
     }
 }
 
@@ -141,9 +128,7 @@ impl Iterator for Ranked<'_> {
         let mut best: Option<(u64, usize)> = None;
         for (index, hash) in self.hashes.iter().enumerate() {
             let score = score(*hash, self.key);
-            let follows = self
-                .last
-                .is_none_or(|(s, i)| score < s || (score == s && index > i));
+            let follows = self.last.is_none_or(|(s, i)| score < s || (score == s && index > i));
             if follows && best.is_none_or(|(s, _)| score > s) {
                 best = Some((score, index));
             }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use crate::Millis;
-use crate::buffer::deadline::Deadlines;
+use crate::buffer::deadline::{BUCKET_MS, Deadlines};
 use crate::buffer::duplicates::Duplicates;
 use crate::buffer::headers::HeaderTable;
 use crate::buffer::index::Index;
@@ -136,7 +136,7 @@ impl Shard {
         };
         Self {
             programs: Programs::new(program, rows),
-            log: Log::default(),
+            log: Log::new(config.decision_wait_ms.div_ceil(BUCKET_MS)),
             index: Index::default(),
             headers: HeaderTable::default(),
             duplicates: Duplicates::new(&config.seed),
@@ -169,16 +169,13 @@ impl Shard {
     /// own bounds.
     pub fn worst_case(&self, shape: &Shape) -> u64 {
         let spans = u64::from(shape.spans);
-        let headers = self
-            .headers
-            .worst_case(u64::from(shape.groups), shape.header_bytes);
+        let headers = self.headers.worst_case(u64::from(shape.groups), shape.header_bytes);
         self.log.worst_case(spans, shape.span_bytes)
             + self.index.worst_case(spans)
             + self.duplicates.worst_case(spans)
-            + self.deadlines.worst_case(
-                self.now,
-                self.now.saturating_add(self.config.decision_wait_ms),
-            )
+            + self
+                .deadlines
+                .worst_case(self.now, self.now.saturating_add(self.config.decision_wait_ms))
             + headers
     }
 
@@ -204,6 +201,7 @@ impl Shard {
 
     fn advance(&mut self, now: Millis) {
         self.now = self.now.max(now);
+        self.log.advance(self.now / BUCKET_MS);
     }
 }
 

@@ -1,18 +1,14 @@
 //! Requests made to be expensive: what they cost stays a small multiple of their bytes.
 #![expect(clippy::unwrap_used, reason = "a failing test should say where")]
 
-use std::time::{Duration, Instant};
-
 use ringtail_engine::batch::{Batch, GroupRef};
 use ringtail_engine::scan::{Group, ScanLimits, TraceId, Visit, check, walk};
 use ringtail_engine::wire::put_varint;
 
 const REQUEST_BYTES: usize = 4 << 20;
-/// Without the limit on headers, which bounds most of this already: the splitter alone must not multiply.
+/// No limit on headers, which bounds most of this already: the splitter alone must not multiply.
 const LIMITS: ScanLimits =
     ScanLimits { max_depth: 32, max_spans: u32::MAX, max_header_bytes: u32::MAX };
-/// A hundred times what the slowest of them takes, so that a busy machine passes and squared work does not.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 fn field(number: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
@@ -50,13 +46,11 @@ impl Visit for Halves {
 
 /// Splits a request; gives its spans, and the bytes held and written for each of its own.
 fn split(request: &[u8]) -> (u32, usize, usize) {
-    let started = Instant::now();
     let shape = check(request, &LIMITS).unwrap();
     let mut halves = Halves::default();
     walk(request, &shape, &mut halves).unwrap();
     let mut out = Vec::new();
     halves.batches.iter().for_each(|batch| batch.encode(&mut out));
-    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
     let spans = halves.batches.iter().map(Batch::spans).sum();
     let held: usize = halves.batches.iter().map(Batch::held_bytes).sum();
     (spans, held.div_ceil(request.len()), out.len().div_ceil(request.len()))

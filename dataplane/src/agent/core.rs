@@ -17,12 +17,14 @@ use crate::memory::MIB;
 use crate::peer::Identity;
 use crate::transport::Encoding;
 
-/// The smallest batch that a tight budget may lead to: headers are repeated per batch, so smaller ones cost bandwidth.
+/// The smallest batch that a tight budget may lead to: headers are repeated per batch, so smaller ones cost
+/// bandwidth.
 const BATCH_BYTES_MIN: u64 = 16 << 10;
-/// One open batch, one being encoded and the frames under way: so many batches a link may exist at once on average.
+/// One open batch, one being encoded and the frames under way: so many batches a link may exist at once on
+/// average.
 const BATCHES_PER_LINK: u64 = 4;
-/// A link may take twice its even share of the send budget, but at least this, so that one slow gateway cannot take
-/// all of it and two gateways can still use it fully.
+/// A link may take twice its even share of the send budget, but at least this, so that one slow gateway
+/// cannot take all of it and two gateways can still use it fully.
 const LINK_QUEUE_MIN: u64 = 4 * MIB;
 /// What a batch stores beside the bytes of a span: a run and its share of spare capacity.
 const SPAN_OVERHEAD: u64 = 24;
@@ -204,8 +206,8 @@ impl Core {
         self.lock().held_bytes() + self.queued_bytes()
     }
 
-    /// The most that a request of `shape` can add to the batches: its headers may be repeated in every batch, but not in
-    /// more batches than it has spans.
+    /// The most that a request of `shape` can add to the batches: its headers may be repeated in every
+    /// batch, but not in more batches than it has spans.
     fn need(&self, shape: &Shape) -> u64 {
         let copies = (self.links().len() as u64).min(u64::from(shape.spans));
         let headers = shape.header_bytes + u64::from(shape.groups) * GROUP_OVERHEAD;
@@ -257,7 +259,8 @@ impl Core {
     }
 
     fn lock(&self) -> MutexGuard<'_, Splitter> {
-        // Held for one split, never across an await. A panic inside leaves whole batches behind, so going on is right.
+        // Held for one split, never across an await. A panic inside leaves whole batches behind, so going
+        // on is right.
         self.splitter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,9 +1,9 @@
 //! One gateway as an agent sees it: a queue bounded in bytes, a connection, and frames under way.
 //!
-//! A link is owned by one task. Others send it sealed batches and read its gauges. It encodes and compresses a batch as
-//! soon as it gets it, since a compressed frame waits in a fifth of the memory; what is sent is exactly what waited.
-//! When its gateway leaves the ring, everything that is not acknowledged goes back to the splitter and from there to
-//! the next choice of each key.
+//! A link is owned by one task. Others send it sealed batches and read its gauges. It encodes and
+//! compresses a batch as soon as it gets it, since a compressed frame waits in a fifth of the memory; what
+//! is sent is exactly what waited. When its gateway leaves the ring, everything that is not acknowledged
+//! goes back to the splitter and from there to the next choice of each key.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,13 +21,14 @@ use crate::ledger::Dropped;
 use crate::metrics::latency_histogram;
 use crate::peer::{self, Dialect, Envelope};
 use crate::transport::{
-    Admission, Backoff, CallError, Client, Encoding, MAX_REQUEST_BYTES, Method, PREFIX_BYTES, framed,
-    framed_as, inflate,
+    Admission, Backoff, CallError, Client, Encoding, MAX_REQUEST_BYTES, Method, PREFIX_BYTES,
+    framed, framed_as, inflate,
 };
 
 /// Frames under way to one gateway at a time. Four frames of 1 MiB cover a round trip of 40 ms at 100 MB/s.
 const IN_FLIGHT_MAX: usize = 4;
-/// A gateway that does not answer a frame in this time is asked again: it may have stored it, and drops duplicates.
+/// A gateway that does not answer a frame in this time is asked again: it may have stored it, and drops
+/// duplicates.
 const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
 /// First and longest pause after a failure.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -116,8 +117,8 @@ impl Frame {
 impl Link {
     /// A link to `endpoint` and the queue that its task reads.
     ///
-    /// The channel has no bound of its own: [`Core`] admits a request only while the bytes in all queues, this one
-    /// included, are within their budget.
+    /// The channel has no bound of its own: [`Core`] admits a request only while the bytes in all queues,
+    /// this one included, are within their budget.
     pub fn new(index: LinkIndex, endpoint: String) -> (Self, mpsc::UnboundedReceiver<Sealed>) {
         let (batches, queue) = mpsc::unbounded_channel();
         let link = Self {
@@ -174,8 +175,8 @@ impl Sender {
         }
     }
 
-    /// Runs until `stop` says that nothing more will come and everything has been delivered, or until the task is
-    /// aborted; what is left then is counted by the caller from the link's gauges.
+    /// Runs until `stop` says that nothing more will come and everything has been delivered, or until the
+    /// task is aborted; what is left then is counted by the caller from the link's gauges.
     pub async fn run(mut self) {
         loop {
             self.fill_window();
@@ -214,10 +215,7 @@ impl Sender {
 
     fn encode(&mut self, batch: &ringtail_engine::batch::Batch) -> Frame {
         let dialect = *self.dialect.borrow();
-        let envelope = Envelope {
-            from: &self.core.identity,
-            digest: self.core.digest(),
-        };
+        let envelope = Envelope { from: &self.core.identity, digest: self.core.digest() };
         let write = |out: &mut Vec<u8>| peer::write_batch(dialect, &envelope, batch, out);
         let plain = || framed(batch.encoded_len() + ENVELOPE_BYTES, write);
         let (bytes, encoding) = match self.core.hop_encoding {
@@ -280,7 +278,8 @@ impl Sender {
             }
             Err(error) if error.is_retryable() => {
                 self.link.failures.fetch_add(1, Relaxed);
-                let pause = error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
+                let pause =
+                    error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
                 tracing::debug!(endpoint = %self.link.endpoint, %error, ?pause, "deliver again");
                 self.resume_at = Some(tokio::time::Instant::now() + pause);
                 self.pending.push_front(frame);

@@ -1,7 +1,9 @@
-//! Membership as an agent learns it: every candidate is asked `Hello` once a second, and those that serve are the view.
+//! Membership as an agent learns it: every candidate is asked `Hello` once a second, and those that serve
+//! are the view.
 //!
-//! Discovery yields addresses; a member exists only by its own announcement, with its id and instance. A peer that does
-//! not know `Hello` (a Collector) is a member named after its address for as long as it can be reached.
+//! Discovery yields addresses; a member exists only by its own announcement, with its id and instance. A
+//! peer that does not know `Hello` (a Collector) is a member named after its address for as long as it can
+//! be reached.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,8 @@ const HELLO_EVERY: Duration = Duration::from_millis(750);
 const HELLO_WITHIN: Duration = Duration::from_millis(1000);
 /// A member that was heard and then says nothing for so long has left: four missed hellos, and some delay.
 const SUSPECT_AFTER: Duration = Duration::from_secs(4);
-/// Joins are published together after this pause, so that ten gateways that start at once change the view once.
+/// Joins are published together after this pause, so that ten gateways that start at once change the view
+/// once.
 const JOIN_SETTLE: Duration = Duration::from_millis(1500);
 
 /// What is known of a candidate.
@@ -197,7 +200,8 @@ impl Membership {
             return;
         }
         let view = View::new(members, &self.seed);
-        // A gateway that two addresses lead to is one member: the first address with its newest instance wins.
+        // A gateway that two addresses lead to is one member: the first address with its newest instance
+        // wins.
         let links = view
             .members()
             .iter()
@@ -205,7 +209,11 @@ impl Membership {
                 serving.iter().find(|(_, known)| known == member).map(|(link, _)| *link)
             })
             .collect();
-        tracing::info!(digest = format!("{:016x}", view.digest()), members = view.members().len(), "ring");
+        tracing::info!(
+            digest = format!("{:016x}", view.digest()),
+            members = view.members().len(),
+            "ring"
+        );
         self.core.publish(Some(Ring { view, links }));
     }
 }

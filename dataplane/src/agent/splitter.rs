@@ -7,8 +7,8 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ring::View;
 use ringtail_engine::scan::{self, Group, ScanError, Shape, TraceId, Visit};
 
-/// Emptied batches that are kept for reuse, so that their memory is not faulted in anew for every batch. A batch holds
-/// about 1 MiB; eight cover a burst in which every gateway of a small fleet seals at once.
+/// Emptied batches that are kept for reuse, so that their memory is not faulted in anew for every batch. A
+/// batch holds about 1 MiB; eight cover a burst in which every gateway of a small fleet seals at once.
 const SPARE_BATCHES: usize = 8;
 
 /// Position of a link in the agent's list of links.
@@ -85,7 +85,8 @@ impl Splitter {
         Self { seed, limits, open: Vec::new(), spare: Vec::new(), sealed: Vec::new() }
     }
 
-    /// Appends every span of `request` to the batch of its gateway. Batches that are full move to [`Self::take_sealed`].
+    /// Appends every span of `request` to the batch of its gateway. Batches that are full move to
+    /// [`Self::take_sealed`].
     ///
     /// `accepting` says by link whether it takes spans now; at least one member of `ring` must.
     ///
@@ -102,8 +103,7 @@ impl Splitter {
         if self.open.len() < accepting.len() {
             self.open.resize_with(accepting.len(), Open::default);
         }
-        let mut router =
-            Router { splitter: self, ring, accepting, now, routed: Routed::default() };
+        let mut router = Router { splitter: self, ring, accepting, now, routed: Routed::default() };
         scan::walk(request, shape, &mut router)?;
         Ok(router.routed)
     }
@@ -198,9 +198,8 @@ impl Visit for Router<'_> {
         let Some(link) = self.choose(key) else { return };
         let limits = self.splitter.limits;
         let Some(open) = self.splitter.open.get_mut(link) else { return };
-        let group = *open
-            .group
-            .get_or_insert_with(|| open.batch.intern(&group.resource, &group.scope));
+        let group =
+            *open.group.get_or_insert_with(|| open.batch.intern(&group.resource, &group.scope));
         open.batch.push(group, span);
         open.since.get_or_insert(self.now);
         self.routed.spans += 1;

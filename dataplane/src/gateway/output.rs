@@ -8,8 +8,8 @@ use ringtail_engine::scan::{self, Group, Shape, TraceId, Visit};
 
 use crate::export::ExporterHandle;
 
-/// An export request is at most this large, unless one span alone is larger: OTLP receivers take 4 MiB by default, and
-/// the last span of a request may pass the mark.
+/// An export request is at most this large, unless one span alone is larger: OTLP receivers take 4 MiB by
+/// default, and the last span of a request may pass the mark.
 const REQUEST_BYTES_MAX: usize = 3 << 20;
 
 /// One encoded export request, shared by all exporters.
@@ -43,7 +43,8 @@ impl Output {
             self.give(&Kept { message: message.into(), spans: u64::from(batch.spans()) });
             return;
         }
-        // A trace of many megabytes: rare, so a second pass over the encoded bytes is the simplest way to cut it.
+        // A trace of many megabytes: rare, so a second pass over the encoded bytes is the simplest way to
+        // cut it.
         let mut cutter = Cutter { output: self, part: Batch::default(), group: None };
         if let Err(error) = scan::walk(&message, &Shape::UNKNOWN, &mut cutter) {
             tracing::error!(%error, "a batch of our own does not parse; please report this");
@@ -87,8 +88,7 @@ impl Visit for Cutter<'_> {
             self.flush();
         }
         let part = &mut self.part;
-        let group =
-            *self.group.get_or_insert_with(|| part.intern(&group.resource, &group.scope));
+        let group = *self.group.get_or_insert_with(|| part.intern(&group.resource, &group.scope));
         part.push(group, span);
     }
 }

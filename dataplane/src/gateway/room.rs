@@ -16,7 +16,8 @@ pub struct Room {
     reserved: AtomicU64,
 }
 
-/// Bytes that a request may add; given back when dropped, after its shards have published what it really took.
+/// Bytes that a request may add; given back when dropped, after its shards have published what it really
+/// took.
 #[derive(Debug)]
 pub struct Reservation {
     room: Arc<Room>,
@@ -45,8 +46,8 @@ impl Room {
         self.held.fetch_sub(was, Relaxed);
     }
 
-    /// How many bytes a shard that holds `own` of them should free now: its share of what is above the low mark, once the
-    /// high mark is passed.
+    /// How many bytes a shard that holds `own` of them should free now: its share of what is above the low
+    /// mark, once the high mark is passed.
     pub fn excess(&self, own: u64) -> u64 {
         let held = self.held.load(Relaxed).max(1);
         let used = held + self.reserved.load(Relaxed);

@@ -1,7 +1,8 @@
-//! Shard threads: each owns one `Shard` of the engine, alone; others send it bounded messages and read its gauges.
+//! Shard threads: each owns one `Shard` of the engine, alone; others send it bounded messages and read its
+//! gauges.
 //!
-//! A turn takes what has arrived (at most [`INSERTS_PER_TURN`] requests), then decides a bounded number of traces, so
-//! that neither ingest can starve decisions nor the other way round.
+//! A turn takes what has arrived (at most [`INSERTS_PER_TURN`] requests), then decides a bounded number of
+//! traces, so that neither ingest can starve decisions nor the other way round.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,17 +21,18 @@ use super::room::{Reservation, Room};
 use crate::ledger::Counters;
 use crate::transport::Permit;
 
-/// Requests that wait for one shard. Their bytes are charged to the receive budget, so this bounds only the queue's own
-/// memory and the time that a request waits behind others.
+/// Requests that wait for one shard. Their bytes are charged to the receive budget, so this bounds only the
+/// queue's own memory and the time that a request waits behind others.
 const QUEUE_MAX: usize = 256;
 /// Requests inserted before the shard looks at its deadlines again.
 const INSERTS_PER_TURN: usize = 16;
-/// Traces decided before the shard looks at its queue again: at about 1 µs a trace and 10 µs a kept one, well under the
-/// time of a request.
+/// Traces decided before the shard looks at its queue again: at about 1 µs a trace and 10 µs a kept one,
+/// well under the time of a request.
 const DECISIONS_PER_TURN: u64 = 2048;
 /// How often deadlines are looked at; half of the engine's bucket of 250 ms.
 const TICK: Duration = Duration::from_millis(125);
-/// A batch of kept spans is sent when it has this many bytes, under the 4 MiB that OTLP receivers take by default.
+/// A batch of kept spans is sent when it has this many bytes, under the 4 MiB that OTLP receivers take by
+/// default.
 const EXPORT_BYTES: u64 = 1 << 20;
 /// A batch of kept spans is sent when its first span has waited for so long.
 const EXPORT_AGE: Duration = Duration::from_millis(200);
@@ -48,7 +50,8 @@ pub enum Ask {
     Finish(oneshot::Sender<()>),
 }
 
-/// A checked request on its way through the shards, with what it is charged for: given back when the last shard is done.
+/// A checked request on its way through the shards, with what it is charged for: given back when the last
+/// shard is done.
 #[derive(Debug)]
 pub struct Work {
     /// The request.

@@ -42,7 +42,8 @@ pub struct DeliverRequest {
     /// Digest of the view by which the sender chose this gateway.
     #[prost(fixed64, tag = "2")]
     pub digest: u64,
-    /// One OTLP ExportTraceServiceRequest, as bytes. Last, so that a sender can write it in place behind the rest.
+    /// One OTLP ExportTraceServiceRequest, as bytes. Last, so that a sender can write it in place
+    /// behind the rest.
     #[prost(bytes = "bytes", tag = "15")]
     pub spans: ::prost::bytes::Bytes,
 }

@@ -18,15 +18,8 @@ pub struct FleetLedger {
 impl FleetLedger {
     /// Adds up what the members said at their end.
     pub fn of(members: &[Member]) -> Self {
-        let empty = || LedgerReport {
-            balanced: true,
-            ..LedgerReport::default()
-        };
-        let mut sum = Self {
-            agents: empty(),
-            gateways: empty(),
-            problems: Vec::new(),
-        };
+        let empty = || LedgerReport { balanced: true, ..LedgerReport::default() };
+        let mut sum = Self { agents: empty(), gateways: empty(), problems: Vec::new() };
         for member in members {
             sum.add(member);
         }
@@ -47,8 +40,7 @@ impl FleetLedger {
         match &member.ended {
             None => self.problems.push(format!("{name} still runs")),
             Some(ending) if !ending.expected || !ending.clean => {
-                self.problems
-                    .push(format!("{name} ended with {}", ending.status));
+                self.problems.push(format!("{name} ended with {}", ending.status));
             }
             Some(_) => {}
         }
@@ -57,9 +49,7 @@ impl FleetLedger {
         };
         if !ledger.balanced || !ledger.balances() {
             let (all, found) = (number(ledger.received.total()), number(ledger.explained()));
-            self.problems.push(format!(
-                "{name} does not balance: {all} in, {found} explained"
-            ));
+            self.problems.push(format!("{name} does not balance: {all} in, {found} explained"));
         }
         match member.role {
             Role::Agent => self.agents += ledger,
@@ -71,16 +61,13 @@ impl FleetLedger {
         let (sent, arrived) = (self.handed_over(), self.gateways.received.total());
         if sent != arrived {
             let (sent, arrived) = (number(sent), number(arrived));
-            self.problems.push(format!(
-                "{sent} spans were handed over, gateways took {arrived}"
-            ));
+            self.problems.push(format!("{sent} spans were handed over, gateways took {arrived}"));
         }
         for (name, exporter) in &self.gateways.exporters {
             if exporter.received != self.gateways.kept {
                 let (kept, due) = (number(self.gateways.kept), number(exporter.received));
-                self.problems.push(format!(
-                    "{kept} spans were kept, exporter {name} was given {due}"
-                ));
+                self.problems
+                    .push(format!("{kept} spans were kept, exporter {name} was given {due}"));
             }
         }
     }
@@ -103,11 +90,7 @@ impl FleetLedger {
         if self.balances() {
             lines.push("  balances from end to end".to_owned());
         }
-        lines.extend(
-            self.problems
-                .iter()
-                .map(|problem| format!("  DOES NOT BALANCE: {problem}")),
-        );
+        lines.extend(self.problems.iter().map(|problem| format!("  DOES NOT BALANCE: {problem}")));
         lines
     }
 }

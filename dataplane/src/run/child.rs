@@ -60,10 +60,7 @@ pub fn spawn(
 ) -> io::Result<Sender<Order>> {
     let mut command = Command::new(&spec.program);
     command.args(&spec.arguments);
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     // Its stderr is a pipe, and colours would end in logs and in the middle of the table.
     command.env("NO_COLOR", "1");
@@ -88,12 +85,7 @@ async fn attend(child: usize, mut process: Child, orders: Receiver<Order>, event
         obey(&mut process, orders),
     );
     // Nobody listens only when the fleet itself is being dropped.
-    let _ = events
-        .send(Event {
-            child,
-            news: News::Ended(status),
-        })
-        .await;
+    let _ = events.send(Event { child, news: News::Ended(status) }).await;
 }
 
 async fn tell_lines(
@@ -105,14 +97,7 @@ async fn tell_lines(
     let Some(from) = from else { return };
     let mut lines = BufReader::new(from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        if events
-            .send(Event {
-                child,
-                news: read(line),
-            })
-            .await
-            .is_err()
-        {
+        if events.send(Event { child, news: read(line) }).await.is_err() {
             return;
         }
     }

@@ -90,35 +90,22 @@ impl Demo {
         if options.duration.is_some_and(|duration| duration < least) {
             return Err(DemoError::TooShort { least, wait });
         }
-        let elsewhere: HashSet<&str> = options
-            .exports
-            .iter()
-            .filter_map(|export| export.split('=').next())
-            .collect();
+        let elsewhere: HashSet<&str> =
+            options.exports.iter().filter_map(|export| export.split('=').next()).collect();
         let mut sinks = Vec::new();
-        for name in pipeline
-            .exporters
-            .iter()
-            .map(|exporter| exporter.name.as_str())
-        {
+        for name in pipeline.exporters.iter().map(|exporter| exporter.name.as_str()) {
             if !elsewhere.contains(name) {
                 let sink = Sink::open(compile(&pipeline.policies)?).await?;
                 sinks.push((name.to_owned(), sink));
             }
         }
         let policies = pipeline.policies.clone();
-        Ok(Some(Self {
-            sinks,
-            shop: None,
-            policies,
-        }))
+        Ok(Some(Self { sinks, shop: None, policies }))
     }
 
     /// What turns the fleet's exporters to the backend, as values of `--export`.
     pub fn exports(&self) -> impl Iterator<Item = String> {
-        self.sinks
-            .iter()
-            .map(|(name, sink)| format!("{name}={}", sink.address()))
+        self.sinks.iter().map(|(name, sink)| format!("{name}={}", sink.address()))
     }
 
     /// Lets the customers in, and sends them home early enough that the last traces are decided within
@@ -132,21 +119,14 @@ impl Demo {
         let mut agents = Vec::new();
         for member in fleet.of(Role::Agent) {
             let listening = member.listening.as_ref();
-            let address = listening.and_then(|at| {
-                Some(AgentAddress {
-                    grpc: at.otlp_grpc,
-                    http: at.otlp_http?,
-                })
-            });
+            let address = listening
+                .and_then(|at| Some(AgentAddress { grpc: at.otlp_grpc, http: at.otlp_http? }));
             agents.push(address.ok_or_else(|| DemoError::Agent(member.identity.clone()))?);
         }
         let open = duration.map(|all| all.saturating_sub(plan.decision_wait + shop::SETTLE));
         self.shop = Some(Shop::open(&agents, open.map(|open| Instant::now() + open))?);
         let until = open.map_or("Ctrl-C".to_owned(), |open| format!("{open:.0?} from now"));
-        Ok(format!(
-            "the shop sends {} traces a second until {until}",
-            shop::TRACES_A_SECOND
-        ))
+        Ok(format!("the shop sends {} traces a second until {until}", shop::TRACES_A_SECOND))
     }
 
     /// Sends the customers home and flushes the SDKs.
@@ -173,17 +153,11 @@ impl Demo {
                 report.compare_counts(&counted);
             }
             report.lines().iter().for_each(|line| screen.say(line));
-            let said = ledger
-                .gateways
-                .exporters
-                .get(&name)
-                .map_or(0, |exporter| exporter.sent);
+            let said = ledger.gateways.exporters.get(&name).map_or(0, |exporter| exporter.sent);
             let arrived = arrivals.spans();
             if said != arrived {
                 let (said, arrived) = (number(said), number(arrived));
-                screen.say(&format!(
-                    "WRONG: exporter {name} sent {said} spans, {arrived} arrived"
-                ));
+                screen.say(&format!("WRONG: exporter {name} sent {said} spans, {arrived} arrived"));
             }
             satisfied &= report.satisfied() && said == arrived;
         }
@@ -195,10 +169,7 @@ impl Demo {
 fn kept_by_gateways(members: &[Member]) -> Option<BTreeMap<String, u64>> {
     let mut counted = BTreeMap::new();
     for member in members {
-        let stats = member
-            .stats
-            .as_ref()
-            .filter(|stats| stats.held.spans == 0)?;
+        let stats = member.stats.as_ref().filter(|stats| stats.held.spans == 0)?;
         for policy in stats.policies.iter().filter(|policy| policy.kept > 0) {
             *counted.entry(policy.name.clone()).or_default() += policy.kept;
         }
@@ -208,10 +179,8 @@ fn kept_by_gateways(members: &[Member]) -> Option<BTreeMap<String, u64>> {
 
 fn compile(policies: &[Policy]) -> Result<Program, DemoError> {
     policy::compile(policies).map_err(|problems| {
-        let problems: Vec<String> = problems
-            .iter()
-            .map(|problem| problem.message.clone())
-            .collect();
+        let problems: Vec<String> =
+            problems.iter().map(|problem| problem.message.clone()).collect();
         DemoError::Policies(problems.join("; "))
     })
 }

@@ -73,12 +73,7 @@ impl Fleet {
     pub fn empty() -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let (members, tasks) = (Vec::new(), JoinSet::new());
-        Self {
-            members,
-            sender,
-            events,
-            tasks,
-        }
+        Self { members, sender, events, tasks }
     }
 
     /// All processes, gateways first.
@@ -146,10 +141,7 @@ impl Fleet {
                     Ok(None) | Err(_) => {
                         let names: Vec<_> =
                             self.running(role).map(|m| m.identity.as_str()).collect();
-                        screen.say(&format!(
-                            "killed after {STOP_WITHIN:?}: {}",
-                            names.join(", ")
-                        ));
+                        screen.say(&format!("killed after {STOP_WITHIN:?}: {}", names.join(", ")));
                         return self.kill(screen).await;
                     }
                 }
@@ -172,13 +164,8 @@ impl Fleet {
 
     fn spawn(&mut self, spec: &Spec) -> Result<(), RunError> {
         let child = self.members.len();
-        let orders =
-            child::spawn(child, spec, self.sender.clone(), &mut self.tasks).map_err(|source| {
-                RunError::Spawn {
-                    identity: spec.identity.clone(),
-                    source,
-                }
-            })?;
+        let orders = child::spawn(child, spec, self.sender.clone(), &mut self.tasks)
+            .map_err(|source| RunError::Spawn { identity: spec.identity.clone(), source })?;
         self.members.push(Member::new(spec, orders));
         Ok(())
     }
@@ -227,10 +214,8 @@ impl Fleet {
     }
 
     fn ring_is_whole(&self) -> bool {
-        let gateways: BTreeSet<&str> = self
-            .of(Role::Gateway)
-            .map(|m| m.identity.as_str())
-            .collect();
+        let gateways: BTreeSet<&str> =
+            self.of(Role::Gateway).map(|m| m.identity.as_str()).collect();
         self.of(Role::Agent).all(|agent| {
             let members = agent.stats.iter().flat_map(|stats| &stats.ring.members);
             members.map(String::as_str).collect::<BTreeSet<_>>() == gateways
@@ -238,10 +223,7 @@ impl Fleet {
     }
 
     fn check_alive(&self) -> Result<(), RunError> {
-        let gone = self
-            .members
-            .iter()
-            .find_map(|member| Some((member, member.ended.as_ref()?)));
+        let gone = self.members.iter().find_map(|member| Some((member, member.ended.as_ref()?)));
         gone.map_or(Ok(()), |(member, ending)| {
             let (identity, status) = (member.identity.clone(), ending.status.clone());
             Err(RunError::Ended { identity, status })
@@ -250,16 +232,8 @@ impl Fleet {
 
     fn overdue(&self, what: &'static str) -> RunError {
         let waits = |member: &&Member| member.listening.is_none() || member.stats.is_none();
-        let identity = self
-            .members
-            .iter()
-            .find(waits)
-            .map_or("the fleet", |m| m.identity.as_str());
-        RunError::Overdue {
-            identity: identity.to_owned(),
-            what,
-            after: START_WITHIN,
-        }
+        let identity = self.members.iter().find(waits).map_or("the fleet", |m| m.identity.as_str());
+        RunError::Overdue { identity: identity.to_owned(), what, after: START_WITHIN }
     }
 
     async fn order(&mut self, role: Role, order: Order) {
@@ -272,9 +246,7 @@ impl Fleet {
 
     /// The processes of one tier.
     pub fn of(&self, role: Role) -> impl Iterator<Item = &Member> {
-        self.members
-            .iter()
-            .filter(move |member| member.role == role)
+        self.members.iter().filter(move |member| member.role == role)
     }
 
     fn running(&self, role: Role) -> impl Iterator<Item = &Member> {
@@ -282,9 +254,7 @@ impl Fleet {
     }
 
     fn addresses(&self) -> impl Iterator<Item = &Listening> {
-        self.members
-            .iter()
-            .filter_map(|member| member.listening.as_ref())
+        self.members.iter().filter_map(|member| member.listening.as_ref())
     }
 
     fn admins(&self) -> Vec<Option<SocketAddr>> {
@@ -318,16 +288,8 @@ impl Member {
 impl Ending {
     fn new(status: std::io::Result<ExitStatus>, expected: bool) -> Self {
         match status {
-            Ok(status) => Self {
-                status: status.to_string(),
-                clean: status.success(),
-                expected,
-            },
-            Err(error) => Self {
-                status: error.to_string(),
-                clean: false,
-                expected,
-            },
+            Ok(status) => Self { status: status.to_string(), clean: status.success(), expected },
+            Err(error) => Self { status: error.to_string(), clean: false, expected },
         }
     }
 }

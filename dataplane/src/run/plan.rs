@@ -64,19 +64,10 @@ impl Plan {
         exports: &[String],
     ) -> io::Result<Self> {
         let gateways = usize::try_from(pipeline.replicas).unwrap_or(usize::MAX);
-        let first = Addresses {
-            grpc: options.otlp_grpc,
-            http: options.otlp_http,
-        };
-        let second = Addresses {
-            grpc: next_port(first.grpc)?,
-            http: next_port(first.http)?,
-        };
-        let mut shared = vec![
-            "--exit-with-parent".into(),
-            "--pipeline".into(),
-            options.file.clone().into(),
-        ];
+        let first = Addresses { grpc: options.otlp_grpc, http: options.otlp_http };
+        let second = Addresses { grpc: next_port(first.grpc)?, http: next_port(first.http)? };
+        let mut shared =
+            vec!["--exit-with-parent".into(), "--pipeline".into(), options.file.clone().into()];
         if let Some(bytes) = options.memory_limit {
             let share = bytes / (gateways + AGENTS) as u64;
             shared.extend(["--memory-limit".into(), share.to_string().into()]);
@@ -86,10 +77,7 @@ impl Plan {
             decides.extend(["--export".into(), export.into()]);
         }
         if let Some(wait) = options.decision_wait {
-            decides.extend([
-                "--decision-wait".into(),
-                format!("{}ms", wait.as_millis()).into(),
-            ]);
+            decides.extend(["--decision-wait".into(), format!("{}ms", wait.as_millis()).into()]);
         }
         Ok(Self {
             pipeline: pipeline.name.clone(),
@@ -114,8 +102,7 @@ impl Plan {
         let Addresses { grpc, http } = self.agents[index];
         let mut spec = self.spec(Role::Agent, index, &grpc.to_string(), &http.to_string());
         for gateway in gateways {
-            spec.arguments
-                .extend(["--gateway".into(), gateway.to_string().into()]);
+            spec.arguments.extend(["--gateway".into(), gateway.to_string().into()]);
         }
         spec
     }
@@ -123,21 +110,14 @@ impl Plan {
     fn spec(&self, role: Role, index: usize, grpc: &str, http: &str) -> Spec {
         let identity = format!("{}-{index}", role.name());
         let mut arguments: Vec<OsString> = vec![role.name().into()];
-        for (flag, value) in [
-            ("--identity", identity.as_str()),
-            ("--otlp-grpc", grpc),
-            ("--otlp-http", http),
-        ] {
+        for (flag, value) in
+            [("--identity", identity.as_str()), ("--otlp-grpc", grpc), ("--otlp-http", http)]
+        {
             arguments.extend([flag.into(), value.into()]);
         }
         arguments.extend(["--admin".into(), ANY_PORT.into()]);
         arguments.extend(self.shared.iter().cloned());
-        Spec {
-            identity,
-            role,
-            program: self.program.clone(),
-            arguments,
-        }
+        Spec { identity, role, program: self.program.clone(), arguments }
     }
 }
 

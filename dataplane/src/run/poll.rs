@@ -23,18 +23,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The figures of every process that answers, in the order of `admins`.
 pub async fn stats(admins: &[Option<SocketAddr>]) -> Vec<Option<Stats>> {
     ask_all(admins, "/stats", |status, body| {
-        (status == StatusCode::OK)
-            .then(|| serde_json::from_slice(&body).ok())
-            .flatten()
+        (status == StatusCode::OK).then(|| serde_json::from_slice(&body).ok()).flatten()
     })
     .await
 }
 
 /// Whether every process says that it is ready.
 pub async fn all_ready(admins: &[Option<SocketAddr>]) -> bool {
-    let ready = ask_all(admins, "/readyz", |status, _| {
-        (status == StatusCode::OK).then_some(())
-    });
+    let ready = ask_all(admins, "/readyz", |status, _| (status == StatusCode::OK).then_some(()));
     ready.await.iter().all(Option::is_some)
 }
 
@@ -48,13 +44,7 @@ async fn ask_all<T: Send + 'static>(
         let Some(admin) = *admin else { continue };
         questions.spawn(async move {
             let answer = tokio::time::timeout(ANSWER_WITHIN, ask(admin, path)).await;
-            (
-                index,
-                answer
-                    .ok()
-                    .and_then(Result::ok)
-                    .and_then(|(status, body)| read(status, body)),
-            )
+            (index, answer.ok().and_then(Result::ok).and_then(|(status, body)| read(status, body)))
         });
     }
     let mut answers: Vec<Option<T>> = admins.iter().map(|_| None).collect();
@@ -74,9 +64,7 @@ async fn ask(admin: SocketAddr, path: &str) -> Result<(StatusCode, Bytes), Failu
     let answered = async move {
         let response = requests.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await?;
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await?;
         Ok((status, body.to_bytes()))
     };
     // The connection is driven beside the request; it ends when `requests` is dropped with the answer.

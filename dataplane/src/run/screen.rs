@@ -23,12 +23,7 @@ impl Screen {
     /// Takes standard output, and finds out whether somebody looks at it.
     pub fn open() -> Self {
         let out = io::stdout();
-        Self {
-            live: out.is_terminal(),
-            out,
-            table: Vec::new(),
-            drawn: 0,
-        }
+        Self { live: out.is_terminal(), out, table: Vec::new(), drawn: 0 }
     }
 
     /// Whether there is a terminal to draw on.
@@ -58,13 +53,7 @@ impl Screen {
     pub fn settle(&mut self) {
         self.table.clear();
         self.drawn = 0;
-        self.paint(|screen| {
-            if screen.live {
-                queue!(screen.out, Show)
-            } else {
-                Ok(())
-            }
-        });
+        self.paint(|screen| if screen.live { queue!(screen.out, Show) } else { Ok(()) });
     }
 
     fn paint(&mut self, paint: impl FnOnce(&mut Self) -> io::Result<()>) {
@@ -92,11 +81,7 @@ impl Screen {
         let (width, height) = terminal::size().unwrap_or((WIDTH, u16::MAX));
         queue!(self.out, Hide)?;
         // A line that wraps, or a table taller than the screen, could not be erased again.
-        for line in self
-            .table
-            .iter()
-            .take(usize::from(height.saturating_sub(1)))
-        {
+        for line in self.table.iter().take(usize::from(height.saturating_sub(1))) {
             let fits: String = line.chars().take(usize::from(width)).collect();
             writeln!(self.out, "{fits}")?;
             self.drawn += 1;

@@ -98,11 +98,7 @@ impl Figures {
     }
 
     fn decided(&self) -> String {
-        let DecisionStats {
-            kept,
-            dropped,
-            early,
-        } = self.decisions;
+        let DecisionStats { kept, dropped, early } = self.decisions;
         let mut text = format!(
             "{} held, {} kept, {} sampled away",
             number(self.traces),
@@ -117,14 +113,9 @@ impl Figures {
 
     fn kept_by(&self) -> String {
         let kept = self.policies.iter().filter(|name| self.kept_by[*name] > 0);
-        let kept: Vec<String> = kept
-            .map(|name| format!("{name} {}", number(self.kept_by[name])))
-            .collect();
-        if kept.is_empty() {
-            "nobody yet".to_owned()
-        } else {
-            kept.join(", ")
-        }
+        let kept: Vec<String> =
+            kept.map(|name| format!("{name} {}", number(self.kept_by[name]))).collect();
+        if kept.is_empty() { "nobody yet".to_owned() } else { kept.join(", ") }
     }
 
     fn ring(&self) -> String {
@@ -151,11 +142,7 @@ fn row(member: &Member, fleet: &Figures) -> String {
         return format!("{name:<12}starting");
     };
     let spans = stats.ledger.received.total();
-    let whole = if member.role == Role::Agent {
-        fleet.spans
-    } else {
-        fleet.gathered
-    };
+    let whole = if member.role == Role::Agent { fleet.spans } else { fleet.gathered };
     let share = (spans * 100 + whole / 2).checked_div(whole);
     let share = share.map_or("-".to_owned(), |percent| format!("{percent}%"));
     let digest = stats.ring.digest.get(..8).unwrap_or_default();
@@ -176,9 +163,8 @@ pub fn reasons(what: &str, reasons: &Reasons) -> String {
         return String::new();
     }
     let each = reasons.iter().filter(|(_, spans)| **spans > 0);
-    let each: Vec<String> = each
-        .map(|(reason, spans)| format!("{reason} {}", number(*spans)))
-        .collect();
+    let each: Vec<String> =
+        each.map(|(reason, spans)| format!("{reason} {}", number(*spans))).collect();
     format!(" + {what} {} ({})", number(sum), each.join(", "))
 }
 
@@ -209,11 +195,7 @@ fn bytes(value: u64) -> String {
 
 /// `01:05`.
 fn clock(elapsed: Duration) -> String {
-    format!(
-        "{:02}:{:02}",
-        elapsed.as_secs() / 60,
-        elapsed.as_secs() % 60
-    )
+    format!("{:02}:{:02}", elapsed.as_secs() / 60, elapsed.as_secs() % 60)
 }
 
 #[cfg(test)]
@@ -223,28 +205,9 @@ mod tests {
     #[test]
     fn figures_are_readable() {
         let numbers = [0, 999, 1_000, 1_234_567, u64::MAX].map(number);
-        assert_eq!(
-            numbers,
-            [
-                "0",
-                "999",
-                "1,000",
-                "1,234,567",
-                "18,446,744,073,709,551,615"
-            ]
-        );
+        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567", "18,446,744,073,709,551,615"]);
         let sizes = [0, 1_023, 1_024, 1_300_000, 3 << 30, u64::MAX].map(bytes);
-        assert_eq!(
-            sizes,
-            [
-                "0 B",
-                "1023 B",
-                "1.0 KiB",
-                "1.2 MiB",
-                "3.0 GiB",
-                "17179869183.9 GiB"
-            ]
-        );
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.2 MiB", "3.0 GiB", "17179869183.9 GiB"]);
         assert_eq!(clock(Duration::from_secs(3_661)), "61:01");
     }
 

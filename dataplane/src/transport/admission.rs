@@ -41,30 +41,19 @@ pub struct Permit {
 impl Admission {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        let meter = Meter {
-            limit: AtomicU64::new(limit),
-            used: AtomicU64::new(0),
-        };
-        Self {
-            meter: Arc::new(meter),
-        }
+        let meter = Meter { limit: AtomicU64::new(limit), used: AtomicU64::new(0) };
+        Self { meter: Arc::new(meter) }
     }
 
     /// Charges `bytes` to the budget, or says that it is full; a full budget is left as it was.
     pub fn try_reserve(&self, bytes: u64) -> Result<Permit, Overloaded> {
         self.meter.charge(bytes)?;
-        Ok(Permit {
-            meter: Arc::clone(&self.meter),
-            bytes,
-        })
+        Ok(Permit { meter: Arc::clone(&self.meter), bytes })
     }
 
     /// A permit of no bytes, to be grown later.
     pub fn empty(&self) -> Permit {
-        Permit {
-            meter: Arc::clone(&self.meter),
-            bytes: 0,
-        }
+        Permit { meter: Arc::clone(&self.meter), bytes: 0 }
     }
 
     /// Bytes charged now.
@@ -92,11 +81,7 @@ impl Meter {
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
             .map(|_| ())
-            .map_err(|used| Overloaded {
-                wanted,
-                used,
-                limit,
-            })
+            .map_err(|used| Overloaded { wanted, used, limit })
     }
 
     fn refund(&self, bytes: u64) {
@@ -130,10 +115,7 @@ impl Permit {
     pub fn split(&mut self, bytes: u64) -> Permit {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;
-        Permit {
-            meter: Arc::clone(&self.meter),
-            bytes,
-        }
+        Permit { meter: Arc::clone(&self.meter), bytes }
     }
 
     /// Takes over the charge of `other`, which must come from the same budget: a permit of another budget
@@ -155,9 +137,7 @@ impl Drop for Permit {
 
 impl fmt::Debug for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit")
-            .field("bytes", &self.bytes)
-            .finish()
+        f.debug_struct("Permit").field("bytes", &self.bytes).finish()
     }
 }
 
@@ -171,11 +151,7 @@ mod tests {
         let mut permit = budget.try_reserve(60).unwrap();
         assert_eq!(
             budget.try_reserve(41).unwrap_err(),
-            Overloaded {
-                wanted: 41,
-                used: 60,
-                limit: 100
-            }
+            Overloaded { wanted: 41, used: 60, limit: 100 }
         );
         permit.grow(40).unwrap();
         assert!(permit.grow(1).is_err());

@@ -104,10 +104,7 @@ pub(super) struct AnswerBody {
 impl Refusal {
     /// The memory budget is full: try again after [`OVERLOAD_PAUSE`].
     pub fn overloaded(message: impl Into<String>) -> Self {
-        Self::Overloaded {
-            message: message.into(),
-            retry_after: OVERLOAD_PAUSE,
-        }
+        Self::Overloaded { message: message.into(), retry_after: OVERLOAD_PAUSE }
     }
 
     /// A word for metrics.
@@ -171,11 +168,7 @@ impl Refusal {
     }
 
     fn status(&self) -> Status {
-        Status {
-            code: self.code(),
-            message: self.to_string(),
-            retry_after: self.retry_after(),
-        }
+        Status { code: self.code(), message: self.to_string(), retry_after: self.retry_after() }
     }
 }
 
@@ -216,14 +209,9 @@ pub(super) fn accept(reply: Reply, form: Form) -> Response<AnswerBody> {
         trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
         let data = match reply.message.is_empty() {
             true => EMPTY_FRAME,
-            false => framed(reply.message.len(), |out| {
-                out.extend_from_slice(&reply.message)
-            }),
+            false => framed(reply.message.len(), |out| out.extend_from_slice(&reply.message)),
         };
-        *answer.body_mut() = AnswerBody {
-            data: Some(data),
-            trailers: Some(Box::new(trailers)),
-        };
+        *answer.body_mut() = AnswerBody { data: Some(data), trailers: Some(Box::new(trailers)) };
     } else {
         answer.headers_mut().insert(CONTENT_TYPE, PROTOBUF);
         *answer.body_mut() = AnswerBody::of(reply.message);
@@ -249,10 +237,7 @@ pub(super) fn refuse(refusal: &Refusal, form: Form) -> Response<AnswerBody> {
     if let Some(pause) = refusal.retry_after() {
         // Whole seconds, rounded up: 0 would invite an immediate retry.
         let seconds = pause.as_millis().div_ceil(1000).max(1);
-        headers.insert(
-            RETRY_AFTER,
-            HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)),
-        );
+        headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
     }
     match refusal {
         Refusal::NotPost(_) => headers.insert(ALLOW, HeaderValue::from_static("POST")),
@@ -281,10 +266,7 @@ fn json_status(status: &Status) -> Vec<u8> {
 
 impl AnswerBody {
     fn of(data: Bytes) -> Self {
-        Self {
-            data: Some(data).filter(|data| !data.is_empty()),
-            trailers: None,
-        }
+        Self { data: Some(data).filter(|data| !data.is_empty()), trailers: None }
     }
 }
 

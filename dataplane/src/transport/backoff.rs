@@ -16,11 +16,7 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses of up to `first` after one failure, then twice as long each time, up to `cap`.
     pub fn new(first: Duration, cap: Duration) -> Self {
-        Self {
-            first,
-            cap,
-            failures: 0,
-        }
+        Self { first, cap, failures: 0 }
     }
 
     /// Counts a failure and says how long to pause: anything between nothing and the ceiling, so that
@@ -52,9 +48,7 @@ mod tests {
     use super::*;
 
     fn ceilings(backoff: &mut Backoff, count: usize) -> Vec<u64> {
-        (0..count)
-            .map(|_| backoff.fail(1.0).as_millis() as u64)
-            .collect()
+        (0..count).map(|_| backoff.fail(1.0).as_millis() as u64).collect()
     }
 
     #[test]

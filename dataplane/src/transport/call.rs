@@ -167,9 +167,7 @@ impl Method {
     }
 
     fn of_http(path: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|method| method.http_path() == Some(path))
+        Self::ALL.into_iter().find(|method| method.http_path() == Some(path))
     }
 }
 
@@ -183,13 +181,7 @@ impl<H: Handler> Desk<H> {
         handler: H,
     ) -> Self {
         let inflations = Semaphore::new(MAX_INFLATIONS);
-        Self {
-            protocol,
-            limits,
-            admission,
-            handler,
-            inflations,
-        }
+        Self { protocol, limits, admission, handler, inflations }
     }
 
     /// Takes one request to its answer.
@@ -231,15 +223,8 @@ impl<H: Handler> Desk<H> {
         self.handler.admits(method)?;
         let encoding = encoding_of(request.headers(), GRPC_ENCODING)?;
         let mut body = BodyReader::new(request.into_body(), self.pace());
-        let message = body
-            .message(self.limits.max_wire_bytes, &self.admission)
-            .await?;
-        let Some(Message {
-            compressed,
-            payload,
-            permit,
-        }) = message
-        else {
+        let message = body.message(self.limits.max_wire_bytes, &self.admission).await?;
+        let Some(Message { compressed, payload, permit }) = message else {
             let text = "the call has no message; send exactly one";
             return Err(Refusal::Malformed(text.to_owned()));
         };
@@ -251,8 +236,7 @@ impl<H: Handler> Desk<H> {
             }
             (true, encoding) => encoding,
         };
-        self.hand_over(method, encoding, payload, permit, peer)
-            .await
+        self.hand_over(method, encoding, payload, permit, peer).await
     }
 
     async fn http(
@@ -276,8 +260,7 @@ impl<H: Handler> Desk<H> {
         };
         match read {
             Ok(((method, encoding), (payload, permit))) => {
-                self.hand_over(method, encoding, payload, permit, peer)
-                    .await
+                self.hand_over(method, encoding, payload, permit, peer).await
             }
             Err(refusal) => {
                 if lingers && !matches!(refusal, Refusal::TooSlow(_) | Refusal::Aborted(_)) {
@@ -325,15 +308,7 @@ impl<H: Handler> Desk<H> {
             Encoding::Identity => (payload, permit),
             _ => self.inflate(encoding, payload, permit).await?,
         };
-        self.handler
-            .handle(Call {
-                method,
-                message,
-                permit,
-                wire_bytes,
-                peer,
-            })
-            .await
+        self.handler.handle(Call { method, message, permit, wire_bytes, peer }).await
     }
 
     /// Inflates in steps, so that one large body does not keep a thread from its other connections.
@@ -357,10 +332,7 @@ impl<H: Handler> Desk<H> {
     }
 
     fn pace(&self) -> Pace {
-        Pace {
-            progress: self.limits.progress_timeout,
-            whole: self.limits.body_timeout,
-        }
+        Pace { progress: self.limits.progress_timeout, whole: self.limits.body_timeout }
     }
 }
 
@@ -375,11 +347,7 @@ fn form_of(headers: &HeaderMap) -> Form {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Form::Text;
     };
-    let essence = value
-        .as_bytes()
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default();
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
     let essence = essence.trim_ascii();
     if essence.eq_ignore_ascii_case(b"application/x-protobuf") {
         Form::Protobuf

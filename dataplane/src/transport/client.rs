@@ -121,13 +121,9 @@ impl Client {
     /// A client of `endpoint` ("host:port"), which connects at its first call. Must be called inside a
     /// tokio runtime.
     pub fn new(endpoint: &str, limits: &ClientLimits) -> Result<Self, EndpointError> {
-        let wrong = |reason: String| EndpointError {
-            endpoint: endpoint.to_owned(),
-            reason,
-        };
-        let authority: Authority = endpoint
-            .parse()
-            .map_err(|error: InvalidUri| wrong(error.to_string()))?;
+        let wrong = |reason: String| EndpointError { endpoint: endpoint.to_owned(), reason };
+        let authority: Authority =
+            endpoint.parse().map_err(|error: InvalidUri| wrong(error.to_string()))?;
         if authority.port_u16().is_none() {
             return Err(wrong("it has no port".to_owned()));
         }
@@ -168,14 +164,10 @@ impl Client {
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
         let mut request = self.request(method, frame, encoding, timeout)?;
-        request
-            .headers_mut()
-            .extend(metadata.iter().map(|(k, v)| (k.clone(), v.clone())));
+        request.headers_mut().extend(metadata.iter().map(|(k, v)| (k.clone(), v.clone())));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let Some(link) = self.links.get(turn % self.links.len().max(1)) else {
-            return Err(CallError::Transport(
-                "the client has no connection".to_owned(),
-            ));
+            return Err(CallError::Transport("the client has no connection".to_owned()));
         };
         let response = send(link, request).await?;
         self.read(response, timeout).await
@@ -224,13 +216,7 @@ impl Client {
         }
         let encoding = head.headers.get(GRPC_ENCODING).map(|name| name.as_bytes());
         let encoding = encoding.map_or(Some(Encoding::Identity), Encoding::from_name);
-        let mut body = BodyReader::new(
-            body,
-            Pace {
-                progress: timeout,
-                whole: timeout,
-            },
-        );
+        let mut body = BodyReader::new(body, Pace { progress: timeout, whole: timeout });
         let message = body.message(MAX_ANSWER_BYTES, &self.answers).await?;
         let status = body.trailers.as_ref().and_then(Status::from_trailers);
         let status = status.ok_or_else(|| broken("the answer has no grpc-status"))?;
@@ -274,18 +260,12 @@ fn in_full(error: &hyper::Error) -> String {
 /// The bytes of an answer, inflated if its server compressed it (grpc-go answers in the request's
 /// compression).
 fn open(message: Message, encoding: Option<Encoding>) -> Result<Bytes, CallError> {
-    let Message {
-        compressed,
-        payload,
-        mut permit,
-    } = message;
+    let Message { compressed, payload, mut permit } = message;
     match (compressed, encoding) {
         (false, _) => Ok(payload),
         (true, Some(encoding)) if encoding != Encoding::Identity => {
             let inflated = inflate(encoding, &payload, MAX_ANSWER_BYTES as usize, &mut permit);
-            inflated
-                .map(Bytes::from)
-                .map_err(|error| CallError::Transport(error.to_string()))
+            inflated.map(Bytes::from).map_err(|error| CallError::Transport(error.to_string()))
         }
         (true, _) => Err(broken("the answer is compressed in a way we did not offer")),
     }
@@ -317,9 +297,7 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Transport(_) | Self::Timeout(_) => true,
-            Self::Status {
-                code, retry_after, ..
-            } => match code {
+            Self::Status { code, retry_after, .. } => match code {
                 Code::Cancelled
                 | Code::DeadlineExceeded
                 | Code::Aborted
@@ -345,18 +323,10 @@ impl CallError {
 
 impl From<Status> for CallError {
     fn from(status: Status) -> Self {
-        let Status {
-            code,
-            message,
-            retry_after,
-        } = status;
+        let Status { code, message, retry_after } = status;
         match code {
             Code::Ok => broken("the server answered OK without a message"),
-            _ => Self::Status {
-                code,
-                message,
-                retry_after,
-            },
+            _ => Self::Status { code, message, retry_after },
         }
     }
 }

@@ -151,14 +151,7 @@ impl<'a> Inflation<'a> {
                 Context::Gzip(Box::new(Decompress::new_gzip(15)))
             }
         };
-        Ok(Self {
-            encoding,
-            context,
-            rest: body,
-            out: Vec::new(),
-            limit,
-            frames: 0,
-        })
+        Ok(Self { encoding, context, rest: body, out: Vec::new(), limit, frames: 0 })
     }
 
     /// Goes on for about [`STEP_BYTES`] of output and says whether the body has ended.
@@ -212,10 +205,7 @@ impl<'a> Inflation<'a> {
         let told = match self.encoding {
             Encoding::Zstd => zstd_safe::get_frame_content_size(self.rest).ok().flatten(),
             // The last four bytes of a gzip member are its size modulo 2^32.
-            _ => self
-                .rest
-                .last_chunk::<4>()
-                .map(|size| u64::from(u32::from_le_bytes(*size))),
+            _ => self.rest.last_chunk::<4>().map(|size| u64::from(u32::from_le_bytes(*size))),
         };
         let told = told.and_then(|size| usize::try_from(size).ok());
         let believed = self.rest.len().saturating_mul(BELIEVED_RATIO);
@@ -267,26 +257,16 @@ impl<'a> Inflation<'a> {
     }
 
     fn malformed(&self, detail: &'static str) -> InflateError {
-        InflateError::Malformed {
-            encoding: self.encoding,
-            detail,
-        }
+        InflateError::Malformed { encoding: self.encoding, detail }
     }
 }
 
 fn zstd_inflater() -> Result<DCtx<'static>, InflateError> {
-    let failed = InflateError::Malformed {
-        encoding: Encoding::Zstd,
-        detail: "no decoder",
-    };
+    let failed = InflateError::Malformed { encoding: Encoding::Zstd, detail: "no decoder" };
     let kept = ZSTD_INFLATER.take();
     let mut context = kept.or_else(DCtx::try_create).ok_or(failed.clone())?;
-    context
-        .reset(ResetDirective::SessionOnly)
-        .map_err(|_| failed.clone())?;
-    context
-        .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
-        .map_err(|_| failed)?;
+    context.reset(ResetDirective::SessionOnly).map_err(|_| failed.clone())?;
+    context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG)).map_err(|_| failed)?;
     Ok(context)
 }
 
@@ -313,9 +293,7 @@ fn gzip(message: &[u8], out: &mut Vec<u8>) -> Option<()> {
     out.reserve(message.len() / 4 + 64);
     loop {
         let before = context.total_in();
-        let status = context
-            .compress_vec(rest, out, FlushCompress::Finish)
-            .ok()?;
+        let status = context.compress_vec(rest, out, FlushCompress::Finish).ok()?;
         rest = rest.get((context.total_in() - before) as usize..)?;
         match status {
             flate2::Status::StreamEnd => break,
@@ -330,16 +308,12 @@ fn zstd(message: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let kept = ZSTD_DEFLATER.take();
     let mut context = kept.or_else(CCtx::try_create)?;
     context.reset(ResetDirective::SessionOnly).ok()?;
-    context
-        .set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL))
-        .ok()?;
+    context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).ok()?;
     // Room for the worst case lets zstd work in one pass and never come back.
     out.reserve(zstd_safe::compress_bound(message.len()));
     let at = out.len();
     let mut output = OutBuffer::around_pos(out, at);
-    context
-        .set_pledged_src_size(Some(message.len() as u64))
-        .ok()?;
+    context.set_pledged_src_size(Some(message.len() as u64)).ok()?;
     let mut input = InBuffer::around(message);
     let left = context
         .compress_stream2(

@@ -78,12 +78,7 @@ where
 {
     pub(super) fn new(body: B, pace: Pace) -> Self {
         let deadline = Instant::now() + pace.whole;
-        Self {
-            body,
-            progress: pace.progress,
-            deadline,
-            trailers: None,
-        }
+        Self { body, progress: pace.progress, deadline, trailers: None }
     }
 
     /// The one message of a call, or `None` when the body has no byte at all.
@@ -106,11 +101,7 @@ where
         let permit = admission.try_reserve(length)?;
         let payload = self.fill(first, length as usize).await?;
         self.end().await?;
-        Ok(Some(Message {
-            compressed: flag == 1,
-            payload,
-            permit,
-        }))
+        Ok(Some(Message { compressed: flag == 1, payload, permit }))
     }
 
     /// A whole body without frames, of a length that may have been `declared`.
@@ -222,11 +213,7 @@ where
             buffer.extend_from_slice(&std::mem::take(&mut first));
             buffer.extend_from_slice(&piece);
         }
-        let payload = if buffer.is_empty() {
-            first
-        } else {
-            Bytes::from(buffer)
-        };
+        let payload = if buffer.is_empty() { first } else { Bytes::from(buffer) };
         Ok((payload, permit))
     }
 

@@ -79,19 +79,9 @@ impl Link {
         let (state, watched) = watch::channel(State::Idle);
         let (ask, wanted) = mpsc::channel(1);
         let backoff = Backoff::new(limits.backoff_first, limits.backoff_cap);
-        let keeper = Keeper {
-            endpoint: Arc::clone(&endpoint),
-            limits,
-            backoff,
-            state,
-            wanted,
-        };
+        let keeper = Keeper { endpoint: Arc::clone(&endpoint), limits, backoff, state, wanted };
         tokio::spawn(keeper.run());
-        Self {
-            endpoint,
-            state: watched,
-            wanted: ask,
-        }
+        Self { endpoint, state: watched, wanted: ask }
     }
 
     /// The connection, made if need be. While a failed attempt is backing off this fails at once, because
@@ -118,11 +108,7 @@ impl Link {
     }
 
     fn failed(&self, detail: String, wait: Duration) -> ConnectError {
-        ConnectError {
-            endpoint: Arc::clone(&self.endpoint),
-            detail,
-            wait,
-        }
+        ConnectError { endpoint: Arc::clone(&self.endpoint), detail, wait }
     }
 }
 
@@ -153,12 +139,8 @@ impl Keeper {
 
     async fn connect(&self) -> Result<(Lease, Wire), String> {
         let connecting = async {
-            let stream = TcpStream::connect(&*self.endpoint)
-                .await
-                .map_err(|e| e.to_string())?;
-            stream
-                .set_nodelay(true)
-                .map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect(&*self.endpoint).await.map_err(|e| e.to_string())?;
+            stream.set_nodelay(true).map_err(|error| error.to_string())?;
             let handshake = self.builder().handshake(TokioIo::new(stream)).await;
             let (sender, wire) = handshake.map_err(|error| error.to_string())?;
             let answered = Arc::default();
@@ -188,11 +170,7 @@ impl Keeper {
         };
         if since.elapsed() < SHORT_LIFE && !answered.load(Ordering::Relaxed) {
             let detail = ended.err().map(|error| error.to_string());
-            self.back_off(
-                detail
-                    .as_deref()
-                    .unwrap_or("the server closed the connection at once"),
-            );
+            self.back_off(detail.as_deref().unwrap_or("the server closed the connection at once"));
         } else {
             self.backoff.succeed();
             self.state.send_replace(State::Idle);
@@ -206,10 +184,7 @@ impl Keeper {
     fn back_off(&mut self, detail: &str) {
         let until = Instant::now() + self.backoff.fail(fastrand::f64());
         tracing::debug!(endpoint = &*self.endpoint, detail, "no connection");
-        self.state.send_replace(State::Down {
-            detail: Arc::from(detail),
-            until,
-        });
+        self.state.send_replace(State::Down { detail: Arc::from(detail), until });
     }
 
     fn builder(&self) -> Builder<TokioExecutor> {

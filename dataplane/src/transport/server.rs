@@ -124,13 +124,7 @@ pub async fn serve<H: Handler>(
             Ok((stream, peer)) if connections.len() < max_connections => {
                 turned_away = false;
                 let desk = Arc::clone(&desk);
-                connections.spawn(converse(
-                    stream,
-                    peer,
-                    desk,
-                    working.clone(),
-                    shutdown.clone(),
-                ));
+                connections.spawn(converse(stream, peer, desk, working.clone(), shutdown.clone()));
             }
             // Told once until there is room again: who opens too many connections must not fill the log
             // as well.
@@ -268,13 +262,8 @@ impl Activity {
 
 impl InFlight {
     fn begin(activity: &Arc<Activity>, working: &mpsc::Sender<()>) -> Self {
-        activity
-            .calls
-            .fetch_add(Activity::BEGUN + 1, Ordering::Relaxed);
-        Self {
-            activity: Arc::clone(activity),
-            _working: working.clone(),
-        }
+        activity.calls.fetch_add(Activity::BEGUN + 1, Ordering::Relaxed);
+        Self { activity: Arc::clone(activity), _working: working.clone() }
     }
 }
 

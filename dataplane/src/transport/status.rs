@@ -145,17 +145,9 @@ impl Status {
         let number = trailers.get(GRPC_STATUS)?;
         let number = number.to_str().ok().and_then(|text| text.parse().ok());
         let code = number.map_or(Code::Unknown, Code::from_number);
-        let message = trailers
-            .get(GRPC_MESSAGE)
-            .map(|text| percent_decode(text.as_bytes()));
-        let retry_after = trailers
-            .get(GRPC_DETAILS)
-            .and_then(|text| retry_delay(text.as_bytes()));
-        Some(Self {
-            code,
-            message: message.unwrap_or_default(),
-            retry_after,
-        })
+        let message = trailers.get(GRPC_MESSAGE).map(|text| percent_decode(text.as_bytes()));
+        let retry_after = trailers.get(GRPC_DETAILS).and_then(|text| retry_delay(text.as_bytes()));
+        Some(Self { code, message: message.unwrap_or_default(), retry_after })
     }
 
     /// Writes the status into trailers.
@@ -176,10 +168,7 @@ impl Status {
     pub(super) fn to_protobuf(&self) -> Vec<u8> {
         let details = self.retry_after.map(|pause| AnyDetail {
             type_url: RETRY_INFO_URL.to_owned(),
-            value: RetryInfo {
-                retry_delay: Some(Delay::from(pause)),
-            }
-            .encode_to_vec(),
+            value: RetryInfo { retry_delay: Some(Delay::from(pause)) }.encode_to_vec(),
         });
         let status = RpcStatus {
             code: self.code as i32,
@@ -203,14 +192,8 @@ impl From<Duration> for Delay {
 fn retry_delay(text: &[u8]) -> Option<Duration> {
     let bytes = BASE64.decode(text).ok()?;
     let status = RpcStatus::decode(bytes.as_slice()).ok()?;
-    let detail = status
-        .details
-        .iter()
-        .find(|detail| detail.type_url == RETRY_INFO_URL)?;
-    let delay = RetryInfo::decode(detail.value.as_slice())
-        .ok()?
-        .retry_delay
-        .unwrap_or_default();
+    let detail = status.details.iter().find(|detail| detail.type_url == RETRY_INFO_URL)?;
+    let delay = RetryInfo::decode(detail.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
     let seconds = u64::try_from(delay.seconds).unwrap_or(0);
     let nanos = u32::try_from(delay.nanos).unwrap_or(0).min(999_999_999);
     Some(Duration::new(seconds, nanos))
@@ -227,11 +210,7 @@ fn percent_encode(text: &str) -> Vec<u8> {
     for byte in text.bytes() {
         match byte {
             b' '..=b'~' if byte != b'%' => out.push(byte),
-            _ => out.extend([
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]),
+            _ => out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
         }
     }
     out
@@ -262,21 +241,13 @@ mod tests {
     #[test]
     fn a_status_survives_its_trailers() {
         let cases = [
-            Status {
-                code: Code::Unavailable,
-                message: String::new(),
-                retry_after: None,
-            },
+            Status { code: Code::Unavailable, message: String::new(), retry_after: None },
             Status {
                 code: Code::ResourceExhausted,
                 message: "100 % full: größer\n".to_owned(),
                 retry_after: Some(Duration::from_millis(1500)),
             },
-            Status {
-                code: Code::Ok,
-                message: "%".to_owned(),
-                retry_after: Some(Duration::ZERO),
-            },
+            Status { code: Code::Ok, message: "%".to_owned(), retry_after: Some(Duration::ZERO) },
         ];
         for case in cases {
             let mut trailers = HeaderMap::new();
@@ -295,14 +266,7 @@ mod tests {
             Status::from_trailers(&trailers).unwrap()
         };
         let odd = read("99", "50%", "!!");
-        assert_eq!(
-            odd,
-            Status {
-                code: Code::Unknown,
-                message: "50%".into(),
-                retry_after: None
-            }
-        );
+        assert_eq!(odd, Status { code: Code::Unknown, message: "50%".into(), retry_after: None });
         assert_eq!(read("8", "a%2", "").message, "a%2");
         assert_eq!(read("8", "%c3%A4", "").message, "ä");
         assert_eq!(Status::from_trailers(&HeaderMap::new()), None);
@@ -310,11 +274,7 @@ mod tests {
 
     #[test]
     fn long_messages_are_clipped() {
-        let status = Status {
-            code: Code::Internal,
-            message: "ä".repeat(4000),
-            retry_after: None,
-        };
+        let status = Status { code: Code::Internal, message: "ä".repeat(4000), retry_after: None };
         let mut trailers = HeaderMap::new();
         status.write_trailers(&mut trailers);
         let read = Status::from_trailers(&trailers).unwrap();

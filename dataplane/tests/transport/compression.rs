@@ -42,10 +42,7 @@ async fn bombs_stop_at_the_cap() {
         let budget = Admission::new((MIB + 1) as u64);
         let result = inflate(encoding, &bomb, MIB, &mut budget.empty());
         assert!(result.is_err(), "{name}");
-        assert!(
-            !result.unwrap_err().to_string().contains("budget"),
-            "{name}"
-        );
+        assert!(!result.unwrap_err().to_string().contains("budget"), "{name}");
     }
     assert_eq!((server.seen().len(), server.probe.budget.used()), (0, 0));
 }
@@ -79,50 +76,18 @@ fn broken_compression_is_malformed() {
     let cases = [
         ("empty gzip", Encoding::Gzip, Vec::new()),
         ("empty zstd", Encoding::Zstd, Vec::new()),
-        (
-            "half a gzip",
-            Encoding::Gzip,
-            gzip[..gzip.len() / 2].to_vec(),
-        ),
-        (
-            "gzip without its last byte",
-            Encoding::Gzip,
-            gzip[..gzip.len() - 1].to_vec(),
-        ),
-        (
-            "half a zstd",
-            Encoding::Zstd,
-            zstd[..zstd.len() / 2].to_vec(),
-        ),
-        (
-            "zstd without its last byte",
-            Encoding::Zstd,
-            zstd[..zstd.len() - 1].to_vec(),
-        ),
-        (
-            "garbage after gzip",
-            Encoding::Gzip,
-            with(&gzip, b"garbage"),
-        ),
+        ("half a gzip", Encoding::Gzip, gzip[..gzip.len() / 2].to_vec()),
+        ("gzip without its last byte", Encoding::Gzip, gzip[..gzip.len() - 1].to_vec()),
+        ("half a zstd", Encoding::Zstd, zstd[..zstd.len() / 2].to_vec()),
+        ("zstd without its last byte", Encoding::Zstd, zstd[..zstd.len() - 1].to_vec()),
+        ("garbage after gzip", Encoding::Gzip, with(&gzip, b"garbage")),
         ("a byte after gzip", Encoding::Gzip, with(&gzip, &[0x1f])),
-        (
-            "garbage after zstd",
-            Encoding::Zstd,
-            with(&zstd, b"garbage"),
-        ),
+        ("garbage after zstd", Encoding::Zstd, with(&zstd, b"garbage")),
         ("wrong checksum", Encoding::Gzip, wrong_sum),
         ("wrong magic", Encoding::Zstd, flipped),
         ("window of 128 MiB", Encoding::Zstd, wide_window),
-        (
-            "zlib instead of gzip",
-            Encoding::Gzip,
-            vec![0x78, 0x9c, 3, 0, 0, 0, 0, 1],
-        ),
-        (
-            "plain text",
-            Encoding::Gzip,
-            b"hello, hello, hello".to_vec(),
-        ),
+        ("zlib instead of gzip", Encoding::Gzip, vec![0x78, 0x9c, 3, 0, 0, 0, 0, 1]),
+        ("plain text", Encoding::Gzip, b"hello, hello, hello".to_vec()),
     ];
     let budget = Admission::new(8 * MIB as u64);
     for (name, encoding, body) in cases {
@@ -156,10 +121,7 @@ async fn answering_peer(encoding: &'static str, body: Bytes) -> SocketAddr {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         while let Some(Ok((request, mut respond))) = connection.accept().await {
-            assert_eq!(
-                request.headers()["grpc-accept-encoding"],
-                "identity,gzip,zstd"
-            );
+            assert_eq!(request.headers()["grpc-accept-encoding"], "identity,gzip,zstd");
             assert_eq!(request.headers()["te"], "trailers");
             let head = http::Response::builder()
                 .header("content-type", "application/grpc")
@@ -181,16 +143,8 @@ async fn compressed_answers_are_understood() {
     let message = noise(3000);
     let (gzip, zstd) = (gzipped(&message), zstded(&message));
     let cases = [
-        (
-            "gzip",
-            raw_frame(1, gzip.len() as u32, &gzip),
-            Some(&message[..]),
-        ),
-        (
-            "zstd",
-            raw_frame(1, zstd.len() as u32, &zstd),
-            Some(&message[..]),
-        ),
+        ("gzip", raw_frame(1, gzip.len() as u32, &gzip), Some(&message[..])),
+        ("zstd", raw_frame(1, zstd.len() as u32, &zstd), Some(&message[..])),
         ("gzip", raw_frame(0, 3000, &message), Some(&message[..])),
         ("identity", raw_frame(0, 3000, &message), Some(&message[..])),
         ("identity", raw_frame(1, 3000, &message), None),

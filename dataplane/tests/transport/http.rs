@@ -18,13 +18,8 @@ async fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> (u16, String,
     stream.write_all(body).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
-    let end = answer
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .unwrap();
-    let head = String::from_utf8(answer[..end].to_vec())
-        .unwrap()
-        .to_ascii_lowercase();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_ascii_lowercase();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, head, answer[end + 4..].to_vec())
 }
@@ -51,14 +46,8 @@ async fn http_takes_protobuf_in_any_compression() {
             let head = post("/v1/traces", kind, body.len(), header);
             let (status, head, answer) = exchange(server.address, &head, &body).await;
             assert_eq!((status, answer.len()), (200, 0), "{length} {header}");
-            assert!(
-                head.contains("content-type: application/x-protobuf"),
-                "{head}"
-            );
-            assert!(
-                server.seen().pop().unwrap().1 == message,
-                "{length} {header}"
-            );
+            assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+            assert!(server.seen().pop().unwrap().1 == message, "{length} {header}");
         }
     }
     assert_eq!(server.probe.budget.used(), 0);
@@ -88,10 +77,7 @@ async fn http_takes_chunked_bodies() {
     let head = "POST /v1/traces HTTP/1.1\r\ncontent-type: application/x-protobuf\r\n\
                 transfer-encoding: chunked";
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    stream
-        .write_all(format!("{head}\r\nhost: x\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("{head}\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     stream.write_all(&body).await.unwrap();
     let mut status = [0; 12];
     stream.read_exact(&mut status).await.unwrap();
@@ -105,33 +91,13 @@ async fn http_refusals() {
     let proto = "application/x-protobuf";
     let big = 2 * MIB;
     let cases = [
-        (
-            "GET",
-            "GET /v1/traces HTTP/1.1".to_owned(),
-            405,
-            "allow: post",
-        ),
+        ("GET", "GET /v1/traces HTTP/1.1".to_owned(), 405, "allow: post"),
         ("root", post("/", proto, 3, ""), 404, ""),
         ("metrics", post("/v1/metrics", proto, 3, ""), 404, ""),
         ("logs", post("/v1/logs", proto, 3, ""), 404, ""),
-        (
-            "peer path",
-            post(Method::Deliver.path(), proto, 3, ""),
-            404,
-            "",
-        ),
-        (
-            "json",
-            post("/v1/traces", "application/json", 3, ""),
-            415,
-            "application/json",
-        ),
-        (
-            "text",
-            post("/v1/traces", "text/plain", 3, ""),
-            415,
-            "text/plain",
-        ),
+        ("peer path", post(Method::Deliver.path(), proto, 3, ""), 404, ""),
+        ("json", post("/v1/traces", "application/json", 3, ""), 415, "application/json"),
+        ("text", post("/v1/traces", "text/plain", 3, ""), 415, "text/plain"),
         (
             "snappy",
             post("/v1/traces", proto, 3, "\r\ncontent-encoding: snappy"),
@@ -139,12 +105,7 @@ async fn http_refusals() {
             "accept-encoding: identity,gzip,zstd",
         ),
         ("large", post("/v1/traces", proto, big, ""), 413, ""),
-        (
-            "gzip",
-            post("/v1/traces", proto, 3, "\r\ncontent-encoding: gzip"),
-            400,
-            "",
-        ),
+        ("gzip", post("/v1/traces", proto, 3, "\r\ncontent-encoding: gzip"), 400, ""),
     ];
     for (name, mut head, expected, header) in cases {
         let body: &[u8] = match name {
@@ -161,10 +122,7 @@ async fn http_refusals() {
         assert!(head.contains(header), "{name}: {head}");
         let text = String::from_utf8_lossy(&body).into_owned();
         let telling = ["send", "serves", "served", "take", "use", "not valid"];
-        assert!(
-            telling.iter().any(|word| text.contains(word)),
-            "{name}: {text}"
-        );
+        assert!(telling.iter().any(|word| text.contains(word)), "{name}: {text}");
     }
     assert_eq!((server.seen().len(), server.probe.budget.used()), (0, 0));
 }
@@ -180,10 +138,7 @@ async fn http_overload_says_when_to_come_back() {
     assert_eq!(&body[..2], [8, 14]);
 
     let pause = Duration::from_millis(2001);
-    server.answer(Err(Refusal::Unavailable {
-        message: "draining".into(),
-        retry_after: pause,
-    }));
+    server.answer(Err(Refusal::Unavailable { message: "draining".into(), retry_after: pause }));
     let head = post("/v1/traces", "application/x-protobuf", 1, "");
     let (status, head, body) = exchange(server.address, &head, b"a").await;
     assert_eq!(status, 503);
@@ -196,10 +151,7 @@ async fn a_refused_http_client_can_send_its_whole_body_first() {
     let server = Server::with(Protocol::Http, limits(), 100);
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = post("/v1/traces", "application/x-protobuf", 900_000, "");
-    stream
-        .write_all(format!("{head}\r\nhost: x\r\n\r\n").as_bytes())
-        .await
-        .unwrap();
+    stream.write_all(format!("{head}\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     // Everything is written, with pauses, before the answer is read: a server that answers and closes
     // resets the connection under these writes.
     for _ in 0..30 {
@@ -214,30 +166,9 @@ async fn a_refused_http_client_can_send_its_whole_body_first() {
 #[tokio::test]
 async fn http_speaks_http2_too_and_each_port_names_the_other() {
     let cases = [
-        (
-            Protocol::Http,
-            "/v1/traces",
-            "application/x-protobuf",
-            200,
-            None,
-            "",
-        ),
-        (
-            Protocol::Http,
-            Method::ExportTraces.path(),
-            "application/grpc",
-            200,
-            Some("12"),
-            "4317",
-        ),
-        (
-            Protocol::Grpc,
-            "/v1/traces",
-            "application/x-protobuf",
-            415,
-            None,
-            "",
-        ),
+        (Protocol::Http, "/v1/traces", "application/x-protobuf", 200, None, ""),
+        (Protocol::Http, Method::ExportTraces.path(), "application/grpc", 200, Some("12"), "4317"),
+        (Protocol::Grpc, "/v1/traces", "application/x-protobuf", 415, None, ""),
     ];
     for (protocol, path, content_type, expected, grpc, text) in cases {
         let server = Server::start(protocol);
@@ -246,10 +177,7 @@ async fn http_speaks_http2_too_and_each_port_names_the_other() {
         body.send_data(Bytes::from_static(b"abc"), true).unwrap();
         let response = response.await.unwrap();
         assert_eq!(response.status(), expected, "{path}");
-        let status = response
-            .headers()
-            .get("grpc-status")
-            .map(|code| code.to_str().unwrap());
+        let status = response.headers().get("grpc-status").map(|code| code.to_str().unwrap());
         assert_eq!(status, grpc, "{path}");
         let message = response.headers().get("grpc-message");
         let message = message.map_or("", |message| message.to_str().unwrap());

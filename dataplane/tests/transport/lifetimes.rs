@@ -19,21 +19,13 @@ use crate::support::{GRPC, MIB, Server, begin, call, impatient, limits, raw_fram
 async fn a_trickle_is_cut_off() {
     let server = Server::with(Protocol::Grpc, impatient(), 8 * MIB as u64);
     let path = Method::ExportTraces.path();
-    for (name, piece) in [
-        ("silence", None),
-        ("empty", Some("")),
-        ("byte by byte", Some("a")),
-    ] {
+    for (name, piece) in [("silence", None), ("empty", Some("")), ("byte by byte", Some("a"))] {
         let (response, mut body) = begin(server.address, path, &[GRPC]).await;
-        body.send_data(raw_frame(0, 100_000, b"begins"), false)
-            .unwrap();
+        body.send_data(raw_frame(0, 100_000, b"begins"), false).unwrap();
         let trickle = tokio::spawn(async move {
             while let Some(piece) = piece {
                 tokio::time::sleep(Duration::from_millis(20)).await;
-                if body
-                    .send_data(Bytes::from_static(piece.as_bytes()), false)
-                    .is_err()
-                {
+                if body.send_data(Bytes::from_static(piece.as_bytes()), false).is_err() {
                     return;
                 }
             }
@@ -58,19 +50,11 @@ async fn read_to_close(stream: &mut TcpStream) -> String {
 #[tokio::test]
 async fn who_says_nothing_is_shown_out() {
     let server = Server::with(Protocol::Http, impatient(), 8 * MIB as u64);
-    for words in [
-        "",
-        "P",
-        "PRI * HTTP/2.0\r\n",
-        "POST /v1/traces HTTP/1.1\r\nhost: x\r\n",
-    ] {
+    for words in ["", "P", "PRI * HTTP/2.0\r\n", "POST /v1/traces HTTP/1.1\r\nhost: x\r\n"] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(words.as_bytes()).await.unwrap();
         let answer = read_to_close(&mut stream).await;
-        assert!(
-            answer.is_empty() || answer.contains(" 408 "),
-            "{words:?}: {answer}"
-        );
+        assert!(answer.is_empty() || answer.contains(" 408 "), "{words:?}: {answer}");
     }
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\
@@ -90,14 +74,8 @@ async fn a_peer_that_does_not_answer_pings_is_let_go() {
     let server = Server::with(Protocol::Grpc, limits, MIB as u64);
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     // The preface and an empty SETTINGS frame, then silence.
-    stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await
-        .unwrap();
-    stream
-        .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-        .await
-        .unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
     read_to_close(&mut stream).await;
 }
 
@@ -106,8 +84,7 @@ async fn a_client_that_leaves_inside_its_body_leaves_no_charge() {
     let server = Server::start(Protocol::Grpc);
     let path = Method::ExportTraces.path();
     let (response, mut body) = begin(server.address, path, &[GRPC]).await;
-    body.send_data(raw_frame(0, 100_000, b"begins"), false)
-        .unwrap();
+    body.send_data(raw_frame(0, 100_000, b"begins"), false).unwrap();
     until(|| async { server.probe.budget.used() == 100_000 }).await;
     body.send_reset(h2::Reason::CANCEL);
     drop(response);
@@ -135,37 +112,21 @@ async fn an_idle_connection_is_asked_to_leave_and_a_busy_one_is_not() {
     answer.unwrap();
     // After the server has let go of it the client makes a new connection without a word.
     tokio::time::sleep(Duration::from_millis(1000)).await;
-    call(&busy, framed(0, |_| {}), Encoding::Identity)
-        .await
-        .unwrap();
+    call(&busy, framed(0, |_| {}), Encoding::Identity).await.unwrap();
 }
 
 #[tokio::test]
 async fn connections_are_limited() {
-    let limits = ServerLimits {
-        max_connections: 2,
-        ..limits()
-    };
+    let limits = ServerLimits { max_connections: 2, ..limits() };
     let server = Server::with(Protocol::Grpc, limits, MIB as u64);
     let (one, two) = (server.client(), server.client());
-    call(&one, framed(0, |_| {}), Encoding::Identity)
-        .await
-        .unwrap();
-    call(&two, framed(0, |_| {}), Encoding::Identity)
-        .await
-        .unwrap();
+    call(&one, framed(0, |_| {}), Encoding::Identity).await.unwrap();
+    call(&two, framed(0, |_| {}), Encoding::Identity).await.unwrap();
     let three = server.client();
-    let error = call(&three, framed(0, |_| {}), Encoding::Identity)
-        .await
-        .unwrap_err();
+    let error = call(&three, framed(0, |_| {}), Encoding::Identity).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
     drop(two);
-    until(|| async {
-        call(&three, framed(0, |_| {}), Encoding::Identity)
-            .await
-            .is_ok()
-    })
-    .await;
+    until(|| async { call(&three, framed(0, |_| {}), Encoding::Identity).await.is_ok() }).await;
 }
 
 async fn shutdown_finishes_calls_in_flight() {
@@ -178,13 +139,7 @@ async fn shutdown_finishes_calls_in_flight() {
             tokio::spawn(async move { call(&client, framed(0, |_| {}), Encoding::Identity).await })
         })
         .collect();
-    server
-        .probe
-        .entered
-        .acquire_many(10)
-        .await
-        .unwrap()
-        .forget();
+    server.probe.entered.acquire_many(10).await.unwrap().forget();
     server.stop.send(true).unwrap();
     // Nobody new gets in, once the listener is gone.
     until(|| async { TcpStream::connect(server.address).await.is_err() }).await;
@@ -195,14 +150,9 @@ async fn shutdown_finishes_calls_in_flight() {
     }
     assert_eq!(server.task.await.unwrap(), 0);
     assert_eq!(server.probe.seen.lock().unwrap().len(), 10);
-    let error = call(&client, framed(0, |_| {}), Encoding::Identity)
-        .await
-        .unwrap_err();
+    let error = call(&client, framed(0, |_| {}), Encoding::Identity).await.unwrap_err();
     assert!(matches!(error, CallError::Connect(_)), "{error}");
-    assert!(
-        error.to_string().contains(&server.address.to_string()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&server.address.to_string()), "{error}");
 }
 
 #[tokio::test]
@@ -217,10 +167,7 @@ async fn shutdown_finishes_calls_in_flight_on_two_threads() {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_ever() {
-    let limits = ServerLimits {
-        drain_timeout: Duration::from_millis(100),
-        ..limits()
-    };
+    let limits = ServerLimits { drain_timeout: Duration::from_millis(100), ..limits() };
     let server = Server::with(Protocol::Grpc, limits, MIB as u64);
     let client = server.client();
     let _gate = server.probe.gate.acquire().await.unwrap();
@@ -236,49 +183,24 @@ async fn shutdown_does_not_wait_for_ever() {
 async fn a_client_finds_a_server_that_comes_back() {
     let server = Server::start(Protocol::Grpc);
     let client = server.client();
-    call(&client, framed(0, |_| {}), Encoding::Identity)
-        .await
-        .unwrap();
-    let Server {
-        address,
-        probe,
-        stop,
-        task,
-    } = server;
+    call(&client, framed(0, |_| {}), Encoding::Identity).await.unwrap();
+    let Server { address, probe, stop, task } = server;
     stop.send(true).unwrap();
     task.await.unwrap();
-    assert!(
-        call(&client, framed(0, |_| {}), Encoding::Identity)
-            .await
-            .is_err()
-    );
+    assert!(call(&client, framed(0, |_| {}), Encoding::Identity).await.is_err());
 
     let (_stop, stopped) = watch::channel(false);
     let budget = probe.budget.clone();
     let listener = bind(address).unwrap();
-    tokio::spawn(serve(
-        listener,
-        Protocol::Grpc,
-        limits(),
-        budget,
-        probe,
-        stopped,
-    ));
-    until(|| async {
-        call(&client, framed(0, |_| {}), Encoding::Identity)
-            .await
-            .is_ok()
-    })
-    .await;
+    tokio::spawn(serve(listener, Protocol::Grpc, limits(), budget, probe, stopped));
+    until(|| async { call(&client, framed(0, |_| {}), Encoding::Identity).await.is_ok() }).await;
 }
 
 #[tokio::test]
 async fn a_client_leaves_a_server_that_says_goodbye() {
     let old = Server::start(Protocol::Grpc);
     let client = Arc::new(old.client());
-    call(&client, framed(0, |_| {}), Encoding::Identity)
-        .await
-        .unwrap();
+    call(&client, framed(0, |_| {}), Encoding::Identity).await.unwrap();
     let gate = old.probe.gate.acquire().await.unwrap();
     let begin_call = || {
         let client = Arc::clone(&client);
@@ -296,14 +218,7 @@ async fn a_client_leaves_a_server_that_says_goodbye() {
     let listener = bind(old.address).unwrap();
     let probe = Arc::clone(&new.probe);
     let budget = probe.budget.clone();
-    tokio::spawn(serve(
-        listener,
-        Protocol::Grpc,
-        limits(),
-        budget,
-        probe,
-        stopped,
-    ));
+    tokio::spawn(serve(listener, Protocol::Grpc, limits(), budget, probe, stopped));
     let mut calls = Vec::new();
     for _ in 0..20 {
         calls.push(begin_call());
@@ -326,9 +241,7 @@ async fn a_call_gives_up_in_time() {
     let client = server.client();
     let (none, soon) = (HeaderMap::new(), Duration::from_millis(50));
     let frame = framed(0, |_| {});
-    let result = client
-        .call(Method::ExportTraces, frame, Encoding::Identity, &none, soon)
-        .await;
+    let result = client.call(Method::ExportTraces, frame, Encoding::Identity, &none, soon).await;
     assert!(matches!(result, Err(CallError::Timeout(_))), "{result:?}");
 }
 
@@ -339,22 +252,16 @@ async fn a_port_in_use_says_what_to_do() {
     let error = bind(address).unwrap_err();
     assert!(matches!(error, BindError::InUse(_)));
     let text = error.to_string();
-    assert!(
-        text.contains(&address.to_string()) && text.contains("another port"),
-        "{text}"
-    );
+    assert!(text.contains(&address.to_string()) && text.contains("another port"), "{text}");
     let elsewhere = bind("192.0.2.1:0".parse().unwrap()).unwrap_err();
     assert!(elsewhere.to_string().contains("192.0.2.1"), "{elsewhere}");
 }
 
 #[tokio::test]
 async fn endpoints_are_checked() {
-    for (endpoint, works) in [
-        ("gw-0:4317", true),
-        ("[::1]:4317", true),
-        ("gw-0", false),
-        ("http://gw-0:4317", false),
-    ] {
+    for (endpoint, works) in
+        [("gw-0:4317", true), ("[::1]:4317", true), ("gw-0", false), ("http://gw-0:4317", false)]
+    {
         let client = Client::new(endpoint, &ClientLimits::default());
         assert_eq!(client.is_ok(), works, "{endpoint}");
     }

@@ -40,9 +40,8 @@ fn span(name: &'static str) -> SpanData {
 }
 
 fn over_grpc(server: &Server, compression: Option<Compression>) -> SpanExporter {
-    let mut builder = SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(format!("http://{}", server.address));
+    let mut builder =
+        SpanExporter::builder().with_tonic().with_endpoint(format!("http://{}", server.address));
     if let Some(compression) = compression {
         builder = builder.with_compression(compression);
     }
@@ -64,10 +63,7 @@ async fn export(server: &Server, exporter: &SpanExporter) {
     let (method, message, _) = server.seen().pop().unwrap();
     assert_eq!(method, Method::ExportTraces);
     let request = ExportTraceServiceRequest::decode(message).unwrap();
-    assert_eq!(
-        request.resource_spans[0].scope_spans[0].spans[0].name,
-        "pay"
-    );
+    assert_eq!(request.resource_spans[0].scope_spans[0].spans[0].name, "pay");
 
     let partial = ExportTraceServiceResponse {
         partial_success: Some(ExportTracePartialSuccess {
@@ -75,9 +71,7 @@ async fn export(server: &Server, exporter: &SpanExporter) {
             error_message: "one has no trace ID".to_owned(),
         }),
     };
-    server.answer(Ok(Reply {
-        message: partial.encode_to_vec().into(),
-    }));
+    server.answer(Ok(Reply { message: partial.encode_to_vec().into() }));
     exporter.export(vec![span("pay")]).await.unwrap();
 
     server.answer(Err(Refusal::Malformed("span 3 is cut short".to_owned())));

@@ -42,18 +42,12 @@ impl Handler for Probe {
         self.entered.add_permits(1);
         self.gate.acquire().await.unwrap().forget();
         self.gate.add_permits(1);
-        self.seen
-            .lock()
-            .unwrap()
-            .push((call.method, call.message, call.wire_bytes));
+        self.seen.lock().unwrap().push((call.method, call.message, call.wire_bytes));
         self.answer.lock().unwrap().clone()
     }
 
     fn refused(&self, method: Option<Method>, refusal: &Refusal) {
-        self.refused
-            .lock()
-            .unwrap()
-            .push((method, refusal.reason()));
+        self.refused.lock().unwrap().push((method, refusal.reason()));
     }
 }
 
@@ -92,20 +86,8 @@ impl Server {
         let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let serving = serve(
-            listener,
-            protocol,
-            limits,
-            budget,
-            Arc::clone(&probe),
-            stopped,
-        );
-        Self {
-            address,
-            probe,
-            stop,
-            task: tokio::spawn(serving),
-        }
+        let serving = serve(listener, protocol, limits, budget, Arc::clone(&probe), stopped);
+        Self { address, probe, stop, task: tokio::spawn(serving) }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -130,24 +112,14 @@ pub(crate) async fn call(
     frame: Bytes,
     encoding: Encoding,
 ) -> Result<Bytes, CallError> {
-    client
-        .call(
-            Method::ExportTraces,
-            frame,
-            encoding,
-            &HeaderMap::new(),
-            PATIENCE,
-        )
-        .await
+    client.call(Method::ExportTraces, frame, encoding, &HeaderMap::new(), PATIENCE).await
 }
 
 /// Bytes that look like nothing in particular and compress by some two to one.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 7_u64;
     let next = |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         b'a' + (state >> 60) as u8
     };
     (0..length).map(next).collect()
@@ -174,11 +146,7 @@ pub(crate) fn raw_frame(flag: u8, length: u32, rest: &[u8]) -> Bytes {
 /// The status of a call that had to fail with one.
 pub(crate) fn status(result: Result<Bytes, CallError>) -> (Code, String, Option<Duration>) {
     match result {
-        Err(CallError::Status {
-            code,
-            message,
-            retry_after,
-        }) => (code, message, retry_after),
+        Err(CallError::Status { code, message, retry_after }) => (code, message, retry_after),
         other => panic!("no status but {other:?}"),
     }
 }
@@ -207,9 +175,7 @@ pub(crate) async fn begin(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    client
-        .send_request(request.body(()).unwrap(), false)
-        .unwrap()
+    client.send_request(request.body(()).unwrap(), false).unwrap()
 }
 
 pub(crate) const GRPC: (&str, &str) = ("content-type", "application/grpc");

@@ -22,10 +22,7 @@ const BUCKETS_MAX: u64 = 1 << 16;
 const NIL: u32 = u32::MAX;
 
 /// Entries without a bucket.
-pub(crate) const UNLINKED: Links = Links {
-    prev: NIL,
-    next: NIL,
-};
+pub(crate) const UNLINKED: Links = Links { prev: NIL, next: NIL };
 
 /// The deadlines of the traces in an [`Index`].
 #[derive(Debug, Default)]
@@ -120,14 +117,9 @@ impl Deadlines {
     /// At most how much [`Deadlines::footprint`] grows by deadlines up to `last`: the list of buckets
     /// doubles.
     pub(crate) fn worst_case(&self, now: Millis, last: Millis) -> u64 {
-        let first = if self.heads.is_empty() {
-            now / BUCKET_MS
-        } else {
-            self.first
-        };
-        let ahead = (last.div_ceil(BUCKET_MS) + 1)
-            .saturating_sub(first)
-            .max(self.heads.len() as u64);
+        let first = if self.heads.is_empty() { now / BUCKET_MS } else { self.first };
+        let ahead =
+            (last.div_ceil(BUCKET_MS) + 1).saturating_sub(first).max(self.heads.len() as u64);
         2 * ahead.clamp(4, BUCKETS_MAX) * size_of::<u32>() as u64
     }
 

@@ -45,23 +45,15 @@ impl Texts {
         let (bytes, hash) = (headers.bytes(), headers.hash());
         let slots = &mut self.slots;
         let same = |slot: &u32| {
-            slots
-                .get(*slot)
-                .is_some_and(|text| text.hash == hash && *text.bytes == *bytes)
+            slots.get(*slot).is_some_and(|text| text.hash == hash && *text.bytes == *bytes)
         };
         if let Some(slot) = self.by_hash.find(hash, same) {
             return *slot;
         }
         self.bytes += bytes.len() as u64;
-        let slot = slots.insert(Text {
-            bytes: bytes.into(),
-            hash,
-            users: 0,
-            bits: [(NO_PROGRAM, 0); 2],
-        });
-        self.by_hash.insert_unique(hash, slot, |slot| {
-            slots.get(*slot).map_or(0, |text| text.hash)
-        });
+        let slot =
+            slots.insert(Text { bytes: bytes.into(), hash, users: 0, bits: [(NO_PROGRAM, 0); 2] });
+        self.by_hash.insert_unique(hash, slot, |slot| slots.get(*slot).map_or(0, |text| text.hash));
         slot
     }
 
@@ -90,16 +82,12 @@ impl Texts {
 
     fn headers(&self, slot: u32) -> Headers<'_> {
         let text = self.slots.get(slot);
-        text.map_or(Headers::hashed(&[], 0), |text| {
-            Headers::hashed(&text.bytes, text.hash)
-        })
+        text.map_or(Headers::hashed(&[], 0), |text| Headers::hashed(&text.bytes, text.hash))
     }
 
     fn shrink(&mut self) {
         let slots = &self.slots;
-        shrink(&mut self.by_hash, |slot| {
-            slots.get(*slot).map_or(0, |text| text.hash)
-        });
+        shrink(&mut self.by_hash, |slot| slots.get(*slot).map_or(0, |text| text.hash));
     }
 
     fn footprint(&self) -> u64 {
@@ -172,12 +160,7 @@ impl HeaderTable {
             None => {
                 self.resources.retain(resource);
                 self.scopes.retain(scope);
-                let slot = groups.insert(Group {
-                    resource,
-                    scope,
-                    spans: 0,
-                    gathered: None,
-                });
+                let slot = groups.insert(Group { resource, scope, spans: 0, gathered: None });
                 self.by_pair
                     .insert_unique(hash, slot, |slot| groups.get(*slot).map_or(0, Group::hash));
                 slot
@@ -213,7 +196,7 @@ impl HeaderTable {
         &mut self,
         group: u32,
         program: u32,
-        ask: impl FnOnce(&[u8]) -> u64,
+        ask: impl FnOnce(&Headers<'_>) -> u64,
     ) -> u64 {
         let Some(group) = self.groups.get(group) else {
             return 0;
@@ -223,7 +206,7 @@ impl HeaderTable {
         };
         let cached = &mut text.bits[program as usize % 2];
         if cached.0 != program {
-            *cached = (program, ask(&text.bytes));
+            *cached = (program, ask(&Headers::hashed(&text.bytes, text.hash)));
         }
         cached.1
     }
@@ -257,9 +240,7 @@ impl HeaderTable {
         self.resources.shrink();
         self.scopes.shrink();
         let groups = &self.groups;
-        shrink(&mut self.by_pair, |slot| {
-            groups.get(*slot).map_or(0, Group::hash)
-        });
+        shrink(&mut self.by_pair, |slot| groups.get(*slot).map_or(0, Group::hash));
     }
 
     /// Capacity in bytes.
@@ -280,10 +261,7 @@ impl HeaderTable {
         let Some(group) = self.groups.remove(slot) else {
             return;
         };
-        if let Ok(entry) = self
-            .by_pair
-            .find_entry(group.hash(), |other| *other == slot)
-        {
+        if let Ok(entry) = self.by_pair.find_entry(group.hash(), |other| *other == slot) {
             entry.remove();
         }
         self.resources.release(group.resource);

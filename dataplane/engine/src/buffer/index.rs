@@ -53,9 +53,7 @@ impl Index {
     #[inline]
     pub(crate) fn find(&self, key: TraceKey, id: &TraceId) -> Option<u32> {
         let same = |slot: &u32| {
-            self.entries
-                .get(*slot)
-                .is_some_and(|entry| entry.key == key && entry.facts.id == *id)
+            self.entries.get(*slot).is_some_and(|entry| entry.key == key && entry.facts.id == *id)
         };
         self.by_key.find(key.0, same).copied()
     }
@@ -65,9 +63,8 @@ impl Index {
         let key = entry.key.0;
         let entries = &mut self.entries;
         let slot = entries.insert(entry);
-        self.by_key.insert_unique(key, slot, |slot| {
-            entries.get(*slot).map_or(0, |entry| entry.key.0)
-        });
+        self.by_key
+            .insert_unique(key, slot, |slot| entries.get(*slot).map_or(0, |entry| entry.key.0));
         slot
     }
 
@@ -98,9 +95,7 @@ impl Index {
     /// Gives memory back after a peak.
     pub(crate) fn shrink(&mut self) {
         let entries = &self.entries;
-        shrink(&mut self.by_key, |slot| {
-            entries.get(*slot).map_or(0, |entry| entry.key.0)
-        });
+        shrink(&mut self.by_key, |slot| entries.get(*slot).map_or(0, |entry| entry.key.0));
     }
 
     /// Capacity in bytes.

@@ -1,6 +1,7 @@
 //! Undecided spans of one shard: bytes appended once, and a small index beside them.
 //!
 //! - [`segment`]: span bytes in 1 MiB segments; the spans of a trace form a backward chain of records.
+//! - [`cohort`]: which segment a span goes to, so that segments die as a whole.
 //! - [`headers`]: resource and scope bytes, each stored once however many spans share them.
 //! - [`duplicates`]: which spans of a trace are already here.
 //! - [`index`]: trace -> entry with its facts and the head of its chain.
@@ -9,6 +10,7 @@
 //! The parts know nothing of each other; [`crate::shard::Shard`] ties them together. Every part reports
 //! what it holds in bytes of capacity, not of content, because that is what the process pays for.
 
+mod cohort;
 pub(crate) mod deadline;
 pub(crate) mod duplicates;
 pub(crate) mod headers;

@@ -1,10 +1,12 @@
 //! Append-only segments of span bytes, and the records that chain the spans of one trace through them.
 //!
-//! A span is copied once, into the open segment, so nothing of a request is kept alive and nothing is
+//! A span is copied once, into an open segment, so nothing of a request is kept alive and nothing is
 //! allocated per span. What a decision has to walk lies apart, in an array of 20-byte records beside the
 //! bytes: forgetting a dropped trace never touches the bytes of its spans.
 
 use std::mem;
+
+use super::cohort::Cohorts;
 
 #[cfg(test)]
 mod tests;
@@ -17,16 +19,19 @@ pub(crate) const SEGMENT_BYTES: usize = 1 << 20;
 /// the next span does not fit wastes less than 1/16, and a span may be larger than a segment.
 pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
 
-/// Empty segments kept for reuse: at 100 MB/s of spans a second of them would be 100, but the allocator
-/// takes 1 MiB back and hands it out again in microseconds; four are enough to keep it out of the steady
-/// state.
+/// Empty segments kept for reuse, beside [`SPARE_SHARE`]: enough for an idle shard that comes and goes.
 const SPARE_SEGMENTS: usize = 4;
+
+/// And one more for every 16 in use, which is what a sixteenth of the wait frees and needs again. An
+/// allocator gives segments back to the system within milliseconds, and new ones cost 0.1 us a span to
+/// clear.
+const SPARE_SHARE: usize = 16;
 
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
 const DESK_RECORDS: usize = 16 * 1024;
 
-/// A search that found no sparse segment is not repeated before this many more bytes died: 64 KiB make a segment of
-/// 1 MiB six percent emptier.
+/// A search that found no sparse segment is not repeated before this many more bytes died: 64 KiB make a
+/// segment of 1 MiB six percent emptier.
 const SEARCH_AFTER_BYTES: u64 = SEGMENT_BYTES as u64 / 16;
 
 /// Where a record is. `NONE` ends a chain.
@@ -37,10 +42,7 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    pub(crate) const NONE: Self = Self {
-        segment: u32::MAX,
-        record: u32::MAX,
-    };
+    pub(crate) const NONE: Self = Self { segment: u32::MAX, record: u32::MAX };
 
     pub(crate) fn is_none(self) -> bool {
         self == Self::NONE
@@ -57,10 +59,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) const EMPTY: Self = Self {
-        head: Location::NONE,
-        elders: Location::NONE,
-    };
+    pub(crate) const EMPTY: Self = Self { head: Location::NONE, elders: Location::NONE };
 }
 
 /// What is kept of a span beside its bytes.
@@ -83,6 +82,8 @@ pub(crate) struct Owner {
     pub(crate) prev: Location,
     pub(crate) headers: u32,
     pub(crate) slot: u32,
+    /// When the trace is due, in the unit of [`Log::new`].
+    pub(crate) due: u64,
 }
 
 #[derive(Debug, Default)]
@@ -97,11 +98,7 @@ impl Segment {
     /// A segment for one span.
     fn lone(len: usize) -> Self {
         let (bytes, records) = (Vec::with_capacity(len), Vec::with_capacity(1));
-        Self {
-            bytes,
-            records,
-            ..Self::default()
-        }
+        Self { bytes, records, ..Self::default() }
     }
 
     fn footprint(&self) -> u64 {
@@ -131,39 +128,24 @@ impl Segment {
         self.bytes.extend_from_slice(span);
         self.live_bytes += span.len();
         self.live_records += 1;
-        let Owner {
-            prev,
-            headers,
-            slot,
-        } = owner;
-        self.records.push(Record {
-            prev,
-            end: self.bytes.len() as u32,
-            headers,
-            slot,
-        });
+        let Owner { prev, headers, slot, .. } = owner;
+        self.records.push(Record { prev, end: self.bytes.len() as u32, headers, slot });
         self.records.len() as u32 - 1
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.records.clear();
-        self.live_bytes = 0;
-        self.live_records = 0;
     }
 }
 
 /// All segments of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Log {
     /// By segment number; a vacant one has no capacity.
     segments: Vec<Segment>,
     vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
-    /// The array that the open segment's records grow in, while none is open: closed segments get arrays of their
-    /// exact length, because an allocator cannot take back the rest of one.
+    /// An array for the records of the next segment to be opened: they grow in it, and a segment that is
+    /// closed gets one of its exact length, because an allocator does not take back the rest of a larger
+    /// one.
     desk: Vec<Record>,
-    open: Option<u32>,
+    open: Cohorts,
     /// Capacity of all segments in use.
     reserved: u64,
     live_bytes: u64,
@@ -175,11 +157,34 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// An empty log for traces that are due at most `wait` from now, in any unit of time.
+    pub(crate) fn new(wait: u64) -> Self {
+        Self {
+            segments: Vec::new(),
+            vacant: Vec::new(),
+            spare: Vec::new(),
+            desk: Vec::new(),
+            open: Cohorts::new(wait),
+            reserved: 0,
+            live_bytes: 0,
+            live_records: 0,
+            released: 0,
+            searched: None,
+        }
+    }
+
+    /// Time passes: segments that are open for traces which were due before `now` are closed.
+    pub(crate) fn advance(&mut self, now: u64) {
+        while let Some(passed) = self.open.passed(now) {
+            self.seal(passed);
+        }
+    }
+
     /// Copies a span in and returns where it is.
     pub(crate) fn append(&mut self, span: &[u8], owner: Owner) -> Location {
         let number = match span.len() {
             len if len >= LONE_BYTES => self.add(Segment::lone(len)),
-            len => self.room_for(len),
+            len => self.room_for(len, owner.due),
         };
         let segment = &mut self.segments[number as usize];
         let before = segment.footprint();
@@ -187,10 +192,7 @@ impl Log {
         self.reserved += segment.footprint() - before;
         self.live_bytes += span.len() as u64;
         self.live_records += 1;
-        Location {
-            segment: number,
-            record,
-        }
+        Location { segment: number, record }
     }
 
     /// The record at a location.
@@ -212,10 +214,7 @@ impl Log {
     /// reused.
     pub(crate) fn release(&mut self, at: Location) -> Record {
         let segment = &mut self.segments[at.segment as usize];
-        let (record, len) = (
-            segment.records[at.record as usize],
-            segment.len_of(at.record),
-        );
+        let (record, len) = (segment.records[at.record as usize], segment.len_of(at.record));
         segment.live_bytes -= len;
         segment.live_records -= 1;
         self.live_bytes -= len as u64;
@@ -231,7 +230,8 @@ impl Log {
     pub(crate) fn footprint(&self) -> u64 {
         let lists = self.segments.capacity() * size_of::<Segment>()
             + self.spare.capacity() * size_of::<Vec<u8>>()
-            + self.vacant.capacity() * size_of::<u32>();
+            + self.vacant.capacity() * size_of::<u32>()
+            + self.open.footprint();
         let unused = self.spare.len() * SEGMENT_BYTES + self.desk.capacity() * size_of::<Record>();
         self.reserved + (unused + lists) as u64
     }
@@ -243,50 +243,55 @@ impl Log {
 
     /// At most how much [`Log::footprint`] grows by `spans` more spans of `bytes` in all.
     ///
-    /// A closed segment is at least 15/16 full, a lone one is full; spare segments are paid for already.
-    /// Closed segments have a record a span; the array for the open one doubles as it grows.
+    /// A closed segment is at least 15/16 full, a lone one is full; each cohort may end with a segment just
+    /// begun; spare segments are paid for already. Closed segments have a record a span; the array of an
+    /// open one doubles as it grows.
     pub(crate) fn worst_case(&self, spans: u64, bytes: u64) -> u64 {
-        let (room, records) = match self.open {
-            Some(open) => {
-                let open = &self.segments[open as usize];
-                (open.bytes.capacity() - open.bytes.len(), open.records.len())
-            }
-            None => (0, 0),
-        };
+        let open = || self.open.segments().map(|open| &self.segments[open as usize]);
+        let begun =
+            self.overflowing(bytes) + self.open.unopened(self.reserved + 2 * bytes).min(spans);
         let spare = (self.spare.len() * SEGMENT_BYTES) as u64;
-        let fresh = match bytes {
-            _ if bytes <= room as u64 && bytes < LONE_BYTES as u64 => 0,
+        let small =
+            (bytes + bytes.div_ceil(15) + begun * SEGMENT_BYTES as u64).saturating_sub(spare);
+        let fresh = match begun {
+            0 if bytes < LONE_BYTES as u64 => 0,
             // All of it lone spans, or all of it small ones, whichever is more.
-            _ => {
-                bytes.max((bytes + bytes.div_ceil(15) + SEGMENT_BYTES as u64).saturating_sub(spare))
-            }
+            _ => bytes.max(small),
         };
-        let segments = bytes / LONE_BYTES as u64 + 2;
+        let segments = bytes / LONE_BYTES as u64 + begun + 1;
         let lists = self.segments.capacity() as u64 + 2 * segments + SPARE_SEGMENTS as u64;
-        let record = size_of::<Record>() as u64;
-        fresh
-            + record * (3 * (spans + records as u64) + 4 + segments)
-            + lists * (size_of::<Segment>() as u64 + 4)
+        let records =
+            3 * (spans + open().map(|open| open.records.len() as u64).sum::<u64>()) + 5 * segments;
+        fresh + records * size_of::<Record>() as u64 + lists * (size_of::<Segment>() as u64 + 4)
     }
 
-    fn room_for(&mut self, len: usize) -> u32 {
-        if let Some(open) = self.open {
+    /// How many open segments so many bytes can fill at most.
+    fn overflowing(&self, bytes: u64) -> u64 {
+        let room = |open: u32| {
+            let open = &self.segments[open as usize];
+            (open.bytes.capacity() - open.bytes.len()) as u64
+        };
+        let mut rooms: Vec<u64> = self.open.segments().map(room).collect();
+        rooms.sort_unstable();
+        let filled = rooms.iter().scan(0, |sum, room| {
+            *sum += room + 1;
+            Some(*sum)
+        });
+        filled.take_while(|sum| *sum <= bytes).count() as u64
+    }
+
+    fn room_for(&mut self, len: usize, due: u64) -> u32 {
+        let open = self.open.find(due).or_else(|| self.open.nearest(due, self.reserved));
+        if let Some(open) = open {
             if self.segments[open as usize].fits(len) {
                 return open;
             }
             self.seal(open);
         }
-        let bytes = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
+        let bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
         let records = mem::take(&mut self.desk);
-        let number = self.add(Segment {
-            bytes,
-            records,
-            ..Segment::default()
-        });
-        self.open = Some(number);
+        let number = self.add(Segment { bytes, records, ..Segment::default() });
+        self.open.open(due, number, self.reserved);
         number
     }
 
@@ -304,9 +309,9 @@ impl Log {
         }
     }
 
-    /// Closes the open segment: no more spans, and no room for more records.
+    /// Closes an open segment and leaves it no room for more records.
     fn seal(&mut self, open: u32) {
-        self.open = None;
+        self.open.close(open);
         let segment = &mut self.segments[open as usize];
         self.reserved -= segment.footprint();
         let records = segment.records.as_slice().to_vec();
@@ -320,19 +325,18 @@ impl Log {
     fn recycle(&mut self, number: u32) {
         if self.live_records == 0 {
             self.start_over();
-        } else if self.open == Some(number) {
-            self.segments[number as usize].clear();
-        } else {
-            let segment = mem::take(&mut self.segments[number as usize]);
-            self.reserved -= segment.footprint();
-            self.vacant.push(number);
-            self.keep_spare(segment);
+            return;
         }
+        self.open.close(number);
+        let segment = mem::take(&mut self.segments[number as usize]);
+        self.reserved -= segment.footprint();
+        self.vacant.push(number);
+        self.keep_spare(segment);
     }
 
     /// Nothing is in use: the lists start over too, so that one busy hour is not remembered for ever.
     fn start_over(&mut self) {
-        self.open = None;
+        self.open.clear();
         self.reserved = 0;
         self.vacant = Vec::new();
         for segment in mem::take(&mut self.segments) {
@@ -341,10 +345,16 @@ impl Log {
     }
 
     fn keep_spare(&mut self, segment: Segment) {
-        let mut bytes = segment.bytes;
-        if bytes.capacity() == SEGMENT_BYTES && self.spare.len() < SPARE_SEGMENTS {
+        let Segment { mut bytes, mut records, .. } = segment;
+        let spares = SPARE_SEGMENTS + (self.segments.len() - self.vacant.len()) / SPARE_SHARE;
+        if bytes.capacity() == SEGMENT_BYTES && self.spare.len() < spares {
             bytes.clear();
             self.spare.push(bytes);
+        }
+        self.spare.truncate(spares);
+        if self.desk.capacity() == 0 && records.capacity() <= DESK_RECORDS {
+            records.clear();
+            self.desk = records;
         }
     }
 
@@ -355,8 +365,8 @@ impl Log {
         self.reserved
     }
 
-    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less are
-    /// reserved without being live.
+    /// The emptiest closed segment with less than `percent` of its bytes live, unless `slack` bytes or less
+    /// are reserved without being live.
     pub(crate) fn sparse(&mut self, percent: u64, slack: u64) -> Option<u32> {
         let searched = self.searched.is_some_and(|(released, asked)| {
             percent <= asked && self.released - released < SEARCH_AFTER_BYTES
@@ -364,26 +374,20 @@ impl Log {
         if searched || self.reserved.saturating_sub(self.live_bytes) <= slack {
             return None;
         }
-        let closed = self
-            .segments
-            .iter()
-            .zip(0u32..)
-            .filter(|(segment, number)| {
-                segment.bytes.capacity() == SEGMENT_BYTES && Some(*number) != self.open
-            });
+        let closed = self.segments.iter().zip(0u32..).filter(|(segment, number)| {
+            segment.bytes.capacity() == SEGMENT_BYTES && !self.open.contains(*number)
+        });
         let emptiest = closed.min_by_key(|(segment, _)| segment.live_bytes);
         let is_sparse =
             |segment: &Segment| segment.live_bytes as u64 * 100 < SEGMENT_BYTES as u64 * percent;
-        let found = emptiest
-            .filter(|(segment, _)| is_sparse(segment))
-            .map(|(_, number)| number);
+        let found = emptiest.filter(|(segment, _)| is_sparse(segment)).map(|(_, number)| number);
         if found.is_none() {
             self.searched = Some((self.released, percent));
         }
         found
     }
 
-    /// Moves the live spans of a closed segment into the open one and frees it; returns how many bytes
+    /// Moves the live spans of a closed segment into open ones and frees it; returns how many bytes
     /// moved.
     ///
     /// `each` is called once for every slot that a record names and calls [`Mover::walk`] with the chain of
@@ -400,11 +404,7 @@ impl Log {
         self.live_bytes -= source.live_bytes as u64;
         self.live_records -= u64::from(source.live_records);
         let moved = source.live_bytes as u64;
-        let mut mover = Mover {
-            log: self,
-            source: &source,
-            from,
-        };
+        let mut mover = Mover { log: self, source: &source, from };
         for slot in slots {
             each(slot, &mut mover);
         }
@@ -428,13 +428,13 @@ pub(crate) struct Mover<'a> {
 }
 
 impl Mover<'_> {
-    /// Moves those records of a chain that lie in the segment.
-    pub(crate) fn walk(&mut self, chain: &mut Chain) {
+    /// Moves those records of a chain that lie in the segment, to where traces go that are due then.
+    pub(crate) fn walk(&mut self, chain: &mut Chain, due: u64) {
         let mut newer = Location::NONE;
         let mut at = chain.head;
         while !at.is_none() {
             if at.segment == self.from {
-                let moved = self.move_record(at);
+                let moved = self.move_record(at, due);
                 if chain.elders == at {
                     chain.elders = moved;
                 }
@@ -452,20 +452,8 @@ impl Mover<'_> {
         }
     }
 
-    fn move_record(&mut self, at: Location) -> Location {
-        let Record {
-            prev,
-            headers,
-            slot,
-            ..
-        } = self.source.records[at.record as usize];
-        self.log.append(
-            self.source.span(at.record),
-            Owner {
-                prev,
-                headers,
-                slot,
-            },
-        )
+    fn move_record(&mut self, at: Location, due: u64) -> Location {
+        let Record { prev, headers, slot, .. } = self.source.records[at.record as usize];
+        self.log.append(self.source.span(at.record), Owner { prev, headers, slot, due })
     }
 }

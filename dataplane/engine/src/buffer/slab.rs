@@ -106,12 +106,7 @@ impl<T, const N: usize> Slab<T, N> {
     /// The value in a slot, if there is one.
     #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&T> {
-        match self
-            .chunks
-            .get(slot as usize / N)?
-            .slots
-            .get(slot as usize % N)?
-        {
+        match self.chunks.get(slot as usize / N)?.slots.get(slot as usize % N)? {
             Slot::Used(value) => Some(value),
             Slot::Vacant(_) => None,
         }
@@ -120,12 +115,7 @@ impl<T, const N: usize> Slab<T, N> {
     /// The value in a slot, if there is one, to change.
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        match self
-            .chunks
-            .get_mut(slot as usize / N)?
-            .slots
-            .get_mut(slot as usize % N)?
-        {
+        match self.chunks.get_mut(slot as usize / N)?.slots.get_mut(slot as usize % N)? {
             Slot::Used(value) => Some(value),
             Slot::Vacant(_) => None,
         }
@@ -156,11 +146,7 @@ impl<T, const N: usize> Slab<T, N> {
         }
         let number = self.bare.pop_first().unwrap_or(self.chunks.len() as u32);
         if number as usize == self.chunks.len() {
-            self.chunks.push(Chunk {
-                slots: Vec::new(),
-                used: 0,
-                vacant: NIL,
-            });
+            self.chunks.push(Chunk { slots: Vec::new(), used: 0, vacant: NIL });
         }
         self.chunks[number as usize].slots.reserve_exact(N);
         self.allocated += 1;
@@ -190,33 +176,21 @@ mod tests {
         let mut model = HashMap::new();
         let mut dice = 7_u64;
         for round in 0..20_000_u64 {
-            dice = dice
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let growing = round % 4_000 < 2_000;
             if model.is_empty() || (dice >> 33) % 10 < if growing { 7 } else { 3 } {
                 let bound = slab.footprint() + slab.worst_case(1);
                 let slot = slab.insert(round);
                 assert!(slab.footprint() <= bound);
-                assert!(
-                    model.insert(slot, round).is_none(),
-                    "slot {slot} handed out twice"
-                );
+                assert!(model.insert(slot, round).is_none(), "slot {slot} handed out twice");
             } else {
-                let slot = *model
-                    .keys()
-                    .nth((dice >> 40) as usize % model.len())
-                    .unwrap();
+                let slot = *model.keys().nth((dice >> 40) as usize % model.len()).unwrap();
                 assert_eq!(slab.remove(slot), model.remove(&slot));
                 assert_eq!(slab.remove(slot), None);
             }
             assert_eq!(slab.len(), model.len());
         }
-        assert!(
-            model
-                .iter()
-                .all(|(slot, value)| slab.get(*slot) == Some(value))
-        );
+        assert!(model.iter().all(|(slot, value)| slab.get(*slot) == Some(value)));
         for slot in model.into_keys() {
             slab.remove(slot);
         }

@@ -4,11 +4,7 @@ use super::*;
 
 fn full() -> Ledger {
     let mut ledger = Ledger {
-        incoming: Incoming {
-            clients: 70,
-            peers: 25,
-            replays: 5,
-        },
+        incoming: Incoming { clients: 70, peers: 25, replays: 5 },
         out: 20,
         kept: 30,
         sampled_away: 10,
@@ -53,14 +49,8 @@ fn every_entry_counts() {
 fn merging_adds_every_entry() {
     let mut ledger = full();
     ledger.merge(&full());
-    assert_eq!(
-        (ledger.balance(), ledger.incoming.total(), ledger.outgoing()),
-        (Ok(()), 200, 200)
-    );
-    assert_eq!(
-        ledger.refused,
-        Reasons::from([("invalid_trace_id", 6), ("queue_full", 24)])
-    );
+    assert_eq!((ledger.balance(), ledger.incoming.total(), ledger.outgoing()), (Ok(()), 200, 200));
+    assert_eq!(ledger.refused, Reasons::from([("invalid_trace_id", 6), ("queue_full", 24)]));
     assert_eq!(ledger.exporters["tempo"].outgoing(), 60);
     let mut sum = Ledger::default();
     sum.merge(&full());
@@ -101,8 +91,5 @@ exporter tempo: in                          30
   dropped: rejected                          6
 balanced";
     assert_eq!(full().to_string(), text);
-    assert_eq!(
-        Ledger::default().to_string(),
-        format!("{:<32}{:>14}\nbalanced", "in", 0)
-    );
+    assert_eq!(Ledger::default().to_string(), format!("{:<32}{:>14}\nbalanced", "in", 0));
 }

@@ -15,11 +15,7 @@ struct Model(Vec<(u64, bool)>);
 
 impl Model {
     fn latest(&self, number: u64) -> Option<bool> {
-        self.0
-            .iter()
-            .rev()
-            .find(|(n, _)| *n == number)
-            .map(|(_, kept)| *kept)
+        self.0.iter().rev().find(|(n, _)| *n == number).map(|(_, kept)| *kept)
     }
 
     /// The last `count` different numbers.
@@ -72,9 +68,7 @@ fn what_was_never_told_is_not_recalled() {
     for number in 0..100_000 {
         memory.remember(key(number), number % 3 == 0);
     }
-    let wrong = (100_000..1_000_000)
-        .filter(|n| memory.recall(key(*n)).is_some())
-        .count();
+    let wrong = (100_000..1_000_000).filter(|n| memory.recall(key(*n)).is_some()).count();
     assert_eq!(wrong, 0);
 }
 
@@ -106,11 +100,7 @@ fn a_later_verdict_replaces_an_earlier_one_in_either_generation() {
     for number in 1..=memory.generation() as u64 {
         memory.remember(key(number), true);
     }
-    assert_eq!(
-        memory.recall(key(0)),
-        Some(false),
-        "in the previous generation"
-    );
+    assert_eq!(memory.recall(key(0)), Some(false), "in the previous generation");
     memory.remember(key(0), true);
     assert_eq!(memory.recall(key(0)), Some(true));
 }

@@ -98,9 +98,9 @@ impl Test {
         match (self, value) {
             // The Collector skips empty strings of spans, not of resources.
             (_, Value::Text([])) if home == Home::Span => false,
-            (Self::OneOf(values), Value::Text(text)) => values
-                .binary_search_by(|candidate| by_length(candidate, text))
-                .is_ok(),
+            (Self::OneOf(values), Value::Text(text)) => {
+                values.binary_search_by(|candidate| by_length(candidate, text)).is_ok()
+            }
             (Self::Patterns { set, .. }, Value::Text(text)) => set.is_match(text),
             (Self::Range { min, max }, Value::Int(value)) => (*min..=*max).contains(&value),
             _ => false,
@@ -131,11 +131,7 @@ impl Attributes {
         let lengths = keys.iter().fold(0, |set, key| set | bit(bucket(&key.name)));
         let start = |number| keys.partition_point(|key| bucket(&key.name) < number) as u8;
         let starts = std::array::from_fn(start);
-        Self {
-            keys,
-            lengths,
-            starts,
-        }
+        Self { keys, lengths, starts }
     }
 
     /// Whether there is anything to test.
@@ -168,8 +164,7 @@ impl Attributes {
                 _ => {}
             }
         }
-        self.find(name)
-            .map_or(0, |key| key.observe(value, home, seen))
+        self.find(name).map_or(0, |key| key.observe(value, home, seen))
     }
 
     #[inline]
@@ -190,10 +185,7 @@ impl Key {
             return 0;
         }
         *seen |= self.bit;
-        let passed = self
-            .tests
-            .iter()
-            .filter(|(_, test)| test.passes(value, home));
+        let passed = self.tests.iter().filter(|(_, test)| test.passes(value, home));
         passed.fold(0, |bits, (bit, _)| bits | bit)
     }
 }
@@ -250,8 +242,5 @@ fn by_length(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
 
 /// The bit with this place, none past the last.
 pub(super) fn bit(place: usize) -> u64 {
-    u32::try_from(place)
-        .ok()
-        .and_then(|place| 1_u64.checked_shl(place))
-        .unwrap_or(0)
+    u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0)
 }

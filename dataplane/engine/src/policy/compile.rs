@@ -49,26 +49,15 @@ struct Compiler {
 impl Compiler {
     fn report(&mut self, field: impl Into<String>, message: impl Into<String>) {
         let policy = Some(self.place);
-        self.problems.push(Problem {
-            policy,
-            field: field.into(),
-            message: message.into(),
-        });
+        self.problems.push(Problem { policy, field: field.into(), message: message.into() });
     }
 
     fn check_list(&mut self, policies: &[Policy]) {
         let mut report = |message: String| {
-            self.problems.push(Problem {
-                policy: None,
-                field: String::new(),
-                message,
-            });
+            self.problems.push(Problem { policy: None, field: String::new(), message });
         };
         if policies.len() > MAX_POLICIES {
-            report(format!(
-                "{} policies, at most {MAX_POLICIES} are possible",
-                policies.len()
-            ));
+            report(format!("{} policies, at most {MAX_POLICIES} are possible", policies.len()));
         }
         let votes = |policy: &&Policy| {
             policy.role == Role::Vote && !matches!(policy.rule, Rule::Drop { .. })
@@ -87,18 +76,12 @@ impl Compiler {
         } else if name.len() > MAX_NAME_BYTES {
             self.report(
                 "name",
-                format!(
-                    "has {} bytes, at most {MAX_NAME_BYTES} are possible",
-                    name.len()
-                ),
+                format!("has {} bytes, at most {MAX_NAME_BYTES} are possible", name.len()),
             );
         }
         let same = |other: &Policy| other.name == name;
         if let Some(first) = policies.iter().take(self.place).position(same) {
-            self.report(
-                "name",
-                format!("\"{name}\" is the name of policies[{first}] too"),
-            );
+            self.report("name", format!("\"{name}\" is the name of policies[{first}] too"));
         }
         if policy.role == Role::Part && matches!(policy.rule, Rule::Drop { .. }) {
             self.report("role", "a Drop policy acts by itself: leave its role out");
@@ -112,30 +95,17 @@ impl Compiler {
             Rule::StatusCode { codes } => {
                 self.check_present("statusCode.statusCodes", codes.len(), "status code");
             }
-            Rule::Latency {
-                threshold_ms,
-                upper_threshold_ms,
-            } => {
+            Rule::Latency { threshold_ms, upper_threshold_ms } => {
                 self.check_latency(*threshold_ms, *upper_threshold_ms);
             }
-            Rule::Probabilistic {
-                sampling_percentage,
-                hash_salt,
-            } => {
+            Rule::Probabilistic { sampling_percentage, hash_salt } => {
                 self.check_probability(*sampling_percentage, hash_salt);
             }
-            Rule::StringAttribute {
-                key, values, regex, ..
-            } => {
+            Rule::StringAttribute { key, values, regex, .. } => {
                 self.check_key("stringAttribute.key", key);
                 leaf = self.check_values(key, values, *regex);
             }
-            Rule::NumericAttribute {
-                key,
-                min_value,
-                max_value,
-                ..
-            } => {
+            Rule::NumericAttribute { key, min_value, max_value, .. } => {
                 self.check_key("numericAttribute.key", key);
                 leaf = self.check_range(key, *min_value, *max_value);
             }
@@ -171,10 +141,8 @@ impl Compiler {
             self.report("probabilistic.samplingPercentage", message);
         }
         if salt.len() > MAX_SALT_BYTES {
-            let message = format!(
-                "has {} bytes, at most {MAX_SALT_BYTES} are possible",
-                salt.len()
-            );
+            let message =
+                format!("has {} bytes, at most {MAX_SALT_BYTES} are possible", salt.len());
             self.report("probabilistic.hashSalt", message);
         }
     }
@@ -185,10 +153,7 @@ impl Compiler {
         } else if key.len() > MAX_KEY_BYTES {
             self.report(
                 field,
-                format!(
-                    "has {} bytes, at most {MAX_KEY_BYTES} are possible",
-                    key.len()
-                ),
+                format!("has {} bytes, at most {MAX_KEY_BYTES} are possible", key.len()),
             );
         }
     }
@@ -197,10 +162,7 @@ impl Compiler {
         const FIELD: &str = "stringAttribute.values";
         self.check_present(FIELD, values.len(), "value");
         if values.len() > MAX_VALUES {
-            let message = format!(
-                "has {} values, at most {MAX_VALUES} are possible",
-                values.len()
-            );
+            let message = format!("has {} values, at most {MAX_VALUES} are possible", values.len());
             self.report(FIELD, message);
         }
         let before = self.problems.len();
@@ -215,38 +177,26 @@ impl Compiler {
         let test = match regex {
             false => Test::one_of(values),
             true => match pattern::compile(values) {
-                Ok(set) => Test::Patterns {
-                    sources: values.to_vec(),
-                    set,
-                },
+                Ok(set) => Test::Patterns { sources: values.to_vec(), set },
                 Err(error) => {
                     self.report(FIELD, format!("together, {error}"));
                     return None;
                 }
             },
         };
-        Some(Leaf {
-            key: key.to_owned(),
-            test,
-        })
+        Some(Leaf { key: key.to_owned(), test })
     }
 
     fn check_range(&mut self, key: &str, min: Option<i64>, max: Option<i64>) -> Option<Leaf> {
         if min.is_none() && max.is_none() {
-            self.report(
-                "numericAttribute",
-                "has neither minValue nor maxValue: give at least one",
-            );
+            self.report("numericAttribute", "has neither minValue nor maxValue: give at least one");
         }
         let (min, max) = (min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX));
         if min > max {
             let message = format!("{max} is below the minValue {min}, so no trace would match");
             self.report("numericAttribute.maxValue", message);
         }
-        Some(Leaf {
-            key: key.to_owned(),
-            test: Test::Range { min, max },
-        })
+        Some(Leaf { key: key.to_owned(), test: Test::Range { min, max } })
     }
 
     /// The place of a leaf; leaves that ask the same share one, and with it a bit.
@@ -269,14 +219,9 @@ impl Compiler {
         }
         let step = |place: &usize| {
             let rule = &policies.get(*place)?.rule;
-            let named = graph
-                .named_by(*place)
-                .fold(0, |set, place| set | bit(place));
+            let named = graph.named_by(*place).fold(0, |set, place| set | bit(place));
             let leaf = self.leaf_of.get(*place).copied().flatten().map_or(0, bit);
-            Some(Step {
-                bit: bit(*place),
-                question: question(rule, leaf, named),
-            })
+            Some(Step { bit: bit(*place), question: question(rule, leaf, named) })
         };
         Program {
             steps: order.iter().filter_map(step).collect(),
@@ -297,25 +242,20 @@ impl Compiler {
 fn question(rule: &Rule, leaf: u64, named: u64) -> Question {
     match rule {
         Rule::AlwaysSample => Question::Always,
-        Rule::StatusCode { codes } => Question::Status {
-            any_of: codes.iter().fold(0, |mask, code| mask | code.bit()),
-        },
-        Rule::Latency {
-            threshold_ms,
-            upper_threshold_ms,
-        } => Question::Latency {
+        Rule::StatusCode { codes } => {
+            Question::Status { any_of: codes.iter().fold(0, |mask, code| mask | code.bit()) }
+        }
+        Rule::Latency { threshold_ms, upper_threshold_ms } => Question::Latency {
             above_ms: *threshold_ms,
             up_to_ms: upper_threshold_ms.unwrap_or(u64::MAX),
         },
-        Rule::Probabilistic {
-            sampling_percentage,
-            hash_salt,
-        } => Question::Probability(Probability::new(*sampling_percentage, hash_salt)),
+        Rule::Probabilistic { sampling_percentage, hash_salt } => {
+            Question::Probability(Probability::new(*sampling_percentage, hash_salt))
+        }
         Rule::StringAttribute { invert_match, .. }
-        | Rule::NumericAttribute { invert_match, .. } => Question::Attribute {
-            bit: leaf,
-            invert: *invert_match,
-        },
+        | Rule::NumericAttribute { invert_match, .. } => {
+            Question::Attribute { bit: leaf, invert: *invert_match }
+        }
         Rule::And { .. } | Rule::Drop { .. } => Question::All(named),
         Rule::Or { .. } => Question::Any(named),
         Rule::Not { .. } => Question::None(named),
@@ -332,10 +272,7 @@ fn check_value(value: &str, regex: bool) -> Result<(), String> {
         });
     }
     if value.len() > MAX_VALUE_BYTES {
-        return Err(format!(
-            "has {} bytes, at most {MAX_VALUE_BYTES} are possible",
-            value.len()
-        ));
+        return Err(format!("has {} bytes, at most {MAX_VALUE_BYTES} are possible", value.len()));
     }
     match regex {
         true => pattern::check(value).map_err(|error| error.to_string()),

@@ -40,11 +40,7 @@ impl<'a> Graph<'a> {
             for (field, name) in references(&policy.rule) {
                 match target(policies, &places, place, name, &own) {
                     Ok(target) => own.push(Edge { field, target }),
-                    Err(message) => problems.push(Problem {
-                        policy: Some(place),
-                        field,
-                        message,
-                    }),
+                    Err(message) => problems.push(Problem { policy: Some(place), field, message }),
                 }
             }
             edges.push(own);
@@ -56,11 +52,7 @@ impl<'a> Graph<'a> {
 
     /// The policies that this one names.
     pub(super) fn named_by(&self, place: usize) -> impl Iterator<Item = usize> {
-        self.edges
-            .get(place)
-            .into_iter()
-            .flatten()
-            .map(|edge| edge.target)
+        self.edges.get(place).into_iter().flatten().map(|edge| edge.target)
     }
 
     /// All places, each after those that it names; every reference that closes a cycle is reported and not
@@ -145,15 +137,9 @@ impl Walk<'_, '_> {
 
     fn report_cycle(&mut self, place: usize, edge: &Edge) {
         let policies = self.graph.policies;
-        let cycle = self
-            .path
-            .iter()
-            .skip_while(|open| **open != edge.target)
-            .chain([&edge.target]);
-        let names: Vec<&str> = cycle
-            .filter_map(|p| policies.get(*p))
-            .map(|p| p.name.as_str())
-            .collect();
+        let cycle = self.path.iter().skip_while(|open| **open != edge.target).chain([&edge.target]);
+        let names: Vec<&str> =
+            cycle.filter_map(|p| policies.get(*p)).map(|p| p.name.as_str()).collect();
         self.problems.push(Problem {
             policy: Some(place),
             field: edge.field.clone(),
@@ -176,10 +162,7 @@ fn target(
     if target == place {
         return Err("names the policy itself".to_owned());
     }
-    if matches!(
-        policies.get(target).map(|policy| &policy.rule),
-        Some(Rule::Drop { .. })
-    ) {
+    if matches!(policies.get(target).map(|policy| &policy.rule), Some(Rule::Drop { .. })) {
         return Err(format!(
             "\"{name}\" is a Drop policy, which no other may name: name what it names"
         ));
@@ -193,9 +176,7 @@ fn target(
 /// The names that a rule mentions and where.
 fn references(rule: &Rule) -> Vec<(String, &str)> {
     let list = |container: &str, names: &'_ [String]| -> Vec<String> {
-        (0..names.len())
-            .map(|n| format!("{container}.policies[{n}]"))
-            .collect()
+        (0..names.len()).map(|n| format!("{container}.policies[{n}]")).collect()
     };
     let (fields, names) = match rule {
         Rule::And { policies } => (list("and", policies), policies.as_slice()),
@@ -204,8 +185,5 @@ fn references(rule: &Rule) -> Vec<(String, &str)> {
         Rule::Not { policy } => (vec!["not.policy".to_owned()], std::slice::from_ref(policy)),
         _ => (Vec::new(), [].as_slice()),
     };
-    fields
-        .into_iter()
-        .zip(names.iter().map(String::as_str))
-        .collect()
+    fields.into_iter().zip(names.iter().map(String::as_str)).collect()
 }

@@ -21,10 +21,7 @@ pub(super) struct Probability {
 impl Probability {
     pub(super) fn new(percentage: f64, salt: &str) -> Self {
         let salt = if salt.is_empty() { DEFAULT_SALT } else { salt };
-        Self {
-            state: fnv1a(FNV_OFFSET, salt.as_bytes()),
-            threshold: threshold(percentage),
-        }
+        Self { state: fnv1a(FNV_OFFSET, salt.as_bytes()), threshold: threshold(percentage) }
     }
 
     #[inline]
@@ -36,9 +33,7 @@ impl Probability {
 /// FNV-1a with 64 bits, continued from `state`.
 #[inline]
 fn fnv1a(state: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(state, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
-    })
+    bytes.iter().fold(state, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME))
 }
 
 /// `(2^64 - 1) * (percentage / 100)` as the Collector computes it: the quotient as a double, the product in
@@ -57,10 +52,7 @@ fn threshold(percentage: f64) -> u64 {
     let (rounded, dropped_bits) = round_to_64_bits(product);
     // The ratio is below one, so the product is below 2^64 and this shifts to the right.
     let shift = -(exponent + dropped_bits as i32);
-    let whole = u32::try_from(shift)
-        .ok()
-        .and_then(|bits| rounded.checked_shr(bits))
-        .unwrap_or(0);
+    let whole = u32::try_from(shift).ok().and_then(|bits| rounded.checked_shr(bits)).unwrap_or(0);
     u64::try_from(whole).unwrap_or(u64::MAX)
 }
 

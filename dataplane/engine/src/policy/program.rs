@@ -108,10 +108,7 @@ impl Program {
     #[inline]
     pub fn span_facts(&self, span: &[u8]) -> SpanFacts {
         let tests_attributes = !self.attributes.is_empty();
-        let mut facts = SpanFacts {
-            root: true,
-            ..SpanFacts::default()
-        };
+        let mut facts = SpanFacts { root: true, ..SpanFacts::default() };
         let (mut code, mut seen, mut rest) = (0, 0, span);
         loop {
             // Most fields of a span are attributes of less than 128 bytes, in a row.
@@ -154,16 +151,8 @@ impl Program {
         }
         let matched = yes & (self.drops | self.votes);
         match (first(yes & self.drops), first(yes & self.votes)) {
-            (Some(policy), _) => Verdict {
-                keep: false,
-                policy: Some(policy),
-                matched,
-            },
-            (None, policy) => Verdict {
-                keep: policy.is_some(),
-                policy,
-                matched,
-            },
+            (Some(policy), _) => Verdict { keep: false, policy: Some(policy), matched },
+            (None, policy) => Verdict { keep: policy.is_some(), policy, matched },
         }
     }
 }
@@ -174,9 +163,9 @@ impl Question {
         match self {
             Self::Always => true,
             Self::Status { any_of } => facts.statuses & any_of != 0,
-            Self::Latency { above_ms, up_to_ms } => facts
-                .duration_ms()
-                .is_some_and(|ms| ms > *above_ms && ms <= *up_to_ms),
+            Self::Latency { above_ms, up_to_ms } => {
+                facts.duration_ms().is_some_and(|ms| ms > *above_ms && ms <= *up_to_ms)
+            }
             Self::Probability(probability) => probability.keeps(&facts.id),
             Self::Attribute { bit, invert } => (facts.bits & bit != 0) != *invert,
             Self::All(policies) => yes & policies == *policies,

@@ -8,10 +8,7 @@ use super::*;
 const SEED: KeySeed = KeySeed::new([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 
 fn member(id: &str, inst: u64) -> Member {
-    Member {
-        id: id.to_owned(),
-        inst,
-    }
+    Member { id: id.to_owned(), inst }
 }
 
 /// Members gw-0 ... with instance 1.
@@ -77,21 +74,11 @@ fn who_leaves_is_replaced_by_the_second_choice() {
     let view = View::new(fleet(10), &SEED);
     for number in 0..2_000 {
         let key = key(number);
-        let choices: Vec<&str> = view
-            .ranked(key)
-            .map(|i| view.members()[i].id.as_str())
-            .collect();
-        let rest = view
-            .members()
-            .iter()
-            .filter(|m| m.id != choices[0])
-            .cloned()
-            .collect();
+        let choices: Vec<&str> = view.ranked(key).map(|i| view.members()[i].id.as_str()).collect();
+        let rest = view.members().iter().filter(|m| m.id != choices[0]).cloned().collect();
         let smaller = View::new(rest, &SEED);
-        let rest: Vec<&str> = smaller
-            .ranked(key)
-            .map(|i| smaller.members()[i].id.as_str())
-            .collect();
+        let rest: Vec<&str> =
+            smaller.ranked(key).map(|i| smaller.members()[i].id.as_str()).collect();
         assert_eq!(rest, choices[1..], "key {number}");
     }
 }
@@ -111,17 +98,10 @@ fn every_member_is_ranked_once_and_the_owner_first() {
 
 #[test]
 fn equal_scores_go_to_the_smaller_place_and_are_all_ranked() {
-    let view = View {
-        members: fleet(4),
-        hashes: vec![5, 9, 5, 9],
-        digest: 0,
-    };
+    let view = View { members: fleet(4), hashes: vec![5, 9, 5, 9], digest: 0 };
     for number in 0..200 {
         let ranked: Vec<usize> = view.ranked(key(number)).collect();
-        assert!(
-            ranked == [0, 2, 1, 3] || ranked == [1, 3, 0, 2],
-            "{ranked:?}"
-        );
+        assert!(ranked == [0, 2, 1, 3] || ranked == [1, 3, 0, 2], "{ranked:?}");
         assert_eq!(view.owner(key(number)), Some(ranked[0]));
     }
 }
@@ -180,10 +160,7 @@ fn of_two_instances_the_later_counts_and_changes_the_digest_but_no_owner() {
 #[test]
 fn another_seed_gives_another_digest() {
     let other = KeySeed::new([9; 16]);
-    assert_ne!(
-        View::new(fleet(3), &other).digest(),
-        View::new(fleet(3), &SEED).digest()
-    );
+    assert_ne!(View::new(fleet(3), &other).digest(), View::new(fleet(3), &SEED).digest());
 }
 
 const IDS: [u128; 6] = [
@@ -212,14 +189,7 @@ const B: &str = "shop-gateway-7d9c5b6f4-9hzvm";
 const C: &str = "shop-gateway-7d9c5b6f4-pl4tz";
 const D: &str = "äußere";
 
-const NAMED: Choices = [
-    [A, D, B],
-    [A, D, C],
-    [B, D, C],
-    [D, A, B],
-    [C, A, D],
-    [D, B, A],
-];
+const NAMED: Choices = [[A, D, B], [A, D, C], [B, D, C], [D, A, B], [C, A, D], [D, B, A]];
 
 const TEN: Choices = [
     ["gw-6", "gw-5", "gw-2"],
@@ -265,11 +235,8 @@ fn owners_and_digests_are_the_recorded_ones() {
         assert_eq!(view.digest(), digest, "{:?}", view.members());
         for (id, expected) in IDS.into_iter().zip(choices) {
             let key = SEED.key(&id.to_be_bytes());
-            let ranked: Vec<&str> = view
-                .ranked(key)
-                .take(3)
-                .map(|i| view.members()[i].id.as_str())
-                .collect();
+            let ranked: Vec<&str> =
+                view.ranked(key).take(3).map(|i| view.members()[i].id.as_str()).collect();
             assert_eq!(ranked, expected, "{id:032x} in {:?}", view.members());
         }
     }

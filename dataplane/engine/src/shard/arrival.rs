@@ -141,12 +141,13 @@ impl Arrival<'_> {
             return;
         }
         if let Some(program) = programs.program(entry.program) {
-            let ask = |resource: &[u8]| program.resource_bits(&Headers::whole(resource));
+            let ask = |resource: &Headers<'_>| program.resource_bits(resource);
             let bits = headers.resource_bits(group, entry.program, ask);
             entry.facts.add(&program.span_facts(span), bits, span.len() as u64);
         }
         headers.retain(group);
-        entry.chain.head = log.append(span, Owner { prev: entry.chain.head, headers: group, slot });
+        entry.chain.head = log
+            .append(span, Owner { prev: entry.chain.head, headers: group, slot, due: entry.due });
         duplicates.note(spans + 1, slot, hash, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
         let facts = &entry.facts;

@@ -25,24 +25,13 @@ pub(super) struct Programs {
 
 impl Programs {
     pub(super) fn new(program: Arc<Program>, rows: Vec<usize>) -> Self {
-        let generations = VecDeque::from([Generation {
-            program,
-            traces: 0,
-            rows,
-        }]);
-        Self {
-            generations,
-            first: 0,
-        }
+        let generations = VecDeque::from([Generation { program, traces: 0, rows }]);
+        Self { generations, first: 0 }
     }
 
     /// Makes a program the current one.
     pub(super) fn push(&mut self, program: Arc<Program>, rows: Vec<usize>) {
-        self.generations.push_back(Generation {
-            program,
-            traces: 0,
-            rows,
-        });
+        self.generations.push_back(Generation { program, traces: 0, rows });
         self.retire();
     }
 
@@ -76,10 +65,7 @@ impl Programs {
 
     fn retire(&mut self) {
         while self.generations.len() > 1
-            && self
-                .generations
-                .front()
-                .is_some_and(|oldest| oldest.traces == 0)
+            && self.generations.front().is_some_and(|oldest| oldest.traces == 0)
         {
             self.generations.pop_front();
             self.first += 1;

@@ -115,9 +115,7 @@ impl ShardStats {
                 count.matched += 1;
             }
         }
-        let decisive = verdict
-            .policy
-            .and_then(|policy| rows.get(usize::from(policy)));
+        let decisive = verdict.policy.and_then(|policy| rows.get(usize::from(policy)));
         match decisive.and_then(|row| self.policies.get_mut(*row)) {
             Some(policy) if verdict.keep => policy.kept += 1,
             Some(policy) => policy.dropped += 1,
@@ -127,15 +125,9 @@ impl ShardStats {
 
     /// The row of a policy, added when its name is new.
     pub(super) fn row(&mut self, name: &str) -> usize {
-        self.policies
-            .iter()
-            .position(|policy| policy.name == name)
-            .unwrap_or_else(|| {
-                self.policies.push(PolicyCount {
-                    name: name.to_owned(),
-                    ..PolicyCount::default()
-                });
-                self.policies.len() - 1
-            })
+        self.policies.iter().position(|policy| policy.name == name).unwrap_or_else(|| {
+            self.policies.push(PolicyCount { name: name.to_owned(), ..PolicyCount::default() });
+            self.policies.len() - 1
+        })
     }
 }

@@ -22,10 +22,7 @@ use crate::scan::{self, ScanLimits};
 /// A span with where it came from: resource, scope, bytes.
 type Origin = (Vec<u8>, Vec<u8>, Vec<u8>);
 
-const EVERYTHING: TickLimit = TickLimit {
-    traces: u64::MAX,
-    out_bytes: u64::MAX,
-};
+const EVERYTHING: TickLimit = TickLimit { traces: u64::MAX, out_bytes: u64::MAX };
 
 const SEED: KeySeed = KeySeed::new([42; 16]);
 
@@ -42,25 +39,14 @@ fn config() -> ShardConfig {
 }
 
 fn resource(name: &str) -> Resource {
-    let value = Some(AnyValue {
-        value: Some(Value::StringValue(name.to_owned())),
-    });
-    let attributes = vec![KeyValue {
-        key: "service.name".to_owned(),
-        value,
-        ..KeyValue::default()
-    }];
-    Resource {
-        attributes,
-        ..Resource::default()
-    }
+    let value = Some(AnyValue { value: Some(Value::StringValue(name.to_owned())) });
+    let attributes =
+        vec![KeyValue { key: "service.name".to_owned(), value, ..KeyValue::default() }];
+    Resource { attributes, ..Resource::default() }
 }
 
 fn scope(name: &str) -> InstrumentationScope {
-    InstrumentationScope {
-        name: name.to_owned(),
-        ..InstrumentationScope::default()
-    }
+    InstrumentationScope { name: name.to_owned(), ..InstrumentationScope::default() }
 }
 
 /// The ID of a trace, spread over all 128 bits: probabilities go by the upper ones.
@@ -76,20 +62,14 @@ fn span(trace: u128, number: u64, padding: usize) -> Span {
         name: "x".repeat(padding),
         start_time_unix_nano: 1_000_000 * (number + 1),
         end_time_unix_nano: 1_000_000 * (number + 3),
-        status: (number % 5 == 4).then(|| Status {
-            code: 2,
-            ..Status::default()
-        }),
+        status: (number % 5 == 4).then(|| Status { code: 2, ..Status::default() }),
         ..Span::default()
     }
 }
 
 fn group(resource_name: &str, scope_name: &str, spans: Vec<Span>) -> ResourceSpans {
-    let scope_spans = vec![ScopeSpans {
-        scope: Some(scope(scope_name)),
-        spans,
-        ..ScopeSpans::default()
-    }];
+    let scope_spans =
+        vec![ScopeSpans { scope: Some(scope(scope_name)), spans, ..ScopeSpans::default() }];
     ResourceSpans {
         resource: Some(resource(resource_name)),
         scope_spans,
@@ -151,17 +131,9 @@ fn program_of(policies: &[(&str, Rule)]) -> Arc<Program> {
 
 /// Policies that between them look at the status, the times, the ID and the resource.
 fn program(slow_ms: u64) -> Arc<Program> {
-    let errors = Rule::StatusCode {
-        codes: vec![policy::Status::Error],
-    };
-    let slow = Rule::Latency {
-        threshold_ms: slow_ms,
-        upper_threshold_ms: None,
-    };
-    let some = Rule::Probabilistic {
-        sampling_percentage: 10.0,
-        hash_salt: String::new(),
-    };
+    let errors = Rule::StatusCode { codes: vec![policy::Status::Error] };
+    let slow = Rule::Latency { threshold_ms: slow_ms, upper_threshold_ms: None };
+    let some = Rule::Probabilistic { sampling_percentage: 10.0, hash_salt: String::new() };
     let service = Rule::StringAttribute {
         key: "service.name".to_owned(),
         values: vec!["service-3".to_owned()],

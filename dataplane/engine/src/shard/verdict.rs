@@ -33,8 +33,8 @@ const RELIEF_OUT_BYTES: u64 = 4 << 20;
 /// No trace is decided for its memory before this share of its wait has passed: 1/4.
 const RELIEF_AGE_SHARE: u64 = 4;
 
-/// What relief frees at least, as a share of what is held: 1/64. Every call sorts a bucket of traces, so room is made
-/// for many requests at a time.
+/// What relief frees at least, as a share of what is held: 1/64. Every call sorts a bucket of traces, so
+/// room is made for many requests at a time.
 const RELIEF_SHARE: u64 = 64;
 
 /// What a decision came to.
@@ -89,9 +89,9 @@ impl Shard {
         progress
     }
 
-    /// Makes `bytes` of room if it can, or somewhat more: spare segments first, then sparse ones are moved together, then
-    /// traces are decided early, those of the oldest bucket first and the heaviest of them first, but none
-    /// before a quarter of its wait has passed.
+    /// Makes `bytes` of room if it can, or somewhat more: spare segments first, then sparse ones are moved
+    /// together, then traces are decided early, those of the oldest bucket first and the heaviest of them
+    /// first, but none before a quarter of its wait has passed.
     pub fn relieve(&mut self, now: Millis, bytes: u64, out: &mut Batch) -> Relief {
         self.advance(now);
         self.headers.start_gathering();
@@ -133,16 +133,11 @@ impl Shard {
             self.gather(&entry, out);
         }
         self.forget(slot, &entry);
-        Settled {
-            kept,
-            bytes: entry.facts.bytes,
-        }
+        Settled { kept, bytes: entry.facts.bytes }
     }
 
     fn judge(&mut self, entry: &Entry, early: Option<Early>) -> bool {
-        let Self {
-            programs, stats, ..
-        } = self;
+        let Self { programs, stats, .. } = self;
         let Some((program, rows)) = programs.find(entry.program) else {
             return false;
         };
@@ -164,12 +159,7 @@ impl Shard {
 
     /// Pushes the spans of a trace, oldest first.
     fn gather(&mut self, entry: &Entry, out: &mut Batch) {
-        let Self {
-            log,
-            headers,
-            chain,
-            ..
-        } = self;
+        let Self { log, headers, chain, .. } = self;
         let mut at = entry.chain.head;
         while !at.is_none() {
             chain.push(at);
@@ -185,12 +175,7 @@ impl Shard {
 
     /// Takes the spans of a trace out of all accounts.
     fn forget(&mut self, slot: u32, entry: &Entry) {
-        let Self {
-            log,
-            headers,
-            duplicates,
-            ..
-        } = self;
+        let Self { log, headers, duplicates, .. } = self;
         let mut at = entry.chain.head;
         if entry.facts.spans > CHAINED_SPANS {
             while at != entry.chain.elders {
@@ -211,14 +196,12 @@ impl Shard {
     /// Whether the oldest trace may be old enough to be decided early; answered without a look at any trace.
     fn has_old_traces(&self) -> bool {
         let young = self.config.decision_wait_ms - self.config.decision_wait_ms / RELIEF_AGE_SHARE;
-        let oldest = self
-            .deadlines
-            .next()
-            .map(|due| due.saturating_sub(BUCKET_MS));
+        let oldest = self.deadlines.next().map(|due| due.saturating_sub(BUCKET_MS));
         oldest.is_some_and(|deadline| deadline <= self.now.saturating_add(young))
     }
 
-    /// The traces of the oldest bucket from `from` on that are old enough to be decided early, heaviest first.
+    /// The traces of the oldest bucket from `from` on that are old enough to be decided early, heaviest
+    /// first.
     fn old_traces(&self, from: u64, slots: &mut Vec<u32>) -> Option<u64> {
         let bucket = self.deadlines.bucket(&self.index, from, slots)?;
         let age = self.config.decision_wait_ms / RELIEF_AGE_SHARE;
@@ -256,9 +239,7 @@ impl Shard {
     /// Evacuates until the goal is reached or nothing sparse is left.
     fn compact(&mut self, goal: u64) {
         while self.resident() > goal
-            && self
-                .evacuate(SPARSE_PERCENT_UNDER_PRESSURE, WASTE_BYTES)
-                .is_some()
+            && self.evacuate(SPARSE_PERCENT_UNDER_PRESSURE, WASTE_BYTES).is_some()
         {
             self.log.drop_spares();
         }
@@ -277,13 +258,11 @@ impl Shard {
     }
 
     pub(super) fn evacuate(&mut self, percent: u64, slack: u64) -> Option<u64> {
-        let Self {
-            log, index, stats, ..
-        } = self;
+        let Self { log, index, stats, .. } = self;
         let segment = log.sparse(percent, slack)?;
         let moved = log.evacuate(segment, |slot, mover| {
             if let Some(entry) = index.get_mut(slot) {
-                mover.walk(&mut entry.chain);
+                mover.walk(&mut entry.chain, entry.due);
             }
         });
         stats.segments_evacuated += 1;

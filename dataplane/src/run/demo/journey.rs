@@ -54,23 +54,12 @@ pub async fn wander(services: Arc<Services>) -> Sent {
     });
     let (_, kind, step, trouble) = *journey.unwrap_or(&JOURNEYS[0]);
     let (made, id) = enter(&services, step, trouble).await;
-    Sent {
-        id: id.to_bytes(),
-        kind,
-        spans: made.spans,
-        agents: made.agents,
-    }
+    Sent { id: id.to_bytes(), kind, spans: made.spans, agents: made.agents }
 }
 
 async fn enter(services: &Arc<Services>, step: &'static Step, trouble: Trouble) -> (Made, TraceId) {
     let service = ServiceName::Frontend;
-    let context = start(
-        services,
-        service,
-        step,
-        step.kind_of_span(),
-        &Context::new(),
-    );
+    let context = start(services, service, step, step.kind_of_span(), &Context::new());
     let id = context.span().span_context().trace_id();
     let mut made = services.made(service);
     made.add(work(services, service, step, &context, trouble).await);
@@ -114,22 +103,10 @@ async fn work(
 ) -> Made {
     let mut made = Made::default();
     sleep(Duration::from_millis(fastrand::u64(0..=step.work_ms))).await;
-    let call = |step| {
-        perform(
-            Arc::clone(services),
-            service,
-            step,
-            context.clone(),
-            trouble,
-        )
-    };
+    let call = |step| perform(Arc::clone(services), service, step, context.clone(), trouble);
     if step.at_once {
         let calls: JoinSet<Made> = step.calls.iter().map(call).collect();
-        calls
-            .join_all()
-            .await
-            .into_iter()
-            .for_each(|more| made.add(more));
+        calls.join_all().await.into_iter().for_each(|more| made.add(more));
     } else {
         for step in step.calls {
             made.add(call(step).await);
@@ -156,10 +133,8 @@ fn start(
     parent: &Context,
 ) -> Context {
     let tracer = services.tracer(service);
-    let builder = tracer
-        .span_builder(step.span_name())
-        .with_kind(kind)
-        .with_attributes(step.attributes());
+    let builder =
+        tracer.span_builder(step.span_name()).with_kind(kind).with_attributes(step.attributes());
     let span = tracer.build_with_context(builder, parent);
     parent.with_span(span)
 }
@@ -186,10 +161,6 @@ fn finish(context: &Context, step: &Step, failed: bool) {
 
 impl Services {
     fn made(&self, service: ServiceName) -> Made {
-        Made {
-            spans: 1,
-            agents: 1 << self.agent(service),
-            failed: false,
-        }
+        Made { spans: 1, agents: 1 << self.agent(service), failed: false }
     }
 }

@@ -87,48 +87,25 @@ const HEALTH: Step = request("GET", "/healthz", 1, &[]);
 
 const HOME: Step = request("GET", "/", 4, &HOME_PARTS).at_once();
 const HOME_PARTS: [Step; 2] = [
-    rpc(
-        Inventory,
-        "ListProducts",
-        3,
-        &[query("postgresql", "SELECT products", 8)],
-    ),
+    rpc(Inventory, "ListProducts", 3, &[query("postgresql", "SELECT products", 8)]),
     rpc(Cart, "CountItems", 1, &[query("redis", "HLEN cart", 1)]),
 ];
 
 const PRODUCT: Step = request("GET", "/product/{id}", 3, &PRODUCT_PARTS).at_once();
 const PRODUCT_PARTS: [Step; 3] = [
-    rpc(
-        Inventory,
-        "GetProduct",
-        2,
-        &[query("postgresql", "SELECT product", 4)],
-    ),
+    rpc(Inventory, "GetProduct", 2, &[query("postgresql", "SELECT product", 4)]),
     rpc(Cart, "GetCart", 1, &[READ_CART]),
     rpc(Shipping, "EstimateDelivery", 2, &[]),
 ];
 
 const ADD_TO_CART: Step = request("POST", "/cart", 3, &[rpc(Cart, "AddItem", 2, &ADD_ITEM)]);
-const ADD_ITEM: [Step; 2] = [
-    rpc(Inventory, "Reserve", 2, &[UPDATE_STOCK]),
-    query("redis", "HSET cart", 1),
-];
+const ADD_ITEM: [Step; 2] =
+    [rpc(Inventory, "Reserve", 2, &[UPDATE_STOCK]), query("redis", "HSET cart", 1)];
 
-const CHECKOUT: Step = request(
-    "POST",
-    "/checkout",
-    5,
-    &[rpc(Checkout, "PlaceOrder", 6, &ORDER)],
-);
+const CHECKOUT: Step = request("POST", "/checkout", 5, &[rpc(Checkout, "PlaceOrder", 6, &ORDER)]);
 const ORDER: [Step; 6] = [
     rpc(Cart, "GetCart", 1, &[READ_CART]),
-    rpc(
-        Inventory,
-        "ReserveAll",
-        2,
-        &[UPDATE_STOCK, UPDATE_STOCK, UPDATE_STOCK],
-    )
-    .at_once(),
+    rpc(Inventory, "ReserveAll", 2, &[UPDATE_STOCK, UPDATE_STOCK, UPDATE_STOCK]).at_once(),
     rpc(Shipping, "Quote", 2, &[QUOTE]),
     rpc(Payment, "Charge", 3, &[CHARGE]),
     query("postgresql", "INSERT orders", 6),
@@ -141,43 +118,19 @@ const fn request(
     work_ms: u64,
     calls: &'static [Step],
 ) -> Step {
-    Step {
-        name: route,
-        what: What::Request(method),
-        work_ms,
-        calls,
-        at_once: false,
-    }
+    Step { name: route, what: What::Request(method), work_ms, calls, at_once: false }
 }
 
 const fn rpc(to: ServiceName, name: &'static str, work_ms: u64, calls: &'static [Step]) -> Step {
-    Step {
-        name,
-        what: What::Rpc(to),
-        work_ms,
-        calls,
-        at_once: false,
-    }
+    Step { name, what: What::Rpc(to), work_ms, calls, at_once: false }
 }
 
 const fn query(system: &'static str, name: &'static str, work_ms: u64) -> Step {
-    Step {
-        name,
-        what: What::Query(system),
-        work_ms,
-        calls: &[],
-        at_once: false,
-    }
+    Step { name, what: What::Query(system), work_ms, calls: &[], at_once: false }
 }
 
 const fn outside(host: &'static str, name: &'static str, work_ms: u64) -> Step {
-    Step {
-        name,
-        what: What::Outside(host),
-        work_ms,
-        calls: &[],
-        at_once: false,
-    }
+    Step { name, what: What::Outside(host), work_ms, calls: &[], at_once: false }
 }
 
 // === impl Kind ===
@@ -230,10 +183,7 @@ impl Step {
                 KeyValue::new("http.route", self.name),
                 KeyValue::new("url.scheme", "https"),
                 KeyValue::new("server.address", "shop.example"),
-                KeyValue::new(
-                    "client.address",
-                    format!("203.0.113.{}", fastrand::u8(1..255)),
-                ),
+                KeyValue::new("client.address", format!("203.0.113.{}", fastrand::u8(1..255))),
                 KeyValue::new("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64)"),
                 KeyValue::new("session.id", format!("{:016x}", fastrand::u64(..))),
             ],

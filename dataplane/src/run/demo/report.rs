@@ -48,28 +48,17 @@ struct Example {
 impl Report {
     /// Compares the two sides.
     pub fn compare(shop: &Closed, arrivals: &Arrivals, policies: &[Policy]) -> Self {
-        let mut report = Self {
-            wrongs: shop.complaints.clone(),
-            ..Self::default()
-        };
+        let mut report = Self { wrongs: shop.complaints.clone(), ..Self::default() };
         for sent in &shop.sent {
             report.add(sent, arrivals, promised(sent.kind, policies));
         }
         let known: HashSet<_> = shop.sent.iter().map(|sent| sent.id).collect();
-        let strangers = arrivals
-            .traces
-            .keys()
-            .filter(|id| !known.contains(*id))
-            .count();
+        let strangers = arrivals.traces.keys().filter(|id| !known.contains(*id)).count();
         if strangers > 0 {
-            report.wrongs.push(format!(
-                "{strangers} traces arrived that the shop did not send"
-            ));
+            report.wrongs.push(format!("{strangers} traces arrived that the shop did not send"));
         }
         if arrivals.unreadable > 0 {
-            report
-                .wrongs
-                .push(format!("{} spans could not be read", arrivals.unreadable));
+            report.wrongs.push(format!("{} spans could not be read", arrivals.unreadable));
         }
         report
     }
@@ -104,31 +93,18 @@ impl Report {
 
     fn explain(&mut self, sent: &Sent, arrived: &Arrived, arrivals: &Arrivals) {
         let verdict = arrivals.verdict(arrived);
-        let name = verdict
-            .policy
-            .and_then(|policy| arrivals.policies().get(usize::from(policy)));
+        let name = verdict.policy.and_then(|policy| arrivals.policies().get(usize::from(policy)));
         let (true, Some(policy)) = (verdict.keep, name) else {
-            let wrong = format!(
-                "{} trace {} was kept by no policy",
-                sent.kind.name(),
-                hex(&sent.id)
-            );
+            let wrong =
+                format!("{} trace {} was kept by no policy", sent.kind.name(), hex(&sent.id));
             return self.wrongs.push(wrong);
         };
         let row = self.rows.entry(sent.kind).or_default();
         *row.kept_by.entry(policy.clone()).or_default() += 1;
-        let shown = self
-            .examples
-            .iter()
-            .any(|example| example.kind == sent.kind);
+        let shown = self.examples.iter().any(|example| example.kind == sent.kind);
         if !shown && matches!(sent.kind, Kind::Error | Kind::Slow) {
             let (policy, tree) = (policy.clone(), arrived.tree());
-            self.examples.push(Example {
-                kind: sent.kind,
-                id: sent.id,
-                policy,
-                tree,
-            });
+            self.examples.push(Example { kind: sent.kind, id: sent.id, policy, tree });
         }
     }
 
@@ -138,22 +114,13 @@ impl Report {
         for example in &self.examples {
             let (kind, id, policy) = (example.kind.name(), hex(&example.id), &example.policy);
             lines.push(String::new());
-            lines.push(format!(
-                "a kept {kind} trace, {id}, kept by policy {policy}"
-            ));
+            lines.push(format!("a kept {kind} trace, {id}, kept by policy {policy}"));
             lines.extend(example.tree.iter().map(|line| format!("  {line}")));
         }
         lines.push(String::new());
         lines.push(heading());
-        lines.extend(
-            Kind::ALL
-                .iter()
-                .filter_map(|kind| Some(self.rows.get(kind)?.line(*kind))),
-        );
-        lines.push(format!(
-            "{} traces crossed both agents",
-            number(self.crossed)
-        ));
+        lines.extend(Kind::ALL.iter().filter_map(|kind| Some(self.rows.get(kind)?.line(*kind))));
+        lines.push(format!("{} traces crossed both agents", number(self.crossed)));
         lines.extend(self.verdict());
         lines.push(String::new());
         lines
@@ -167,9 +134,7 @@ impl Report {
         }
         if found != *counted {
             let (found, counted) = (by_policy(&found), by_policy(counted));
-            self.wrongs.push(format!(
-                "gateways counted {counted} as kept, but it was {found}"
-            ));
+            self.wrongs.push(format!("gateways counted {counted} as kept, but it was {found}"));
         }
     }
 
@@ -209,15 +174,9 @@ impl Row {
 }
 
 fn by_policy(traces: &BTreeMap<String, u64>) -> String {
-    let each: Vec<String> = traces
-        .iter()
-        .map(|(policy, traces)| format!("{policy} {}", number(*traces)))
-        .collect();
-    if each.is_empty() {
-        "-".to_owned()
-    } else {
-        each.join(", ")
-    }
+    let each: Vec<String> =
+        traces.iter().map(|(policy, traces)| format!("{policy} {}", number(*traces))).collect();
+    if each.is_empty() { "-".to_owned() } else { each.join(", ") }
 }
 
 /// What is missing from a kept trace, or there twice.
@@ -231,21 +190,16 @@ fn incomplete(sent: &Sent, arrived: &Arrived) -> Option<String> {
 
 /// Whether the manifest says that traces of this kind are kept.
 fn promised(kind: Kind, policies: &[Policy]) -> bool {
-    policies
-        .iter()
-        .filter(|policy| policy.role == Role::Vote)
-        .any(|policy| match (kind, &policy.rule) {
+    policies.iter().filter(|policy| policy.role == Role::Vote).any(|policy| {
+        match (kind, &policy.rule) {
             (Kind::Error, Rule::StatusCode { codes }) => codes.contains(&Status::Error),
-            (
-                Kind::Slow,
-                Rule::Latency {
-                    threshold_ms,
-                    upper_threshold_ms: None,
-                },
-            ) => *threshold_ms < SLOW_MS,
+            (Kind::Slow, Rule::Latency { threshold_ms, upper_threshold_ms: None }) => {
+                *threshold_ms < SLOW_MS
+            }
             (Kind::Error | Kind::Slow, Rule::AlwaysSample) => true,
             _ => false,
-        })
+        }
+    })
 }
 
 fn hex(id: &[u8]) -> String {

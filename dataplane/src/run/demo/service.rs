@@ -77,11 +77,7 @@ impl Services {
             let address = address.ok_or_else(|| DemoError::Agent("the fleet".to_owned()))?;
             Ok((*name, Service::start(*name, *agent, *wire, address)?))
         };
-        SERVICES
-            .iter()
-            .map(start)
-            .collect::<Result<_, DemoError>>()
-            .map(Self)
+        SERVICES.iter().map(start).collect::<Result<_, DemoError>>().map(Self)
     }
 
     /// What makes the spans of a service.
@@ -138,11 +134,7 @@ impl Service {
             .with_span_processor(processor)
             .build();
         let tracer = provider.tracer("shop");
-        Ok(Self {
-            agent,
-            provider,
-            tracer,
-        })
+        Ok(Self { agent, provider, tracer })
     }
 }
 
@@ -150,26 +142,18 @@ fn exporter(wire: Wire, address: &AgentAddress) -> Result<SpanExporter, DemoErro
     let AgentAddress { grpc, http } = address;
     let built = match wire {
         Wire::Grpc => {
-            let exporter = SpanExporter::builder()
-                .with_tonic()
-                .with_timeout(EXPORT_TIMEOUT);
+            let exporter = SpanExporter::builder().with_tonic().with_timeout(EXPORT_TIMEOUT);
             exporter.with_endpoint(format!("http://{grpc}")).build()
         }
         Wire::GrpcGzip => {
-            let exporter = SpanExporter::builder()
-                .with_tonic()
-                .with_timeout(EXPORT_TIMEOUT);
+            let exporter = SpanExporter::builder().with_tonic().with_timeout(EXPORT_TIMEOUT);
             let exporter = exporter.with_compression(Compression::Gzip);
             exporter.with_endpoint(format!("http://{grpc}")).build()
         }
         Wire::Http => {
-            let exporter = SpanExporter::builder()
-                .with_http()
-                .with_timeout(EXPORT_TIMEOUT);
+            let exporter = SpanExporter::builder().with_http().with_timeout(EXPORT_TIMEOUT);
             let exporter = exporter.with_protocol(Protocol::HttpBinary);
-            exporter
-                .with_endpoint(format!("http://{http}/v1/traces"))
-                .build()
+            exporter.with_endpoint(format!("http://{http}/v1/traces")).build()
         }
     };
     built.map_err(|error| DemoError::Exporter(error.to_string()))

@@ -49,21 +49,15 @@ impl Shop {
         let services = Arc::new(Services::start(agents)?);
         let (closing, told) = watch::channel(false);
         let open = tokio::spawn(serve_customers(services, closes, told));
-        Ok(Self {
-            closing,
-            open: Some(open),
-            closed: Closed::default(),
-        })
+        Ok(Self { closing, open: Some(open), closed: Closed::default() })
     }
 
     /// Waits for customers inside to leave, and for the SDKs to send what they have.
     pub async fn close(&mut self) {
         self.closing.send_replace(true);
         if let Some(open) = self.open.take() {
-            let panicked = |error| Closed {
-                sent: Vec::new(),
-                complaints: vec![format!("the shop: {error}")],
-            };
+            let panicked =
+                |error| Closed { sent: Vec::new(), complaints: vec![format!("the shop: {error}")] };
             self.closed = open.await.unwrap_or_else(panicked);
         }
     }
@@ -97,8 +91,5 @@ async fn serve_customers(
     sent.extend(inside.join_all().await);
     // The SDK's shutdown blocks until its exporters are done, and they need this runtime for that.
     let shutdown = tokio::task::spawn_blocking(move || services.shutdown()).await;
-    Closed {
-        sent,
-        complaints: shutdown.unwrap_or_else(|error| vec![error.to_string()]),
-    }
+    Closed { sent, complaints: shutdown.unwrap_or_else(|error| vec![error.to_string()]) }
 }

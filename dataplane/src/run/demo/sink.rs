@@ -82,11 +82,7 @@ impl Sink {
         let (intake, requests) = mpsc::channel(REQUESTS_MAX);
         let address = listen(Protocol::Grpc, Intake(intake), stopping).await?;
         let writer = tokio::spawn(write_down(program, requests));
-        Ok(Self {
-            address,
-            stop,
-            writer,
-        })
+        Ok(Self { address, stop, writer })
     }
 
     /// Where it listens.
@@ -106,23 +102,15 @@ async fn listen(
     intake: Intake,
     stopping: watch::Receiver<bool>,
 ) -> Result<SocketAddr, DemoError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .map_err(DemoError::Listen)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(DemoError::Listen)?;
     let address = listener.local_addr().map_err(DemoError::Listen)?;
     let (admission, limits) = (Admission::new(RECEIVE_BYTES), ServerLimits::default());
-    tokio::spawn(serve(
-        listener, protocol, limits, admission, intake, stopping,
-    ));
+    tokio::spawn(serve(listener, protocol, limits, admission, intake, stopping));
     Ok(address)
 }
 
 async fn write_down(program: Program, mut requests: mpsc::Receiver<Call>) -> Arrivals {
-    let mut arrivals = Arrivals {
-        traces: HashMap::new(),
-        unreadable: 0,
-        program,
-    };
+    let mut arrivals = Arrivals { traces: HashMap::new(), unreadable: 0, program };
     // Ends when the server has dropped its handlers.
     while let Some(request) = requests.recv().await {
         arrivals.add(&request.message);
@@ -148,20 +136,12 @@ impl Handler for Intake {
 impl Arrivals {
     /// Nothing yet; `program` will say why a trace was kept.
     pub fn new(program: Program) -> Self {
-        Self {
-            traces: HashMap::new(),
-            unreadable: 0,
-            program,
-        }
+        Self { traces: HashMap::new(), unreadable: 0, program }
     }
 
     /// How many spans arrived.
     pub fn spans(&self) -> u64 {
-        self.traces
-            .values()
-            .map(|trace| trace.spans.len() as u64)
-            .sum::<u64>()
-            + self.unreadable
+        self.traces.values().map(|trace| trace.spans.len() as u64).sum::<u64>() + self.unreadable
     }
 
     /// What the policies say about a trace as it arrived.
@@ -176,16 +156,9 @@ impl Arrivals {
 
     /// Takes the spans of one request.
     pub fn add(&mut self, request: &[u8]) {
-        let mut reader = SpanReader {
-            arrivals: self,
-            service: String::new(),
-            resource_bits: 0,
-        };
+        let mut reader = SpanReader { arrivals: self, service: String::new(), resource_bits: 0 };
         let shape = scan::check(request, &ScanLimits::default());
-        if shape
-            .and_then(|shape| scan::walk(request, &shape, &mut reader))
-            .is_err()
-        {
+        if shape.and_then(|shape| scan::walk(request, &shape, &mut reader)).is_err() {
             self.unreadable += 1;
         }
     }
@@ -210,14 +183,9 @@ impl Visit for SpanReader<'_> {
             return;
         };
         let facts = self.arrivals.program.span_facts(span);
-        let empty = || Arrived {
-            spans: Vec::new(),
-            facts: TraceFacts::new(*id),
-        };
+        let empty = || Arrived { spans: Vec::new(), facts: TraceFacts::new(*id) };
         let trace = self.arrivals.traces.entry(*id).or_insert_with(empty);
-        trace
-            .facts
-            .add(&facts, self.resource_bits, span.len() as u64);
+        trace.facts.add(&facts, self.resource_bits, span.len() as u64);
         trace.spans.push(Span::of(wire, self.service.clone()));
     }
 
@@ -229,9 +197,7 @@ impl Visit for SpanReader<'_> {
 fn service_name(resource: &Headers<'_>) -> Option<String> {
     let bytes = resource.bytes();
     let attributes = ResourceSpans::decode(bytes).ok()?.resource?.attributes;
-    let name = attributes
-        .into_iter()
-        .find(|attribute| attribute.key == "service.name")?;
+    let name = attributes.into_iter().find(|attribute| attribute.key == "service.name")?;
     match name.value?.value? {
         Value::StringValue(name) => Some(name),
         _ => None,
@@ -243,10 +209,7 @@ fn service_name(resource: &Headers<'_>) -> Option<String> {
 impl Span {
     fn of(wire: WireSpan, service: String) -> Self {
         const ERROR: i32 = 2;
-        let error = wire
-            .status
-            .filter(|status| status.code == ERROR)
-            .map(|status| status.message);
+        let error = wire.status.filter(|status| status.code == ERROR).map(|status| status.message);
         Self {
             id: wire.span_id,
             parent: wire.parent_span_id,
@@ -264,11 +227,7 @@ impl Span {
 impl Arrived {
     /// How many different spans there are.
     pub fn distinct(&self) -> usize {
-        self.spans
-            .iter()
-            .map(|span| &span.id)
-            .collect::<std::collections::HashSet<_>>()
-            .len()
+        self.spans.iter().map(|span| &span.id).collect::<std::collections::HashSet<_>>().len()
     }
 
     /// The trace as an indented tree, one line a span.
@@ -299,10 +258,7 @@ fn draw(
     for span in children.get(parent).into_iter().flatten() {
         let ms = span.end_ns.saturating_sub(span.start_ns) / 1_000_000;
         let name = format!("{}{} {}", "  ".repeat(depth), span.service, span.name);
-        let error = span
-            .error
-            .as_ref()
-            .map_or_else(String::new, |why| format!("  ERROR {why}"));
+        let error = span.error.as_ref().map_or_else(String::new, |why| format!("  ERROR {why}"));
         lines.push(format!("{name:<48}{ms:>6} ms{error}").trim_end().to_owned());
         draw(children, &span.id, depth + 1, lines);
     }

@@ -35,29 +35,19 @@ async fn fleet_of(scripts: &[(Role, String)]) -> (Fleet, Screen) {
     for (index, (role, script)) in scripts.iter().enumerate() {
         fleet.spawn(&spec(*role, index, script)).unwrap();
     }
-    fleet
-        .await_addresses(deadline(), &mut screen)
-        .await
-        .unwrap();
+    fleet.await_addresses(deadline(), &mut screen).await.unwrap();
     (fleet, screen)
 }
 
 fn agent_ledger() -> LedgerReport {
-    let mut ledger = LedgerReport {
-        out: 10,
-        ..LedgerReport::default()
-    };
+    let mut ledger = LedgerReport { out: 10, ..LedgerReport::default() };
     ledger.received.clients = 12;
     ledger.refused.insert("invalidTraceId".to_owned(), 2);
     ledger.settle()
 }
 
 fn gateway_ledger() -> LedgerReport {
-    let mut ledger = LedgerReport {
-        kept: 4,
-        sampled_away: 6,
-        ..LedgerReport::default()
-    };
+    let mut ledger = LedgerReport { kept: 4, sampled_away: 6, ..LedgerReport::default() };
     ledger.received.peers = 10;
     let exporter = ledger.exporters.entry("tempo".to_owned()).or_default();
     (exporter.received, exporter.sent) = (4, 4);
@@ -75,14 +65,8 @@ async fn a_fleet_that_balances_says_so() {
     let ledger = FleetLedger::of(fleet.members());
     assert!(ledger.balances(), "{:?}", ledger.problems);
     let text = ledger.lines().join("\n");
-    assert!(
-        text.contains("agents    in 12 = out 10 + refused 2 (invalidTraceId 2)"),
-        "{text}"
-    );
-    assert!(
-        text.contains("gateways  in 10 = kept 4 + sampled away 6"),
-        "{text}"
-    );
+    assert!(text.contains("agents    in 12 = out 10 + refused 2 (invalidTraceId 2)"), "{text}");
+    assert!(text.contains("gateways  in 10 = kept 4 + sampled away 6"), "{text}");
 }
 
 #[tokio::test]
@@ -93,10 +77,7 @@ async fn what_does_not_add_up_is_named() {
     let mut wrong = agent_ledger();
     wrong.out = 9;
     let mut lossy = gateway_ledger();
-    lossy
-        .exporters
-        .values_mut()
-        .for_each(|exporter| (exporter.received, exporter.sent) = (3, 3));
+    lossy.exporters.values_mut().for_each(|exporter| (exporter.received, exporter.sent) = (3, 3));
     #[rustfmt::skip]
     let cases = [
         (short.settle(), agent_ledger(), 0, "10 spans were handed over, gateways took 9"),
@@ -112,23 +93,15 @@ async fn what_does_not_add_up_is_named() {
         .await;
         fleet.stop(&mut screen).await;
         let problems = FleetLedger::of(fleet.members()).problems;
-        assert!(
-            problems.iter().any(|problem| problem == expected),
-            "{expected}: {problems:?}"
-        );
+        assert!(problems.iter().any(|problem| problem == expected), "{expected}: {problems:?}");
     }
 }
 
 #[tokio::test]
 async fn a_process_that_does_not_start_ends_the_wait() {
     let (mut fleet, mut screen) = (Fleet::empty(), Screen::open());
-    fleet
-        .spawn(&spec(Role::Gateway, 0, "echo 'address in use' >&2; exit 1"))
-        .unwrap();
-    let error = fleet
-        .await_addresses(deadline(), &mut screen)
-        .await
-        .unwrap_err();
+    fleet.spawn(&spec(Role::Gateway, 0, "echo 'address in use' >&2; exit 1")).unwrap();
+    let error = fleet.await_addresses(deadline(), &mut screen).await.unwrap_err();
     assert!(
         matches!(&error, RunError::Ended { identity, .. } if identity == "gateway-0"),
         "{error}"
@@ -145,10 +118,7 @@ async fn a_process_that_dies_is_a_problem() {
     }
     fleet.stop(&mut screen).await;
     let problems = FleetLedger::of(fleet.members()).problems.join("; ");
-    assert!(
-        problems.contains("gateway-0 ended with signal: 9"),
-        "{problems}"
-    );
+    assert!(problems.contains("gateway-0 ended with signal: 9"), "{problems}");
     assert!(problems.contains("gateway-0 told no ledger"), "{problems}");
     let shown = table::line(fleet.members(), Duration::from_secs(65));
     assert!(shown.starts_with("01:05  0 spans in"), "{shown}");
@@ -159,11 +129,7 @@ async fn whoever_ignores_sigterm_is_killed() {
     let deaf = format!("trap '' TERM; {LISTENING}; while :; do sleep 0.01; done");
     let (mut fleet, mut screen) = fleet_of(&[(Role::Agent, deaf)]).await;
     let patience = Duration::from_millis(200);
-    assert!(
-        tokio::time::timeout(patience, fleet.stop(&mut screen))
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(patience, fleet.stop(&mut screen)).await.is_err());
     fleet.kill(&mut screen).await;
     assert!(fleet.members[0].ended.is_some());
 }

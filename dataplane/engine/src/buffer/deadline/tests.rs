@@ -31,12 +31,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let wait = prop_oneof![
-        0..2_000u64,
-        0..3_600_000u64,
-        Just(20_000_000),
-        Just(u64::MAX / 4)
-    ];
+    let wait = prop_oneof![0..2_000u64, 0..3_600_000u64, Just(20_000_000), Just(u64::MAX / 4)];
     let by = prop_oneof![0..700u64, 0..5_000u64, Just(4_000_000), Just(17_000_000)];
     let step = prop_oneof![
         4 => wait.prop_map(|wait| Step::Add { wait }),
@@ -108,8 +103,5 @@ fn the_next_deadline_is_when_the_first_bucket_ends() {
     assert_eq!(deadlines.bucket(&index, 0, &mut slots), Some(360));
     assert_eq!(slots.len(), 1);
     assert_eq!(deadlines.bucket(&index, 361, &mut slots), None);
-    assert_eq!(
-        deadlines.pop(&mut index),
-        Some(slots.first().copied().unwrap_or(2))
-    );
+    assert_eq!(deadlines.pop(&mut index), Some(slots.first().copied().unwrap_or(2)));
 }

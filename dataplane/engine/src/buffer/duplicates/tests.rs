@@ -12,43 +12,16 @@ struct Trace {
 
 impl Trace {
     fn new(slot: u32) -> Self {
-        Self {
-            slot,
-            spans: 0,
-            seen: Seen::default(),
-            chain: Chain::EMPTY,
-        }
+        Self { slot, spans: 0, seen: Seen::default(), chain: Chain::EMPTY }
     }
 
     fn offer(&mut self, duplicates: &mut Duplicates, log: &mut Log, span: &[u8]) -> bool {
         let hash = duplicates.hash(span);
-        let Self {
-            slot,
-            spans,
-            seen,
-            chain,
-        } = *self;
-        if duplicates.has(
-            Known {
-                log,
-                chain,
-                seen,
-                slot,
-                spans,
-            },
-            hash,
-            span,
-        ) {
+        let Self { slot, spans, seen, chain } = *self;
+        if duplicates.has(Known { log, chain, seen, slot, spans }, hash, span) {
             return false;
         }
-        self.chain.head = log.append(
-            span,
-            Owner {
-                prev: chain.head,
-                headers: 0,
-                slot,
-            },
-        );
+        self.chain.head = log.append(span, Owner { prev: chain.head, headers: 0, slot, due: 0 });
         self.spans += 1;
         duplicates.note(self.spans, slot, hash, &mut self.seen, &mut self.chain);
         true
@@ -73,17 +46,14 @@ fn span(number: u32) -> Vec<u8> {
 fn every_span_is_new_once() {
     for count in [1, 2, 15, 16, 17, 18, 40, 3_000] {
         let mut duplicates = Duplicates::new(&KeySeed::new([3; 16]));
-        let mut log = Log::default();
+        let mut log = Log::new(1);
         let (mut one, mut other) = (Trace::new(1), Trace::new(2));
         for number in 0..count {
             assert!(
                 one.offer(&mut duplicates, &mut log, &span(number)),
                 "{number} of {count} is new"
             );
-            assert!(
-                other.offer(&mut duplicates, &mut log, &span(number)),
-                "it is another trace"
-            );
+            assert!(other.offer(&mut duplicates, &mut log, &span(number)), "it is another trace");
             for again in [0, number / 2, number] {
                 assert!(
                     !one.offer(&mut duplicates, &mut log, &span(again)),
@@ -109,7 +79,7 @@ fn every_span_is_new_once() {
 #[test]
 fn growth_stays_below_the_worst_case() {
     let mut duplicates = Duplicates::new(&KeySeed::new([3; 16]));
-    let mut log = Log::default();
+    let mut log = Log::new(1);
     let mut trace = Trace::new(9);
     for round in 0..200u32 {
         let bound = duplicates.footprint() + duplicates.worst_case(100);

@@ -30,10 +30,7 @@ fn traces_with_one_key_live_side_by_side() {
     }
     assert_eq!(index.find(TraceKey(42), &[4; 16]), None);
     assert_eq!(index.find(TraceKey(43), &[1; 16]), None);
-    assert_eq!(
-        index.remove(slots[1]).map(|entry| entry.facts.id),
-        Some([2; 16])
-    );
+    assert_eq!(index.remove(slots[1]).map(|entry| entry.facts.id), Some([2; 16]));
     assert_eq!(index.find(TraceKey(42), &[2; 16]), None);
     assert_eq!(index.find(TraceKey(42), &[3; 16]), Some(slots[2]));
     assert!(index.remove(slots[1]).is_none());
@@ -47,10 +44,7 @@ fn memory_follows_the_traces_up_and_down() {
     for round in 0..50u64 {
         let bound = index.footprint() + index.worst_case(1_000);
         slots.extend((0..1_000).map(|n| {
-            index.insert(entry(
-                (round * 1_000 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-                1,
-            ))
+            index.insert(entry((round * 1_000 + n).wrapping_mul(0x9e37_79b9_7f4a_7c15), 1))
         }));
         assert!(index.footprint() <= bound);
     }
@@ -58,11 +52,7 @@ fn memory_follows_the_traces_up_and_down() {
     assert!(full < 50_000 * 145, "{} bytes a trace", full / 50_000);
     slots.drain(1_000..).for_each(|slot| _ = index.remove(slot));
     index.shrink();
-    assert!(
-        index.footprint() < full / 20,
-        "{} of {full} left",
-        index.footprint()
-    );
+    assert!(index.footprint() < full / 20, "{} of {full} left", index.footprint());
     slots.drain(..).for_each(|slot| _ = index.remove(slot));
     index.shrink();
     assert_eq!(index.footprint(), 0);

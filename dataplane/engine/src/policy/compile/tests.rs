@@ -4,18 +4,11 @@ use super::super::ast::Status;
 use super::*;
 
 fn policy(name: &str, rule: Rule) -> Policy {
-    Policy {
-        name: name.to_owned(),
-        role: Role::Vote,
-        rule,
-    }
+    Policy { name: name.to_owned(), role: Role::Vote, rule }
 }
 
 fn part(name: &str, rule: Rule) -> Policy {
-    Policy {
-        role: Role::Part,
-        ..policy(name, rule)
-    }
+    Policy { role: Role::Part, ..policy(name, rule) }
 }
 
 fn names(names: &[&str]) -> Vec<String> {
@@ -23,59 +16,35 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 fn and(policies: &[&str]) -> Rule {
-    Rule::And {
-        policies: names(policies),
-    }
+    Rule::And { policies: names(policies) }
 }
 
 fn or(policies: &[&str]) -> Rule {
-    Rule::Or {
-        policies: names(policies),
-    }
+    Rule::Or { policies: names(policies) }
 }
 
 fn not(policy: &str) -> Rule {
-    Rule::Not {
-        policy: policy.to_owned(),
-    }
+    Rule::Not { policy: policy.to_owned() }
 }
 
 fn drop_when(policies: &[&str]) -> Rule {
-    Rule::Drop {
-        policies: names(policies),
-    }
+    Rule::Drop { policies: names(policies) }
 }
 
 fn strings(key: &str, values: &[&str], regex: bool) -> Rule {
-    Rule::StringAttribute {
-        key: key.to_owned(),
-        values: names(values),
-        regex,
-        invert_match: false,
-    }
+    Rule::StringAttribute { key: key.to_owned(), values: names(values), regex, invert_match: false }
 }
 
 fn number(key: &str, min_value: Option<i64>, max_value: Option<i64>) -> Rule {
-    Rule::NumericAttribute {
-        key: key.to_owned(),
-        min_value,
-        max_value,
-        invert_match: false,
-    }
+    Rule::NumericAttribute { key: key.to_owned(), min_value, max_value, invert_match: false }
 }
 
 fn latency(threshold_ms: u64, upper_threshold_ms: Option<u64>) -> Rule {
-    Rule::Latency {
-        threshold_ms,
-        upper_threshold_ms,
-    }
+    Rule::Latency { threshold_ms, upper_threshold_ms }
 }
 
 fn probability(sampling_percentage: f64) -> Rule {
-    Rule::Probabilistic {
-        sampling_percentage,
-        hash_salt: String::new(),
-    }
+    Rule::Probabilistic { sampling_percentage, hash_salt: String::new() }
 }
 
 /// The problems as lines; an empty list means that the policies compile.
@@ -94,14 +63,8 @@ fn problems(policies: &[Policy]) -> Vec<String> {
 
 /// Each rule, put beside a policy that votes, has exactly these problems.
 fn check(rule: Rule, expected: &[&str]) {
-    let policies = [
-        policy("all", Rule::AlwaysSample),
-        policy("it", rule.clone()),
-    ];
-    let expected: Vec<String> = expected
-        .iter()
-        .map(|e| format!("policies[1].{e}"))
-        .collect();
+    let policies = [policy("all", Rule::AlwaysSample), policy("it", rule.clone())];
+    let expected: Vec<String> = expected.iter().map(|e| format!("policies[1].{e}")).collect();
     assert_eq!(problems(&policies), expected, "{rule:?}");
 }
 
@@ -109,9 +72,7 @@ fn check(rule: Rule, expected: &[&str]) {
 fn rules_that_say_nothing_wrong_compile() {
     let good = [
         Rule::AlwaysSample,
-        Rule::StatusCode {
-            codes: vec![Status::Error, Status::Error],
-        },
+        Rule::StatusCode { codes: vec![Status::Error, Status::Error] },
         latency(0, None),
         latency(5, Some(6)),
         probability(0.0),
@@ -146,23 +107,14 @@ fn each_wrong_rule_is_told_where_and_why() {
             "latency.upperThreshold: 0 ms is not above the threshold of 0 ms, so no trace would match",
         ],
     );
-    for (percentage, text) in [
-        (-0.1, "-0.1"),
-        (100.1, "100.1"),
-        (f64::NAN, "NaN"),
-        (f64::INFINITY, "inf"),
-    ] {
+    for (percentage, text) in
+        [(-0.1, "-0.1"), (100.1, "100.1"), (f64::NAN, "NaN"), (f64::INFINITY, "inf")]
+    {
         let expected = format!("probabilistic.samplingPercentage: {text} is not between 0 and 100");
         check(probability(percentage), &[&expected]);
     }
-    let long = Rule::Probabilistic {
-        sampling_percentage: 1.0,
-        hash_salt: "x".repeat(257),
-    };
-    check(
-        long,
-        &["probabilistic.hashSalt: has 257 bytes, at most 256 are possible"],
-    );
+    let long = Rule::Probabilistic { sampling_percentage: 1.0, hash_salt: "x".repeat(257) };
+    check(long, &["probabilistic.hashSalt: has 257 bytes, at most 256 are possible"]);
     check(
         number("", None, None),
         &[
@@ -182,40 +134,19 @@ fn each_wrong_rule_is_told_where_and_why() {
 
 #[test]
 fn each_wrong_container_is_told_where_and_why() {
-    check(
-        and(&[]),
-        &["and.policies: is empty: name at least one policy"],
-    );
-    check(
-        or(&[]),
-        &["or.policies: is empty: name at least one policy"],
-    );
-    check(
-        drop_when(&[]),
-        &["drop.policies: is empty: name at least one policy"],
-    );
+    check(and(&[]), &["and.policies: is empty: name at least one policy"]);
+    check(or(&[]), &["or.policies: is empty: name at least one policy"]);
+    check(drop_when(&[]), &["drop.policies: is empty: name at least one policy"]);
     check(not(""), &["not.policy: no policy is named \"\""]);
-    check(
-        and(&["all", "other"]),
-        &["and.policies[1]: no policy is named \"other\""],
-    );
-    check(
-        or(&["all", "all"]),
-        &["or.policies[1]: \"all\" is named twice"],
-    );
+    check(and(&["all", "other"]), &["and.policies[1]: no policy is named \"other\""]);
+    check(or(&["all", "all"]), &["or.policies[1]: \"all\" is named twice"]);
     check(not("it"), &["not.policy: names the policy itself"]);
-    check(
-        drop_when(&["it", "all"]),
-        &["drop.policies[0]: names the policy itself"],
-    );
+    check(drop_when(&["it", "all"]), &["drop.policies[0]: names the policy itself"]);
 }
 
 #[test]
 fn each_wrong_string_value_is_told_where_and_why() {
-    check(
-        strings("k", &[], true),
-        &["stringAttribute.values: is empty: name at least one value"],
-    );
+    check(strings("k", &[], true), &["stringAttribute.values: is empty: name at least one value"]);
     check(
         strings("", &["a", ""], false),
         &[
@@ -253,12 +184,8 @@ fn each_wrong_string_value_is_told_where_and_why() {
 #[test]
 fn names_must_tell_policies_apart() {
     let all = || Rule::AlwaysSample;
-    let list = [
-        policy("a", all()),
-        policy("", all()),
-        policy("a", all()),
-        policy(&"n".repeat(64), all()),
-    ];
+    let list =
+        [policy("a", all()), policy("", all()), policy("a", all()), policy(&"n".repeat(64), all())];
     assert_eq!(
         problems(&list),
         [
@@ -274,10 +201,7 @@ fn somebody_must_vote() {
     let nobody = "policies: no policy votes to keep a trace, so none would be kept: add one with the \
                   role Vote";
     assert_eq!(problems(&[]), [nobody]);
-    let parts = [
-        part("a", Rule::AlwaysSample),
-        policy("d", drop_when(&["a"])),
-    ];
+    let parts = [part("a", Rule::AlwaysSample), policy("d", drop_when(&["a"]))];
     assert_eq!(problems(&parts), [nobody]);
 }
 
@@ -359,10 +283,8 @@ fn all_problems_come_at_once_in_the_order_of_the_list() {
         policy("p", probability(101.0)),
     ];
     let found = compile(&list).unwrap_err();
-    let places: Vec<(Option<usize>, &str)> = found
-        .iter()
-        .map(|problem| (problem.policy, problem.field.as_str()))
-        .collect();
+    let places: Vec<(Option<usize>, &str)> =
+        found.iter().map(|problem| (problem.policy, problem.field.as_str())).collect();
     assert_eq!(
         places,
         [
@@ -385,18 +307,11 @@ fn sixty_four_policies_are_possible_and_no_more() {
     };
     let program = compile(&list(64)).unwrap();
     assert_eq!(program.votes, u64::MAX);
-    assert_eq!(
-        problems(&list(65)),
-        ["policies: 65 policies, at most 64 are possible"]
-    );
+    assert_eq!(problems(&list(65)), ["policies: 65 policies, at most 64 are possible"]);
     // A chain too deep to follow is refused before it is followed.
-    let chain: Vec<Policy> = (0..2_000)
-        .map(|n| policy(&format!("p{n}"), not(&format!("p{}", n + 1))))
-        .collect();
-    assert_eq!(
-        problems(&chain),
-        ["policies: 2000 policies, at most 64 are possible"]
-    );
+    let chain: Vec<Policy> =
+        (0..2_000).map(|n| policy(&format!("p{n}"), not(&format!("p{}", n + 1)))).collect();
+    assert_eq!(problems(&chain), ["policies: 2000 policies, at most 64 are possible"]);
 }
 
 #[test]

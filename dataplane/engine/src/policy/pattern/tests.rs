@@ -3,9 +3,7 @@
 use super::*;
 
 fn matches(pattern: &str, value: &str) -> bool {
-    compile(&[pattern.to_owned()])
-        .unwrap()
-        .is_match(value.as_bytes())
+    compile(&[pattern.to_owned()]).unwrap().is_match(value.as_bytes())
 }
 
 #[test]
@@ -66,11 +64,7 @@ fn patterns_mean_what_they_mean_in_go() {
         ("é", "é", true),
     ];
     for (pattern, value, expected) in cases {
-        assert_eq!(
-            matches(pattern, value),
-            expected,
-            "{pattern:?} in {value:?}"
-        );
+        assert_eq!(matches(pattern, value), expected, "{pattern:?} in {value:?}");
         assert_eq!(check(pattern), Ok(()), "{pattern:?}");
     }
 }
@@ -108,20 +102,14 @@ fn what_is_no_pattern_is_explained_in_a_line() {
     ];
     for (pattern, expected) in cases {
         let error = check(pattern).unwrap_err().to_string();
-        assert!(
-            error.contains(expected) && !error.contains('\n'),
-            "{pattern:?}: {error}"
-        );
+        assert!(error.contains(expected) && !error.contains('\n'), "{pattern:?}: {error}");
     }
 }
 
 #[test]
 fn patterns_that_would_grow_too_big_are_refused() {
     assert_eq!(check(r"\p{L}{1000}"), Err(PatternError::TooBig));
-    assert_eq!(
-        check(r"(((a{100}){100}){100}){100}"),
-        Err(PatternError::TooBig)
-    );
+    assert_eq!(check(r"(((a{100}){100}){100}){100}"), Err(PatternError::TooBig));
     let many = vec![r"\p{L}{20}".to_owned(); 64];
     assert_eq!(check(&many[0]), Ok(()));
     assert_eq!(compile(&many).unwrap_err(), PatternError::TooBig);

@@ -3,22 +3,10 @@
 use super::*;
 
 const IDS: [(u128, u64); 4] = [
-    (
-        0x0000_0000_0000_0000_0000_0000_0000_0001,
-        16_254_957_729_900_898_954,
-    ),
-    (
-        0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
-        15_838_989_281_584_434_349,
-    ),
-    (
-        0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
-        11_908_981_664_384_643_253,
-    ),
-    (
-        0xffff_ffff_ffff_ffff_ffff_ffff_ffff_ffff,
-        1_711_019_809_656_077_869,
-    ),
+    (0x0000_0000_0000_0000_0000_0000_0000_0001, 16_254_957_729_900_898_954),
+    (0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10, 15_838_989_281_584_434_349),
+    (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 11_908_981_664_384_643_253),
+    (0xffff_ffff_ffff_ffff_ffff_ffff_ffff_ffff, 1_711_019_809_656_077_869),
 ];
 
 #[test]
@@ -94,30 +82,15 @@ fn a_trace_is_kept_up_to_the_threshold_and_it_included() {
         assert_eq!(kept, expected, "{percentage} %");
     }
     let (id, hash) = IDS[0];
-    let exact = Probability {
-        threshold: hash,
-        ..Probability::new(1.0, "")
-    };
+    let exact = Probability { threshold: hash, ..Probability::new(1.0, "") };
     assert!(exact.keeps(&id.to_be_bytes()));
-    assert!(
-        !Probability {
-            threshold: hash - 1,
-            ..exact
-        }
-        .keeps(&id.to_be_bytes())
-    );
+    assert!(!Probability { threshold: hash - 1, ..exact }.keeps(&id.to_be_bytes()));
 }
 
 #[test]
 fn an_empty_salt_is_the_default_one_and_others_differ() {
-    assert_eq!(
-        Probability::new(5.0, ""),
-        Probability::new(5.0, "default-hash-seed")
-    );
-    assert_ne!(
-        Probability::new(5.0, "").state,
-        Probability::new(5.0, "x").state
-    );
+    assert_eq!(Probability::new(5.0, ""), Probability::new(5.0, "default-hash-seed"));
+    assert_ne!(Probability::new(5.0, "").state, Probability::new(5.0, "x").state);
 }
 
 #[test]

@@ -27,15 +27,9 @@ struct Piece {
 
 impl Piece {
     fn new(resource: Vec<KeyValue>, spans: Vec<Span>) -> Self {
-        let resource = Some(Resource {
-            attributes: resource,
-            ..Resource::default()
-        });
-        let headers = ResourceSpans {
-            resource,
-            schema_url: "s".into(),
-            ..ResourceSpans::default()
-        };
+        let resource = Some(Resource { attributes: resource, ..Resource::default() });
+        let headers =
+            ResourceSpans { resource, schema_url: "s".into(), ..ResourceSpans::default() };
         Self {
             headers: headers.encode_to_vec(),
             spans: spans.iter().map(Message::encode_to_vec).collect(),
@@ -56,22 +50,12 @@ fn attribute(key: &str, value: Any) -> KeyValue {
 }
 
 fn span(attributes: &[(&str, Any)]) -> Span {
-    let attributes = attributes
-        .iter()
-        .map(|(key, value)| attribute(key, value.clone()))
-        .collect();
-    Span {
-        attributes,
-        ..Span::default()
-    }
+    let attributes = attributes.iter().map(|(key, value)| attribute(key, value.clone())).collect();
+    Span { attributes, ..Span::default() }
 }
 
 fn policy(name: &str, rule: Rule) -> Policy {
-    Policy {
-        name: name.to_owned(),
-        role: Role::Vote,
-        rule,
-    }
+    Policy { name: name.to_owned(), role: Role::Vote, rule }
 }
 
 fn facts(program: &Program, id: [u8; 16], pieces: &[Piece]) -> TraceFacts {
@@ -97,51 +81,28 @@ fn facts_are_those_of_the_bytes() {
         trace_id: ID.to_vec(),
         start_time_unix_nano: 5,
         end_time_unix_nano: 7,
-        status: Some(SpanStatus {
-            code: 2,
-            message: "no".into(),
-        }),
+        status: Some(SpanStatus { code: 2, message: "no".into() }),
         ..Span::default()
     };
-    let expected = SpanFacts {
-        start_ns: 5,
-        end_ns: 7,
-        statuses: 4,
-        root: true,
-        bits: 0,
-    };
+    let expected = SpanFacts { start_ns: 5, end_ns: 7, statuses: 4, root: true, bits: 0 };
     assert_eq!(program.span_facts(&span.encode_to_vec()), expected);
 }
 
 #[test]
 fn a_span_is_a_root_when_its_parent_is_empty_or_zeros() {
     let program = compile(&[policy("all", Rule::AlwaysSample)]).unwrap();
-    for (parent, root) in [
-        (vec![], true),
-        (vec![0; 8], true),
-        (vec![0, 0, 0, 0, 0, 0, 0, 1], false),
-    ] {
-        let span = Span {
-            parent_span_id: parent.clone(),
-            ..Span::default()
-        };
-        assert_eq!(
-            program.span_facts(&span.encode_to_vec()).root,
-            root,
-            "{parent:?}"
-        );
+    for (parent, root) in
+        [(vec![], true), (vec![0; 8], true), (vec![0, 0, 0, 0, 0, 0, 0, 1], false)]
+    {
+        let span = Span { parent_span_id: parent.clone(), ..Span::default() };
+        assert_eq!(program.span_facts(&span.encode_to_vec()).root, root, "{parent:?}");
     }
 }
 
 #[test]
 fn of_repeated_fields_the_last_counts() {
     let program = compile(&[policy("all", Rule::AlwaysSample)]).unwrap();
-    let status = |code| {
-        Some(SpanStatus {
-            code,
-            ..SpanStatus::default()
-        })
-    };
+    let status = |code| Some(SpanStatus { code, ..SpanStatus::default() });
     let part = |start, parent: u8, status| Span {
         start_time_unix_nano: start,
         parent_span_id: vec![parent; 8],

@@ -15,10 +15,7 @@ fn pick(kept: bool) -> u128 {
         facts.add(&program.span_facts(&bytes), 0, bytes.len() as u64);
         program.decide(&facts).keep == kept
     };
-    (0..1_000)
-        .map(id)
-        .find(keeps)
-        .expect("some trace has this verdict")
+    (0..1_000).map(id).find(keeps).expect("some trace has this verdict")
 }
 
 #[test]
@@ -32,10 +29,7 @@ fn late_spans_follow_the_verdict() {
         assert_eq!(take(&mut out).len(), usize::from(kept));
         let late = one_group(vec![span(trace, 1, 0), span(trace, 2, 0)]);
         let inserted = insert(&mut shard, &late, 10_001, &mut out);
-        assert_eq!(
-            (inserted.late_kept, inserted.late_dropped),
-            if kept { (2, 0) } else { (0, 2) }
-        );
+        assert_eq!((inserted.late_kept, inserted.late_dropped), if kept { (2, 0) } else { (0, 2) });
         let expected = if kept { origins(&late) } else { Vec::new() };
         assert_eq!(take(&mut out), expected);
         assert_eq!(shard.held().spans, 0);
@@ -45,17 +39,11 @@ fn late_spans_follow_the_verdict() {
 #[test]
 fn a_trace_past_its_cap_is_decided_within_the_request() {
     for kept in [true, false] {
-        let config = ShardConfig {
-            max_trace_spans: 5,
-            ..config()
-        };
+        let config = ShardConfig { max_trace_spans: 5, ..config() };
         let mut shard = Shard::new(config, program(1_000_000));
         let mut out = Batch::new();
         let trace = pick(kept);
-        let spans = (0..9)
-            .filter(|n| n % 5 != 4)
-            .map(|n| span(trace, n, 0))
-            .collect();
+        let spans = (0..9).filter(|n| n % 5 != 4).map(|n| span(trace, n, 0)).collect();
         let inserted = insert(&mut shard, &one_group(spans), 0, &mut out);
         assert_eq!((inserted.stored, inserted.traces_capped), (6, 1));
         assert_eq!(inserted.late_kept + inserted.late_dropped, 2);
@@ -73,14 +61,7 @@ fn shards_share_a_request_without_a_rest() {
     let mut out = Batch::new();
     let mut stored = 0;
     for shard in 0..3 {
-        let mut shard = Shard::new(
-            ShardConfig {
-                shard,
-                shards: 3,
-                ..config()
-            },
-            program(20),
-        );
+        let mut shard = Shard::new(ShardConfig { shard, shards: 3, ..config() }, program(20));
         let inserted = insert(&mut shard, &request, 0, &mut out);
         assert_eq!(inserted.stored + inserted.foreign, 300);
         assert!(inserted.stored > 50);
@@ -107,10 +88,7 @@ fn output_stops_at_its_limit_and_goes_on() {
     // The fourth span of a trace is an error, so all of them are kept.
     let spans = (0..50).map(|n| span(id(n), 4, 1_000)).collect();
     insert(&mut shard, &one_group(spans), 0, &mut out);
-    let limit = TickLimit {
-        traces: 1_000,
-        out_bytes: 3_000,
-    };
+    let limit = TickLimit { traces: 1_000, out_bytes: 3_000 };
     let mut rounds = 0;
     loop {
         let progress = shard.decide_due(20_000, &limit, &mut out);
@@ -138,12 +116,7 @@ fn a_request_that_ends_early_says_so() {
 #[test]
 fn time_that_runs_backwards_decides_nothing_twice() {
     let (mut shard, mut out) = shard();
-    insert(
-        &mut shard,
-        &one_group(vec![span(1, 0, 0)]),
-        50_000,
-        &mut out,
-    );
+    insert(&mut shard, &one_group(vec![span(1, 0, 0)]), 50_000, &mut out);
     insert(&mut shard, &one_group(vec![span(2, 0, 0)]), 1, &mut out);
     assert_eq!(shard.next_deadline(), Some(60_000));
     assert_eq!(shard.decide_due(59_999, &EVERYTHING, &mut out).decided, 0);

@@ -40,11 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         |(trace, number, padding, resource, scope)| Piece {
             trace: id(trace),
             number,
-            padding: if padding < 600 {
-                number as usize
-            } else {
-                padding
-            },
+            padding: if padding < 600 { number as usize } else { padding },
             resource,
             scope,
         },
@@ -63,18 +59,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn encode(pieces: &[Piece]) -> Vec<u8> {
-    let groups = pieces
-        .chunk_by(|a, b| (a.resource, a.scope) == (b.resource, b.scope))
-        .map(|pieces| {
+    let groups =
+        pieces.chunk_by(|a, b| (a.resource, a.scope) == (b.resource, b.scope)).map(|pieces| {
             let (resource, scope) = (pieces[0].resource, pieces[0].scope);
-            let spans = pieces
-                .iter()
-                .map(|piece| span(piece.trace, piece.number, piece.padding));
-            group(
-                &format!("service-{resource}"),
-                &format!("scope-{scope}"),
-                spans.collect(),
-            )
+            let spans = pieces.iter().map(|piece| span(piece.trace, piece.number, piece.padding));
+            group(&format!("service-{resource}"), &format!("scope-{scope}"), spans.collect())
         });
     request(groups.collect())
 }
@@ -142,11 +131,7 @@ impl Model {
         };
         let headers = resource.encode_to_vec();
         let bits = trace.program.resource_bits(&Headers::whole(&headers));
-        trace.facts.add(
-            &trace.program.span_facts(&origin.2),
-            bits,
-            origin.2.len() as u64,
-        );
+        trace.facts.add(&trace.program.span_facts(&origin.2), bits, origin.2.len() as u64);
         trace.spans.push(origin);
         if trace.facts.spans > MAX_SPANS || trace.facts.bytes > MAX_BYTES {
             inserted.traces_capped += 1;
@@ -167,12 +152,7 @@ impl Model {
             stats.sampled_away_spans += count;
             stats.traces_dropped += 1;
         }
-        let rows: Vec<_> = trace
-            .program
-            .names()
-            .iter()
-            .map(|name| stats.row(name))
-            .collect();
+        let rows: Vec<_> = trace.program.names().iter().map(|name| stats.row(name)).collect();
         stats.count_policies(&verdict, &rows);
         if let Some(reason) = early {
             stats.early[reason as usize] += 1;
@@ -186,10 +166,7 @@ impl Model {
     }
 
     fn spans(&self) -> u64 {
-        self.held
-            .values()
-            .map(|trace| trace.spans.len() as u64)
-            .sum()
+        self.held.values().map(|trace| trace.spans.len() as u64).sum()
     }
 
     fn due(trace: &Trace) -> Millis {
@@ -208,31 +185,15 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let config = ShardConfig {
-            max_trace_spans: MAX_SPANS,
-            max_trace_bytes: MAX_BYTES,
-            ..config()
-        };
+        let config =
+            ShardConfig { max_trace_spans: MAX_SPANS, max_trace_bytes: MAX_BYTES, ..config() };
         let program = program(20);
         let shard = Shard::new(config, program.clone());
         let stats = shard.stats.clone();
         let (held, decided, out) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let model = Model {
-            program,
-            held,
-            decided,
-            out,
-            stats,
-        };
+        let model = Model { program, held, decided, out, stats };
         let idle_bytes = shard.held().bytes;
-        Self {
-            shard,
-            model,
-            out: Batch::new(),
-            now: 77_123,
-            requests: Vec::new(),
-            idle_bytes,
-        }
+        Self { shard, model, out: Batch::new(), now: 77_123, requests: Vec::new(), idle_bytes }
     }
 
     fn run(&mut self, step: &Step) {
@@ -268,10 +229,7 @@ impl Pair {
     }
 
     fn decide_due(&mut self, at_once: u64) {
-        let limit = TickLimit {
-            traces: at_once,
-            out_bytes: u64::MAX,
-        };
+        let limit = TickLimit { traces: at_once, out_bytes: u64::MAX };
         loop {
             let progress = self.shard.decide_due(self.now, &limit, &mut self.out);
             assert!(progress.decided <= at_once);
@@ -289,10 +247,7 @@ impl Pair {
     fn relieve(&mut self, bytes: u64) {
         let before = self.shard.held();
         let relief = self.shard.relieve(self.now, bytes, &mut self.out);
-        assert_eq!(
-            relief.freed,
-            before.bytes.saturating_sub(self.shard.held().bytes)
-        );
+        assert_eq!(relief.freed, before.bytes.saturating_sub(self.shard.held().bytes));
         let gone = self.gone();
         assert_eq!(relief.decided, gone.len() as u64);
         // Bucket, then weight: nothing that stays comes before anything that went.
@@ -301,27 +256,17 @@ impl Pair {
             (Model::due(trace), std::cmp::Reverse(trace.facts.bytes))
         };
         let old = |trace: &Trace| self.now - trace.first_seen >= config().decision_wait_ms / 4;
-        assert!(
-            gone.iter().all(|id| old(&self.model.held[id])),
-            "too young to be decided"
-        );
+        assert!(gone.iter().all(|id| old(&self.model.held[id])), "too young to be decided");
         let last = gone.iter().map(order).max();
-        let stays = self
-            .model
-            .held
-            .keys()
-            .filter(|id| !gone.contains(id) && old(&self.model.held[*id]));
+        let stays =
+            self.model.held.keys().filter(|id| !gone.contains(id) && old(&self.model.held[*id]));
         let first = stays.map(order).min();
-        assert!(
-            last.is_none() || first.is_none() || last <= first,
-            "{last:?} before {first:?}"
-        );
+        assert!(last.is_none() || first.is_none() || last <= first, "{last:?} before {first:?}");
         assert!(
             first.is_none() || relief.freed >= bytes.min(before.bytes),
             "there was more to free"
         );
-        gone.into_iter()
-            .for_each(|id| self.model.decide(id, Some(Early::MemoryPressure)));
+        gone.into_iter().for_each(|id| self.model.decide(id, Some(Early::MemoryPressure)));
     }
 
     fn gone(&self) -> Vec<u128> {
@@ -329,12 +274,7 @@ impl Pair {
             let id = id.to_be_bytes();
             self.shard.index.find(SEED.key(&id), &id).is_some()
         };
-        self.model
-            .held
-            .keys()
-            .filter(|id| !held(id))
-            .copied()
-            .collect()
+        self.model.held.keys().filter(|id| !held(id)).copied().collect()
     }
 
     /// Moves every span there is, not only those of sparse segments.
@@ -346,10 +286,7 @@ impl Pair {
     }
 
     fn drain(&mut self) {
-        let limit = TickLimit {
-            traces: 3,
-            out_bytes: 100_000,
-        };
+        let limit = TickLimit { traces: 3, out_bytes: 100_000 };
         let mut all = Batch::new();
         std::mem::swap(&mut all, &mut self.out);
         let mut found = take(&mut all);
@@ -364,8 +301,7 @@ impl Pair {
             }
         }
         let ids: Vec<u128> = self.model.held.keys().copied().collect();
-        ids.into_iter()
-            .for_each(|id| self.model.decide(id, Some(Early::Drain)));
+        ids.into_iter().for_each(|id| self.model.decide(id, Some(Early::Drain)));
         found.sort();
         assert!(found == self.model.take(), "what was drained differs");
         self.idle();
@@ -386,29 +322,14 @@ impl Pair {
         let held = self.shard.held();
         assert_eq!(held.spans, self.model.spans());
         assert_eq!(held.traces, self.model.held.len() as u64);
-        assert!(
-            take(&mut self.out) == self.model.take(),
-            "what came out differs"
-        );
+        assert!(take(&mut self.out) == self.model.take(), "what came out differs");
         let stats = &self.shard.stats;
         assert_eq!(
-            ShardStats {
-                segments_evacuated: 0,
-                evacuated_bytes: 0,
-                ..stats.clone()
-            },
+            ShardStats { segments_evacuated: 0, evacuated_bytes: 0, ..stats.clone() },
             self.model.stats
         );
-        assert_eq!(
-            stats.stored,
-            stats.kept_spans + stats.sampled_away_spans + held.spans
-        );
-        let live: u64 = self
-            .model
-            .held
-            .values()
-            .map(|trace| trace.facts.bytes)
-            .sum();
+        assert_eq!(stats.stored, stats.kept_spans + stats.sampled_away_spans + held.spans);
+        let live: u64 = self.model.held.values().map(|trace| trace.facts.bytes).sum();
         assert_eq!(self.shard.log.live_bytes(), live);
         self.shard.log.audit();
         assert!(held.bytes >= live);

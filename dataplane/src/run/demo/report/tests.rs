@@ -14,25 +14,10 @@ use super::*;
 const MS: u64 = 1_000_000;
 
 fn policies() -> Vec<Policy> {
-    let vote = |name: &str, rule| Policy {
-        name: name.to_owned(),
-        role: Role::Vote,
-        rule,
-    };
+    let vote = |name: &str, rule| Policy { name: name.to_owned(), role: Role::Vote, rule };
     vec![
-        vote(
-            "errors",
-            Rule::StatusCode {
-                codes: vec![Status::Error],
-            },
-        ),
-        vote(
-            "slow",
-            Rule::Latency {
-                threshold_ms: 500,
-                upper_threshold_ms: None,
-            },
-        ),
+        vote("errors", Rule::StatusCode { codes: vec![Status::Error] }),
+        vote("slow", Rule::Latency { threshold_ms: 500, upper_threshold_ms: None }),
     ]
 }
 
@@ -44,10 +29,7 @@ fn span(trace: u8, id: u8, parent: Option<u8>, ms: u64, failed: bool) -> Span {
         name: format!("step {id}"),
         start_time_unix_nano: u64::from(id) * MS,
         end_time_unix_nano: (u64::from(id) + ms) * MS,
-        status: failed.then(|| WireStatus {
-            code: 2,
-            message: "out of stock".to_owned(),
-        }),
+        status: failed.then(|| WireStatus { code: 2, message: "out of stock".to_owned() }),
         ..Span::default()
     }
 }
@@ -55,61 +37,33 @@ fn span(trace: u8, id: u8, parent: Option<u8>, ms: u64, failed: bool) -> Span {
 /// Every span in a request of its own, as spans of different services come.
 fn arrivals(spans: &[Span]) -> Arrivals {
     let mut arrivals = Arrivals::new(compile(&policies()).unwrap());
-    let name = AnyValue {
-        value: Some(Value::StringValue("cart".to_owned())),
-    };
-    let name = KeyValue {
-        key: "service.name".to_owned(),
-        value: Some(name),
-        ..KeyValue::default()
-    };
+    let name = AnyValue { value: Some(Value::StringValue("cart".to_owned())) };
+    let name =
+        KeyValue { key: "service.name".to_owned(), value: Some(name), ..KeyValue::default() };
     for span in spans {
-        let resource = Resource {
-            attributes: vec![name.clone()],
-            ..Resource::default()
-        };
-        let scope_spans = vec![ScopeSpans {
-            spans: vec![span.clone()],
-            ..ScopeSpans::default()
-        }];
-        let group = ResourceSpans {
-            resource: Some(resource),
-            scope_spans,
-            ..ResourceSpans::default()
-        };
-        let request = ExportTraceServiceRequest {
-            resource_spans: vec![group],
-        };
+        let resource = Resource { attributes: vec![name.clone()], ..Resource::default() };
+        let scope_spans = vec![ScopeSpans { spans: vec![span.clone()], ..ScopeSpans::default() }];
+        let group =
+            ResourceSpans { resource: Some(resource), scope_spans, ..ResourceSpans::default() };
+        let request = ExportTraceServiceRequest { resource_spans: vec![group] };
         arrivals.add(&request.encode_to_vec());
     }
     arrivals
 }
 
 fn sent(trace: u8, kind: Kind, spans: u32) -> Sent {
-    Sent {
-        id: [trace; 16],
-        kind,
-        spans,
-        agents: 0b11,
-    }
+    Sent { id: [trace; 16], kind, spans, agents: 0b11 }
 }
 
 fn compare(sent: &[Sent], spans: &[Span]) -> Report {
-    let shop = Closed {
-        sent: sent.to_vec(),
-        complaints: Vec::new(),
-    };
+    let shop = Closed { sent: sent.to_vec(), complaints: Vec::new() };
     Report::compare(&shop, &arrivals(spans), &policies())
 }
 
 #[test]
 fn whole_traces_satisfy_and_are_explained() {
     let report = compare(
-        &[
-            sent(1, Kind::Error, 3),
-            sent(2, Kind::Slow, 1),
-            sent(3, Kind::Ordinary, 9),
-        ],
+        &[sent(1, Kind::Error, 3), sent(2, Kind::Slow, 1), sent(3, Kind::Ordinary, 9)],
         &[
             span(1, 1, None, 30, true),
             span(1, 3, Some(1), 10, false),
@@ -163,10 +117,7 @@ fn a_manifest_promises_what_its_policies_say() {
     let promises = |policies: &[Policy]| Kind::ALL.map(|kind| promised(kind, policies));
     assert_eq!(promises(&policies), [true, true, false, false]);
     policies[0].role = Role::Part;
-    policies[1].rule = Rule::Latency {
-        threshold_ms: 5_000,
-        upper_threshold_ms: None,
-    };
+    policies[1].rule = Rule::Latency { threshold_ms: 5_000, upper_threshold_ms: None };
     assert_eq!(promises(&policies), [false; 4]);
     policies[1].rule = Rule::AlwaysSample;
     assert_eq!(promises(&policies), [true, true, false, false]);
@@ -185,12 +136,6 @@ fn gateways_that_count_otherwise_are_told() {
     let mut report = compare(&[sent(1, Kind::Error, 1)], &[span(1, 1, None, 30, true)]);
     report.compare_counts(&BTreeMap::from([("errors".to_owned(), 1)]));
     assert!(report.satisfied(), "{:?}", report.wrongs);
-    report.compare_counts(&BTreeMap::from([
-        ("errors".to_owned(), 1),
-        ("slow".to_owned(), 2),
-    ]));
-    assert_eq!(
-        report.wrongs,
-        ["gateways counted errors 1, slow 2 as kept, but it was errors 1"]
-    );
+    report.compare_counts(&BTreeMap::from([("errors".to_owned(), 1), ("slow".to_owned(), 2)]));
+    assert_eq!(report.wrongs, ["gateways counted errors 1, slow 2 as kept, but it was errors 1"]);
 }

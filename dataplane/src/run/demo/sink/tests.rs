@@ -12,18 +12,12 @@ use crate::run::demo::shop::Shop;
 
 #[tokio::test]
 async fn what_the_shop_says_it_sent_arrives() {
-    let policies = [Policy {
-        name: "all".into(),
-        role: Role::Vote,
-        rule: Rule::AlwaysSample,
-    }];
+    let policies = [Policy { name: "all".into(), role: Role::Vote, rule: Rule::AlwaysSample }];
     let (stop, stopping) = watch::channel(false);
     let (intake, requests) = mpsc::channel(REQUESTS_MAX);
     let intake = Intake(intake);
     let agent = AgentAddress {
-        grpc: listen(Protocol::Grpc, intake.clone(), stopping.clone())
-            .await
-            .unwrap(),
+        grpc: listen(Protocol::Grpc, intake.clone(), stopping.clone()).await.unwrap(),
         http: listen(Protocol::Http, intake, stopping).await.unwrap(),
     };
     let writer = tokio::spawn(write_down(compile(&policies).unwrap(), requests));

@@ -23,10 +23,7 @@ fn trace(spans: Vec<Span>) -> Vec<Piece> {
 
 /// A trace of a span each in two resources.
 fn two_resources(first: Span, second: Span) -> Vec<Piece> {
-    vec![
-        Piece::new(Vec::new(), vec![first]),
-        Piece::new(Vec::new(), vec![second]),
-    ]
+    vec![Piece::new(Vec::new(), vec![first]), Piece::new(Vec::new(), vec![second])]
 }
 
 /// A trace of a single span with one attribute.
@@ -41,10 +38,7 @@ fn resource(key: &str, value: Any) -> Vec<Piece> {
 
 #[test]
 fn always_sample() {
-    let strange = Piece {
-        headers: vec![],
-        spans: vec![vec![0xff; 9]],
-    };
+    let strange = Piece { headers: vec![], spans: vec![vec![0xff; 9]] };
     let cases = vec![
         ("no span", vec![], true),
         ("empty span", trace(vec![span(&[])]), true),
@@ -59,66 +53,36 @@ fn always_sample() {
 }
 
 fn with_status(code: i32) -> Span {
-    Span {
-        status: Some(SpanStatus {
-            code,
-            ..SpanStatus::default()
-        }),
-        ..Span::default()
-    }
+    Span { status: Some(SpanStatus { code, ..SpanStatus::default() }), ..Span::default() }
 }
 
 #[test]
 fn status_code() {
     let none = Span::default;
-    let error = Rule::StatusCode {
-        codes: vec![Status::Error],
-    };
+    let error = Rule::StatusCode { codes: vec![Status::Error] };
     let cases = vec![
         ("none", trace(vec![none()]), false),
         ("unset", trace(vec![with_status(0)]), false),
         ("ok", trace(vec![with_status(1)]), false),
         ("error", trace(vec![with_status(2)]), true),
-        (
-            "first of three",
-            trace(vec![with_status(2), with_status(1), none()]),
-            true,
-        ),
-        (
-            "last of three",
-            trace(vec![none(), with_status(1), with_status(2)]),
-            true,
-        ),
-        (
-            "in the second resource",
-            two_resources(none(), with_status(2)),
-            true,
-        ),
+        ("first of three", trace(vec![with_status(2), with_status(1), none()]), true),
+        ("last of three", trace(vec![none(), with_status(1), with_status(2)]), true),
+        ("in the second resource", two_resources(none(), with_status(2)), true),
         ("unknown code", trace(vec![with_status(7)]), false),
         ("negative code", trace(vec![with_status(-1)]), false),
         ("no span", vec![], false),
     ];
     check(&error, cases);
-    let ok_or_unset = Rule::StatusCode {
-        codes: vec![Status::Ok, Status::Unset],
-    };
+    let ok_or_unset = Rule::StatusCode { codes: vec![Status::Ok, Status::Unset] };
     let cases = vec![
         ("none", trace(vec![none()]), true),
         ("unset", trace(vec![with_status(0)]), true),
         ("ok", trace(vec![with_status(1)]), true),
         ("error", trace(vec![with_status(2)]), false),
-        (
-            "error and ok",
-            trace(vec![with_status(2), with_status(1)]),
-            true,
-        ),
+        ("error and ok", trace(vec![with_status(2), with_status(1)]), true),
         ("errors", trace(vec![with_status(2), with_status(2)]), false),
         ("unknown code", trace(vec![with_status(7)]), false),
-        (
-            "unknown code and none",
-            trace(vec![with_status(7), none()]),
-            true,
-        ),
+        ("unknown code and none", trace(vec![with_status(7), none()]), true),
     ];
     check(&ok_or_unset, cases);
 }
@@ -127,11 +91,7 @@ const MS: u64 = 1_000_000;
 
 /// A span with these times in nanoseconds.
 fn timed(start: u64, end: u64) -> Span {
-    Span {
-        start_time_unix_nano: start,
-        end_time_unix_nano: end,
-        ..Span::default()
-    }
+    Span { start_time_unix_nano: start, end_time_unix_nano: end, ..Span::default() }
 }
 
 /// A span with these times in milliseconds after some moment.
@@ -141,51 +101,20 @@ fn timed_ms(start: u64, end: u64) -> Span {
 
 #[test]
 fn latency_without_upper_bound() {
-    let rule = Rule::Latency {
-        threshold_ms: 100,
-        upper_threshold_ms: None,
-    };
+    let rule = Rule::Latency { threshold_ms: 100, upper_threshold_ms: None };
     let cases = vec![
         ("shorter", trace(vec![timed_ms(0, 99)]), false),
-        (
-            "exactly the threshold",
-            trace(vec![timed_ms(0, 100)]),
-            false,
-        ),
-        (
-            "less than a millisecond over",
-            trace(vec![timed(MS, 102 * MS - 1)]),
-            false,
-        ),
+        ("exactly the threshold", trace(vec![timed_ms(0, 100)]), false),
+        ("less than a millisecond over", trace(vec![timed(MS, 102 * MS - 1)]), false),
         ("a millisecond over", trace(vec![timed_ms(0, 101)]), true),
-        (
-            "two spans together",
-            trace(vec![timed_ms(0, 60), timed_ms(50, 110)]),
-            true,
-        ),
-        (
-            "a gap counts",
-            trace(vec![timed_ms(0, 1), timed_ms(200, 201)]),
-            true,
-        ),
-        (
-            "any order",
-            trace(vec![timed_ms(200, 201), timed_ms(0, 1)]),
-            true,
-        ),
-        (
-            "across resources",
-            two_resources(timed_ms(0, 1), timed_ms(150, 151)),
-            true,
-        ),
+        ("two spans together", trace(vec![timed_ms(0, 60), timed_ms(50, 110)]), true),
+        ("a gap counts", trace(vec![timed_ms(0, 1), timed_ms(200, 201)]), true),
+        ("any order", trace(vec![timed_ms(200, 201), timed_ms(0, 1)]), true),
+        ("across resources", two_resources(timed_ms(0, 1), timed_ms(150, 151)), true),
         ("end before start", trace(vec![timed_ms(500, 0)]), false),
         ("no start", trace(vec![timed(0, 5000 * MS)]), false),
         ("no end", trace(vec![timed(5000 * MS, 0)]), false),
-        (
-            "one start of two",
-            trace(vec![timed(0, 5000 * MS), timed(4999 * MS, 4999 * MS)]),
-            false,
-        ),
+        ("one start of two", trace(vec![timed(0, 5000 * MS), timed(4999 * MS, 4999 * MS)]), false),
         ("a year", trace(vec![timed_ms(0, 365 * 86_400_000)]), true),
         ("no span", vec![], false),
     ];
@@ -194,71 +123,33 @@ fn latency_without_upper_bound() {
 
 #[test]
 fn latency_above_zero() {
-    let zero = Rule::Latency {
-        threshold_ms: 0,
-        upper_threshold_ms: None,
-    };
+    let zero = Rule::Latency { threshold_ms: 0, upper_threshold_ms: None };
     let cases = vec![
         ("nothing", trace(vec![timed_ms(5, 5)]), false),
-        (
-            "less than a millisecond",
-            trace(vec![timed(MS, 2 * MS - 1)]),
-            false,
-        ),
+        ("less than a millisecond", trace(vec![timed(MS, 2 * MS - 1)]), false),
         ("a millisecond", trace(vec![timed(MS, 2 * MS)]), true),
-        (
-            "one and a half",
-            trace(vec![timed(2 * MS, 7 * MS / 2)]),
-            true,
-        ),
+        ("one and a half", trace(vec![timed(2 * MS, 7 * MS / 2)]), true),
         ("end before start", trace(vec![timed_ms(2, 1)]), false),
         ("no times", trace(vec![span(&[])]), false),
-        (
-            "two instants apart",
-            trace(vec![timed_ms(1, 1), timed_ms(3, 3)]),
-            true,
-        ),
-        (
-            "two instants together",
-            trace(vec![timed_ms(1, 1), timed_ms(1, 1)]),
-            false,
-        ),
+        ("two instants apart", trace(vec![timed_ms(1, 1), timed_ms(3, 3)]), true),
+        ("two instants together", trace(vec![timed_ms(1, 1), timed_ms(1, 1)]), false),
     ];
     check(&zero, cases);
 }
 
 #[test]
 fn latency_with_upper_bound() {
-    let rule = Rule::Latency {
-        threshold_ms: 100,
-        upper_threshold_ms: Some(200),
-    };
+    let rule = Rule::Latency { threshold_ms: 100, upper_threshold_ms: Some(200) };
     let cases = vec![
         ("shorter", trace(vec![timed_ms(0, 99)]), false),
         ("lower bound", trace(vec![timed_ms(0, 100)]), false),
         ("above it", trace(vec![timed_ms(0, 101)]), true),
         ("between", trace(vec![timed_ms(0, 150)]), true),
         ("upper bound", trace(vec![timed_ms(0, 200)]), true),
-        (
-            "less than a millisecond above it",
-            trace(vec![timed(MS, 202 * MS - 1)]),
-            true,
-        ),
-        (
-            "a millisecond above it",
-            trace(vec![timed_ms(0, 201)]),
-            false,
-        ),
-        (
-            "only a prefix lies between",
-            trace(vec![timed_ms(0, 150), timed_ms(0, 900)]),
-            false,
-        ),
-        (
-            "the same in the other order",
-            trace(vec![timed_ms(0, 900), timed_ms(0, 150)]),
-            false,
-        ),
+        ("less than a millisecond above it", trace(vec![timed(MS, 202 * MS - 1)]), true),
+        ("a millisecond above it", trace(vec![timed_ms(0, 201)]), false),
+        ("only a prefix lies between", trace(vec![timed_ms(0, 150), timed_ms(0, 900)]), false),
+        ("the same in the other order", trace(vec![timed_ms(0, 900), timed_ms(0, 150)]), false),
     ];
     check(&rule, cases);
 }
@@ -272,14 +163,10 @@ fn probabilistic() {
         (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, 0.645_587),
         (0xffff_ffff_ffff_ffff_ffff_ffff_ffff_ffff, 0.092_755),
     ];
-    for percentage in [
-        0.0, 0.1, 1.0, 9.27, 9.28, 10.0, 33.3, 50.0, 64.6, 86.0, 88.2, 99.9, 100.0,
-    ] {
+    for percentage in [0.0, 0.1, 1.0, 9.27, 9.28, 10.0, 33.3, 50.0, 64.6, 86.0, 88.2, 99.9, 100.0] {
         for salt in ["", "default-hash-seed"] {
-            let rule = Rule::Probabilistic {
-                sampling_percentage: percentage,
-                hash_salt: salt.into(),
-            };
+            let rule =
+                Rule::Probabilistic { sampling_percentage: percentage, hash_salt: salt.into() };
             let program = compile(&[policy("it", rule)]).unwrap();
             for (id, share) in ids {
                 let verdict = program.decide(&TraceFacts::new(id.to_be_bytes()));
@@ -294,12 +181,7 @@ fn probabilistic() {
 }
 
 fn strings(values: &[&str], regex: bool, invert_match: bool) -> Rule {
-    Rule::StringAttribute {
-        key: "k".into(),
-        values: named(values),
-        regex,
-        invert_match,
-    }
+    Rule::StringAttribute { key: "k".into(), values: named(values), regex, invert_match }
 }
 
 #[test]
@@ -321,40 +203,16 @@ fn string_attribute_with_exact_values() {
             ("another key", one("j", text("a")), !hit),
             ("a longer key", one("kk", text("a")), !hit),
             ("on the resource", resource("k", text("a")), hit),
-            (
-                "other value on the resource",
-                resource("k", text("b")),
-                !hit,
-            ),
+            ("other value on the resource", resource("k", text("b")), !hit),
             ("empty on the span", one("k", text("")), !hit),
             ("an integer", one("k", Any::IntValue(1)), !hit),
-            (
-                "a list",
-                one("k", Any::ArrayValue(ArrayValue::default())),
-                !hit,
-            ),
-            (
-                "in the second span",
-                trace(vec![span(&[]), span(&[("k", text("a"))])]),
-                hit,
-            ),
-            (
-                "after others",
-                trace(vec![span(&[("x", text("a")), ("k", text("a"))])]),
-                hit,
-            ),
+            ("a list", one("k", Any::ArrayValue(ArrayValue::default())), !hit),
+            ("in the second span", trace(vec![span(&[]), span(&[("k", text("a"))])]), hit),
+            ("after others", trace(vec![span(&[("x", text("a")), ("k", text("a"))])]), hit),
             ("the second of a key", repeated("b", "a"), !hit),
             ("the first of a key", repeated("a", "b"), hit),
-            (
-                "on the span though not on the resource",
-                both("b", "a"),
-                hit,
-            ),
-            (
-                "on the resource though not on the span",
-                both("a", "b"),
-                hit,
-            ),
+            ("on the span though not on the resource", both("b", "a"), hit),
+            ("on the resource though not on the span", both("a", "b"), hit),
             ("nothing", trace(vec![span(&[])]), !hit),
         ]
     };
@@ -364,22 +222,14 @@ fn string_attribute_with_exact_values() {
 
 #[test]
 fn string_attribute_with_patterns() {
-    let two = |first, second| {
-        trace(vec![
-            span(&[("k", text(first))]),
-            span(&[("k", text(second))]),
-        ])
-    };
+    let two =
+        |first, second| trace(vec![span(&[("k", text(first))]), span(&[("k", text(second))])]);
     let cases = |hit: bool| {
         vec![
             ("found in the middle", one("k", text("/v1/checkout/7")), hit),
             ("alone", one("k", text("checkout")), hit),
             ("the other pattern", one("k", text("GET")), hit),
-            (
-                "the other pattern, not at the start",
-                one("k", text(" GET")),
-                !hit,
-            ),
+            ("the other pattern, not at the start", one("k", text(" GET")), !hit),
             ("not found", one("k", text("/v1/cart")), !hit),
             ("other case", one("k", text("CHECKOUT")), !hit),
             ("empty on the span", one("k", text("")), !hit),
@@ -401,39 +251,21 @@ fn a_pattern_that_finds_the_empty_string() {
         ("text on the span", one("k", text("x")), true),
         ("text on the resource", resource("k", text("x")), true),
         ("an integer on the span", one("k", Any::IntValue(7)), false),
-        (
-            "an integer on the resource",
-            resource("k", Any::IntValue(7)),
-            false,
-        ),
-        (
-            "a flag on the resource",
-            resource("k", Any::BoolValue(true)),
-            false,
-        ),
+        ("an integer on the resource", resource("k", Any::IntValue(7)), false),
+        ("a flag on the resource", resource("k", Any::BoolValue(true)), false),
         ("another key", resource("j", text("")), false),
     ];
     check(&strings(&["^.*$"], true, false), cases);
 }
 
 fn numbers(min_value: Option<i64>, max_value: Option<i64>, invert_match: bool) -> Rule {
-    Rule::NumericAttribute {
-        key: "k".into(),
-        min_value,
-        max_value,
-        invert_match,
-    }
+    Rule::NumericAttribute { key: "k".into(), min_value, max_value, invert_match }
 }
 
 #[test]
 fn numeric_attribute() {
     let int = Any::IntValue;
-    let two = |first, second| {
-        trace(vec![
-            span(&[("k", int(first))]),
-            span(&[("k", int(second))]),
-        ])
-    };
+    let two = |first, second| trace(vec![span(&[("k", int(first))]), span(&[("k", int(second))])]);
     let cases = |hit: bool| {
         vec![
             ("below", one("k", int(9)), !hit),
@@ -458,14 +290,8 @@ fn numeric_attribute() {
 #[test]
 fn numeric_attribute_with_one_bound() {
     let int = Any::IntValue;
-    let unset = KeyValue {
-        key: "k".into(),
-        ..KeyValue::default()
-    };
-    let unset = Span {
-        attributes: vec![unset],
-        ..Span::default()
-    };
+    let unset = KeyValue { key: "k".into(), ..KeyValue::default() };
+    let unset = Span { attributes: vec![unset], ..Span::default() };
     let cases = vec![
         ("least", one("k", int(i64::MIN)), true),
         ("negative", one("k", int(-1)), true),
@@ -473,21 +299,9 @@ fn numeric_attribute_with_one_bound() {
         ("one", one("k", int(1)), false),
         ("most", one("k", int(i64::MAX)), false),
         ("a string is no zero", one("k", text("abc")), false),
-        (
-            "a double is no zero",
-            one("k", Any::DoubleValue(0.0)),
-            false,
-        ),
-        (
-            "a string on the resource is no zero",
-            resource("k", text("abc")),
-            false,
-        ),
-        (
-            "a value that is not set is no zero",
-            trace(vec![unset]),
-            false,
-        ),
+        ("a double is no zero", one("k", Any::DoubleValue(0.0)), false),
+        ("a string on the resource is no zero", resource("k", text("abc")), false),
+        ("a value that is not set is no zero", trace(vec![unset]), false),
     ];
     check(&numbers(None, Some(0), false), cases);
     let cases = vec![
@@ -497,11 +311,7 @@ fn numeric_attribute_with_one_bound() {
         ("one", one("k", int(1)), true),
         ("most", one("k", int(i64::MAX)), true),
         ("a string is no zero", one("k", text("abc")), false),
-        (
-            "a list is no zero",
-            one("k", Any::ArrayValue(ArrayValue::default())),
-            false,
-        ),
+        ("a list is no zero", one("k", Any::ArrayValue(ArrayValue::default())), false),
         ("nothing", trace(vec![span(&[])]), false),
     ];
     check(&numbers(Some(0), None, false), cases);
@@ -512,27 +322,19 @@ fn named(names: &[&str]) -> Vec<String> {
 }
 
 fn and(names: &[&str]) -> Rule {
-    Rule::And {
-        policies: named(names),
-    }
+    Rule::And { policies: named(names) }
 }
 
 fn or(names: &[&str]) -> Rule {
-    Rule::Or {
-        policies: named(names),
-    }
+    Rule::Or { policies: named(names) }
 }
 
 fn not(name: &str) -> Rule {
-    Rule::Not {
-        policy: name.to_owned(),
-    }
+    Rule::Not { policy: name.to_owned() }
 }
 
 fn drop_when(names: &[&str]) -> Rule {
-    Rule::Drop {
-        policies: named(names),
-    }
+    Rule::Drop { policies: named(names) }
 }
 
 /// Two attribute tests, the parts `a` and `b` at places 0 and 1, and containers after them; those whose
@@ -540,32 +342,15 @@ fn drop_when(names: &[&str]) -> Rule {
 fn with_parts(containers: &[(&str, Rule)]) -> Vec<Policy> {
     let leaf = |name: &str| {
         let values = vec!["yes".to_owned()];
-        let rule = Rule::StringAttribute {
-            key: name.into(),
-            values,
-            regex: false,
-            invert_match: false,
-        };
-        Policy {
-            role: Role::Part,
-            ..policy(name, rule)
-        }
+        let rule =
+            Rule::StringAttribute { key: name.into(), values, regex: false, invert_match: false };
+        Policy { role: Role::Part, ..policy(name, rule) }
     };
     let container = |(name, rule): &(&str, Rule)| {
-        let role = if name.starts_with('_') {
-            Role::Part
-        } else {
-            Role::Vote
-        };
-        Policy {
-            role,
-            ..policy(name, rule.clone())
-        }
+        let role = if name.starts_with('_') { Role::Part } else { Role::Vote };
+        Policy { role, ..policy(name, rule.clone()) }
     };
-    [leaf("a"), leaf("b")]
-        .into_iter()
-        .chain(containers.iter().map(container))
-        .collect()
+    [leaf("a"), leaf("b")].into_iter().chain(containers.iter().map(container)).collect()
 }
 
 /// Whether the containers keep traces in which neither, only `a`, only `b` and both are true, each told by
@@ -578,11 +363,7 @@ fn check_containers(containers: &[(&str, Rule)], expected: [bool; 4]) {
         let together = trace(vec![span(&[("a", a.clone()), ("b", b.clone())])]);
         let apart = trace(vec![span(&[("a", a)]), span(&[]), span(&[("b", b)])]);
         for trace in [together, apart] {
-            assert_eq!(
-                judge(&list, &trace).keep,
-                expected,
-                "case {place} of {containers:?}"
-            );
+            assert_eq!(judge(&list, &trace).keep, expected, "case {place} of {containers:?}");
         }
     }
 }
@@ -591,10 +372,7 @@ fn check_containers(containers: &[(&str, Rule)], expected: [bool; 4]) {
 fn and_or_not() {
     check_containers(&[("and", and(&["a", "b"]))], [false, false, false, true]);
     check_containers(&[("or", or(&["a", "b"]))], [false, true, true, true]);
-    check_containers(
-        &[("not", not("_or")), ("_or", or(&["a", "b"]))],
-        [true, false, false, false],
-    );
+    check_containers(&[("not", not("_or")), ("_or", or(&["a", "b"]))], [true, false, false, false]);
     check_containers(
         &[("nand", not("_and")), ("_and", and(&["a", "b"]))],
         [true, true, true, false],
@@ -617,57 +395,31 @@ fn and_or_not() {
     ];
     check_containers(&same, [true, false, false, true]);
     // Several votes: one yes is enough.
-    check_containers(
-        &[("x", and(&["a", "b"])), ("y", not("b"))],
-        [true, true, false, true],
-    );
-    check_containers(
-        &[("x", or(&["a"])), ("y", or(&["b"]))],
-        [false, true, true, true],
-    );
+    check_containers(&[("x", and(&["a", "b"])), ("y", not("b"))], [true, true, false, true]);
+    check_containers(&[("x", or(&["a"])), ("y", or(&["b"]))], [false, true, true, true]);
 }
 
 #[test]
 fn drop_goes_first_wherever_it_stands() {
     let all = ("all", Rule::AlwaysSample);
-    check_containers(
-        &[all.clone(), ("drop", drop_when(&["a", "b"]))],
-        [true, true, true, false],
-    );
-    check_containers(
-        &[("drop", drop_when(&["a", "b"])), all.clone()],
-        [true, true, true, false],
-    );
+    check_containers(&[all.clone(), ("drop", drop_when(&["a", "b"]))], [true, true, true, false]);
+    check_containers(&[("drop", drop_when(&["a", "b"])), all.clone()], [true, true, true, false]);
     let either = ("_or", or(&["a", "b"]));
     check_containers(
         &[all.clone(), ("drop", drop_when(&["_or"])), either.clone()],
         [true, false, false, false],
     );
-    let two = [
-        ("drop a", drop_when(&["a"])),
-        ("drop b", drop_when(&["b"])),
-        all.clone(),
-    ];
+    let two = [("drop a", drop_when(&["a"])), ("drop b", drop_when(&["b"])), all.clone()];
     check_containers(&two, [true, false, false, false]);
     check_containers(
         &[("drop", drop_when(&["a"])), ("b?", or(&["b"]))],
         [false, false, true, false],
     );
     check_containers(
-        &[
-            ("drop", drop_when(&["all"])),
-            all.clone(),
-            either.clone(),
-            ("or", or(&["_or"])),
-        ],
+        &[("drop", drop_when(&["all"])), all.clone(), either.clone(), ("or", or(&["_or"]))],
         [false; 4],
     );
-    let neither = [
-        ("drop", drop_when(&["_none"])),
-        ("_none", not("_or")),
-        either,
-        all,
-    ];
+    let neither = [("drop", drop_when(&["_none"])), ("_none", not("_or")), either, all];
     check_containers(&neither, [false, true, true, true]);
     // A drop that does not match says nothing about keeping.
     check_containers(
@@ -678,15 +430,8 @@ fn drop_goes_first_wherever_it_stands() {
 
 #[test]
 fn parts_have_no_vote_of_their_own() {
-    let list = |role| {
-        [
-            Policy {
-                role,
-                ..policy("in", Rule::AlwaysSample)
-            },
-            policy("out", not("in")),
-        ]
-    };
+    let list =
+        |role| [Policy { role, ..policy("in", Rule::AlwaysSample) }, policy("out", not("in"))];
     assert!(!judge(&list(Role::Part), &one("a", text("yes"))).keep);
     assert!(judge(&list(Role::Vote), &one("a", text("yes"))).keep);
 }
@@ -696,40 +441,17 @@ fn a_decision_is_attributed_to_the_drop_or_else_to_the_first_vote() {
     let yes = trace(vec![span(&[("a", text("yes")), ("b", text("yes"))])]);
     let no = trace(vec![span(&[])]);
     let all = ("all", Rule::AlwaysSample);
-    let kept = |policy, matched| Verdict {
-        keep: true,
-        policy: Some(policy),
-        matched,
-    };
-    let dropped = |policy, matched| Verdict {
-        keep: false,
-        ..kept(policy, matched)
-    };
+    let kept = |policy, matched| Verdict { keep: true, policy: Some(policy), matched };
+    let dropped = |policy, matched| Verdict { keep: false, ..kept(policy, matched) };
     let check = |containers: &[(&str, Rule)], on_yes: Verdict, on_no: Verdict| {
         let list = with_parts(containers);
         assert_eq!(judge(&list, &yes), on_yes, "{containers:?}");
         assert_eq!(judge(&list, &no), on_no, "{containers:?}");
     };
-    check(
-        &[("x", or(&["a"])), ("y", or(&["b"]))],
-        kept(2, 0b1100),
-        Verdict::default(),
-    );
-    check(
-        &[("x", or(&["a", "b"])), all.clone()],
-        kept(2, 0b1100),
-        kept(3, 0b1000),
-    );
-    check(
-        &[all.clone(), ("drop", drop_when(&["a", "b"]))],
-        dropped(3, 0b1100),
-        kept(2, 0b0100),
-    );
-    let drops = [
-        ("drop b", drop_when(&["b"])),
-        ("drop a", drop_when(&["a"])),
-        ("none", not("a")),
-    ];
+    check(&[("x", or(&["a"])), ("y", or(&["b"]))], kept(2, 0b1100), Verdict::default());
+    check(&[("x", or(&["a", "b"])), all.clone()], kept(2, 0b1100), kept(3, 0b1000));
+    check(&[all.clone(), ("drop", drop_when(&["a", "b"]))], dropped(3, 0b1100), kept(2, 0b0100));
+    let drops = [("drop b", drop_when(&["b"])), ("drop a", drop_when(&["a"])), ("none", not("a"))];
     check(&drops, dropped(2, 0b0_1100), kept(4, 0b1_0000));
     // The first vote names the second, which is evaluated before it and comes after it all the same.
     check(

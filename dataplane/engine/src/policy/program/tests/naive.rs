@@ -30,40 +30,16 @@ impl Decoded {
     /// Whether the first attribute with this key, on any resource or span, passes the test.
     fn any(&self, key: &str, passes: impl Fn(&Any, bool) -> bool) -> bool {
         let first = |attributes: &[KeyValue]| -> Option<Any> {
-            attributes
-                .iter()
-                .find(|pair| pair.key == key)?
-                .value
-                .clone()?
-                .value
+            attributes.iter().find(|pair| pair.key == key)?.value.clone()?.value
         };
-        self.resources
-            .iter()
-            .any(|r| first(&r.attributes).is_some_and(|v| passes(&v, false)))
-            || self
-                .spans
-                .iter()
-                .any(|s| first(&s.attributes).is_some_and(|v| passes(&v, true)))
+        self.resources.iter().any(|r| first(&r.attributes).is_some_and(|v| passes(&v, false)))
+            || self.spans.iter().any(|s| first(&s.attributes).is_some_and(|v| passes(&v, true)))
     }
 
     fn duration_ms(&self) -> Option<u64> {
-        let start = self
-            .spans
-            .iter()
-            .map(|s| s.start_time_unix_nano)
-            .filter(|t| *t != 0)
-            .min()?;
-        let end = self
-            .spans
-            .iter()
-            .map(|s| s.end_time_unix_nano)
-            .filter(|t| *t != 0)
-            .max()?;
-        Some(if end < start {
-            0
-        } else {
-            (end - start) / 1_000_000
-        })
+        let start = self.spans.iter().map(|s| s.start_time_unix_nano).filter(|t| *t != 0).min()?;
+        let end = self.spans.iter().map(|s| s.end_time_unix_nano).filter(|t| *t != 0).max()?;
+        Some(if end < start { 0 } else { (end - start) / 1_000_000 })
     }
 
     fn says_yes(&self, rule: &Rule, list: &[Policy]) -> bool {
@@ -77,16 +53,12 @@ impl Decoded {
                 let code = span.status.as_ref().map_or(0, |status| status.code);
                 codes.iter().any(|wanted| *wanted as i32 == code)
             }),
-            Rule::Latency {
-                threshold_ms,
-                upper_threshold_ms,
-            } => self.duration_ms().is_some_and(|ms| {
-                ms > *threshold_ms && upper_threshold_ms.is_none_or(|upper| ms <= upper)
-            }),
-            Rule::Probabilistic {
-                sampling_percentage,
-                ..
-            } => {
+            Rule::Latency { threshold_ms, upper_threshold_ms } => {
+                self.duration_ms().is_some_and(|ms| {
+                    ms > *threshold_ms && upper_threshold_ms.is_none_or(|upper| ms <= upper)
+                })
+            }
+            Rule::Probabilistic { sampling_percentage, .. } => {
                 let mut hash = 0xcbf2_9ce4_8422_2325_u64;
                 for byte in b"default-hash-seed".iter().chain(&self.id) {
                     hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
@@ -94,17 +66,10 @@ impl Decoded {
                 // Only percentages at which doubles are exact enough are drawn.
                 hash as f64 / 2_f64.powi(64) <= sampling_percentage / 100.0
             }
-            Rule::StringAttribute {
-                key,
-                values,
-                regex,
-                invert_match,
-            } => {
+            Rule::StringAttribute { key, values, regex, invert_match } => {
                 let found = |text: &str| match regex {
                     false => values.iter().any(|value| value == text),
-                    true => values
-                        .iter()
-                        .any(|p| regex::Regex::new(p).unwrap().is_match(text)),
+                    true => values.iter().any(|p| regex::Regex::new(p).unwrap().is_match(text)),
                 };
                 let passes = |value: &Any, on_span: bool| match value {
                     Any::StringValue(text) => !(on_span && text.is_empty()) && found(text),
@@ -112,12 +77,7 @@ impl Decoded {
                 };
                 self.any(key, passes) != *invert_match
             }
-            Rule::NumericAttribute {
-                key,
-                min_value,
-                max_value,
-                invert_match,
-            } => {
+            Rule::NumericAttribute { key, min_value, max_value, invert_match } => {
                 let passes = |value: &Any, _: bool| match value {
                     Any::IntValue(n) => {
                         min_value.is_none_or(|min| *n >= min)
@@ -142,16 +102,9 @@ impl Decoded {
                 .collect()
         };
         let (drops, votes) = (saying(true), saying(false));
-        let matched = drops
-            .iter()
-            .chain(&votes)
-            .fold(0, |set, place| set | 1 << place);
+        let matched = drops.iter().chain(&votes).fold(0, |set, place| set | 1 << place);
         let policy = drops.first().or(votes.first()).map(|place| *place as u16);
-        Verdict {
-            keep: drops.is_empty() && !votes.is_empty(),
-            policy,
-            matched,
-        }
+        Verdict { keep: drops.is_empty() && !votes.is_empty(), policy, matched }
     }
 }
 
@@ -192,22 +145,11 @@ fn any_value() -> impl Strategy<Value = Option<AnyValue>> {
 /// One attribute as bytes: mostly one message, sometimes several that a decoder merges.
 fn pair() -> impl Strategy<Value = Vec<u8>> {
     let whole = || {
-        (key(), any_value()).prop_map(|(key, value)| {
-            KeyValue {
-                key,
-                value,
-                ..KeyValue::default()
-            }
-            .encode_to_vec()
-        })
+        (key(), any_value())
+            .prop_map(|(key, value)| KeyValue { key, value, ..KeyValue::default() }.encode_to_vec())
     };
-    let value_only = any_value().prop_map(|value| {
-        KeyValue {
-            value,
-            ..KeyValue::default()
-        }
-        .encode_to_vec()
-    });
+    let value_only =
+        any_value().prop_map(|value| KeyValue { value, ..KeyValue::default() }.encode_to_vec());
     // A field that no one knows, and an index in place of a key.
     let unknown = select(vec![vec![0x98, 0x06, 0x01], vec![0x18, 0x02]]);
     let piece = prop_oneof![6 => whole(), 2 => value_only, 1 => unknown];
@@ -227,18 +169,8 @@ fn bytes_field(number: u8, body: &[u8]) -> Vec<u8> {
 /// Bytes of a span: fields of several messages in a row, so that singular ones repeat, with attributes
 /// between.
 fn span_bytes() -> impl Strategy<Value = Vec<u8>> {
-    let time = || {
-        select(vec![
-            0,
-            1,
-            999_999,
-            1_000_000,
-            2_000_000,
-            5_000_001,
-            50_000_000,
-            u64::MAX,
-        ])
-    };
+    let time =
+        || select(vec![0, 1, 999_999, 1_000_000, 2_000_000, 5_000_001, 50_000_000, u64::MAX]);
     let status = prop::option::of(select(vec![-1, 0, 1, 2, 2, 3, 64, 258]));
     let parent = select(vec![vec![], vec![0; 8], vec![1; 8]]);
     let fields = (time(), time(), status, parent).prop_map(|(start, end, code, parent)| {
@@ -248,20 +180,14 @@ fn span_bytes() -> impl Strategy<Value = Vec<u8>> {
             start_time_unix_nano: start,
             end_time_unix_nano: end,
             parent_span_id: parent,
-            status: code.map(|code| SpanStatus {
-                code,
-                message: "m".into(),
-            }),
+            status: code.map(|code| SpanStatus { code, message: "m".into() }),
             flags: 1,
             ..Span::default()
         };
         span.encode_to_vec()
     });
     // Codes as prost does not write them: a plain 0, and 2 with bits that a 32-bit enum does not have.
-    let odd = select(vec![
-        vec![0x18, 0],
-        vec![0x18, 0x82, 0x80, 0x80, 0x80, 0x10],
-    ]);
+    let odd = select(vec![vec![0x18, 0], vec![0x18, 0x82, 0x80, 0x80, 0x80, 0x10]]);
     let odd = odd.prop_map(|status| bytes_field(15, &status));
     let pair = pair().prop_map(|pair| bytes_field(9, &pair));
     let piece = prop_oneof![2 => fields, 4 => pair, 1 => odd];
@@ -288,14 +214,9 @@ fn leaf() -> impl Strategy<Value = Rule> {
     let codes = prop::collection::vec(select(vec![Status::Unset, Status::Ok, Status::Error]), 1..3);
     let upper = prop::option::of(1..60_u64);
     let exact = prop::collection::vec(select(vec!["x", "y", "/a/b", "5", "none"]), 1..4);
-    let patterns = prop::collection::vec(
-        select(vec!["^x", "b$", "/a/.", "^.*$", "(?s)x.y", "g l"]),
-        1..3,
-    );
-    let strings = prop_oneof![
-        exact.prop_map(|v| (v, false)),
-        patterns.prop_map(|v| (v, true))
-    ];
+    let patterns =
+        prop::collection::vec(select(vec!["^x", "b$", "/a/.", "^.*$", "(?s)x.y", "g l"]), 1..3);
+    let strings = prop_oneof![exact.prop_map(|v| (v, false)), patterns.prop_map(|v| (v, true))];
     let bound = || prop::option::of(select(vec![i64::MIN, -5, 0, 5, 500]));
     prop_oneof![
         1 => Just(Rule::AlwaysSample),
@@ -321,42 +242,30 @@ fn leaf() -> impl Strategy<Value = Rule> {
 
 /// A list that compiles: `leaves`, then containers that name what comes before them, turned by `turn` places.
 fn list() -> impl Strategy<Value = Vec<Policy>> {
-    let container = (
-        0..4_u8,
-        prop::collection::vec(any::<prop::sample::Index>(), 1..4),
-    );
+    let container = (0..4_u8, prop::collection::vec(any::<prop::sample::Index>(), 1..4));
     let containers = prop::collection::vec(container, 0..8);
     let leaves = prop::collection::vec(leaf(), 1..8);
-    (
-        leaves,
-        containers,
-        any::<u64>(),
-        any::<prop::sample::Index>(),
-    )
-        .prop_map(|(leaves, containers, parts, turn)| {
+    (leaves, containers, any::<u64>(), any::<prop::sample::Index>()).prop_map(
+        |(leaves, containers, parts, turn)| {
             let mut rules = leaves;
             for (kind, picks) in containers {
-                let others: Vec<usize> = (0..rules.len())
-                    .filter(|i| !matches!(rules[*i], Rule::Drop { .. }))
-                    .collect();
-                let mut picks: Vec<usize> = picks
-                    .iter()
-                    .map(|pick| others[pick.index(others.len())])
-                    .collect();
+                let others: Vec<usize> =
+                    (0..rules.len()).filter(|i| !matches!(rules[*i], Rule::Drop { .. })).collect();
+                let mut picks: Vec<usize> =
+                    picks.iter().map(|pick| others[pick.index(others.len())]).collect();
                 picks.sort_unstable();
                 picks.dedup();
                 let policies: Vec<String> = picks.iter().map(|i| format!("p{i}")).collect();
                 rules.push(match kind {
                     0 => Rule::And { policies },
                     1 => Rule::Or { policies },
-                    2 => Rule::Not {
-                        policy: policies[0].clone(),
-                    },
+                    2 => Rule::Not { policy: policies[0].clone() },
                     _ => Rule::Drop { policies },
                 });
             }
             with_roles(rules, parts, turn)
-        })
+        },
+    )
 }
 
 /// Makes those that `parts` picks into parts, as far as somebody names them and somebody else votes.
@@ -375,11 +284,7 @@ fn with_roles(rules: Vec<Rule>, parts: u64, turn: prop::sample::Index) -> Vec<Po
         let name = format!("p{place}");
         let is_part = parts >> place & 1 == 1 && !matches!(rule, Rule::Drop { .. }) && named(&name);
         let role = if is_part { Role::Part } else { Role::Vote };
-        list.push(Policy {
-            name,
-            role,
-            rule: rule.clone(),
-        });
+        list.push(Policy { name, role, rule: rule.clone() });
     }
     let votes =
         |policy: &Policy| policy.role == Role::Vote && !matches!(policy.rule, Rule::Drop { .. });
