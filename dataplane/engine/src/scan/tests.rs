@@ -235,6 +235,15 @@ fn values_may_nest_as_deep_as_the_limit() {
 }
 
 #[test]
+fn the_usual_attribute_is_not_deeper_than_others() {
+    // The attribute is level 5, its value level 6.
+    let at = |max_depth| check(&nested(0), &ScanLimits { max_depth, ..ScanLimits::default() });
+    assert!(at(6).is_ok());
+    assert_eq!(at(5), Err(ScanError::TooDeep(5)));
+    assert_eq!(at(4), Err(ScanError::TooDeep(4)));
+}
+
+#[test]
 fn spans_are_counted_against_the_limit_whatever_their_ids() {
     let spans = [field(2, &[&span(&ID, "a")]), field(2, &[])].concat();
     let request = field(1, &[&field(2, &[&spans])]);
