@@ -45,6 +45,11 @@ pub struct ScanLimits {
     /// Spans in a request. Nothing is allocated per span, so this bounds work alone: 4 Mi spans of the least
     /// size, two bytes, make half of the largest request.
     pub max_spans: u32,
+    /// Bytes of the headers of a resource, and of a scope. Every output that gets a span gets its headers
+    /// too: without a limit, a request of 16 MiB with one huge resource becomes as many copies of it as
+    /// batches are begun. 256 KiB hold two of the longest arguments that Linux allows (128 KiB each), and a
+    /// batch of 1 MiB holds two such pairs.
+    pub max_header_bytes: u32,
 }
 
 /// What [`check`] found.
@@ -83,6 +88,9 @@ pub enum ScanError {
     /// It has too many spans.
     #[error("more than {0} spans in one request; send smaller batches")]
     TooManySpans(u32),
+    /// The headers of a resource or scope are too long.
+    #[error("a resource or scope has more than {0} bytes of attributes; drop or shorten some")]
+    HeadersTooLong(u32),
 }
 
 /// The bytes of a header, and their hash.
@@ -117,7 +125,7 @@ pub trait Visit {
 
 impl Default for ScanLimits {
     fn default() -> Self {
-        Self { max_depth: 32, max_spans: 4 << 20 }
+        Self { max_depth: 32, max_spans: 4 << 20, max_header_bytes: 256 << 10 }
     }
 }
 

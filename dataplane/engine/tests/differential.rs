@@ -53,6 +53,47 @@ proptest! {
     }
 }
 
+/// A field of a length below 128.
+fn field(number: u8, body: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, u8::try_from(body.len()).unwrap()], body].concat()
+}
+
+/// A request of one span with this attribute; lengths outside of the attribute are right.
+fn request_with(attribute: &[u8]) -> Vec<u8> {
+    let span = [field(1, &[7; 16]), field(9, attribute)].concat();
+    field(1, &field(2, &field(2, &span)))
+}
+
+/// The scanner has a short way for the attributes that everybody sends; random requests seldom hold one.
+#[test]
+fn any_change_of_a_usual_attribute_is_judged_as_prost_does() {
+    let attribute = |key: &[u8], value: &[u8]| [field(1, key), field(2, value)].concat();
+    let attributes = [
+        attribute(b"", b""),
+        attribute(b"url", &field(1, b"")),
+        attribute(b"url", &field(1, b"/cart")),
+        attribute(b"url.path", &field(1, b"/api/v1/orders/12345")),
+        attribute(b"user_agent.original", &field(1, &[b'x'; 40])),
+        attribute("köy".as_bytes(), &field(1, "wärt".as_bytes())),
+        attribute(b"hit", &[0x10, 1]),
+        attribute(b"http.response.status_code", &[0x18, 0xc8, 0x01]),
+        attribute(b"port", &[0x18, 0xfb, 0xc1, 0x00]),
+        attribute(b"load", &[0x21, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]),
+    ];
+    for attribute in attributes {
+        assert!(wild::examine(&request_with(&attribute)).is_some(), "{attribute:02x?}");
+        for place in 0..attribute.len() {
+            wild::examine(&request_with(&attribute[..place]));
+            wild::examine(&request_with(&attribute[place..]));
+            let mut changed = attribute.clone();
+            for byte in 0..=255 {
+                changed[place] = byte;
+                wild::examine(&request_with(&changed));
+            }
+        }
+    }
+}
+
 /// Guards the guard: the generator must go on making everything that the properties are about.
 #[test]
 fn wild_requests_are_wild() {

@@ -59,7 +59,7 @@ fn check_resource(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Resul
     if shape.groups > before {
         shape.header_bytes += header_bytes;
     }
-    Ok(())
+    limit_headers(header_bytes, limits)
 }
 
 fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
@@ -84,6 +84,13 @@ fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(
     if shape.spans > before {
         shape.groups += 1;
         shape.header_bytes += header_bytes;
+    }
+    limit_headers(header_bytes, limits)
+}
+
+fn limit_headers(bytes: u64, limits: &ScanLimits) -> Result<(), ScanError> {
+    if bytes > u64::from(limits.max_header_bytes) {
+        return Err(ScanError::HeadersTooLong(limits.max_header_bytes));
     }
     Ok(())
 }
@@ -195,19 +202,22 @@ fn pass_field(
     Ok(())
 }
 
-/// Whether a `KeyValue` is what nearly all are: a short key, then one short text, a small number or a truth
-/// value, all ASCII. The rest is for [`validate`] to judge; this has fewer turns that a processor could miss.
+/// Whether a `KeyValue` is what nearly all are: a short key, then one short text, a number or a truth value,
+/// all texts ASCII. The rest is for [`validate`] to judge; this has fewer turns that a processor could miss.
 #[inline]
 fn is_plain_attribute(bytes: &[u8]) -> bool {
-    let [KEY_TAG, key_len @ 0..0x80, rest @ ..] = bytes else { return false };
-    let Some((key, rest)) = rest.split_at_checked(usize::from(*key_len)) else { return false };
-    let [VALUE_TAG, value_len @ 0..0x80, value @ ..] = rest else { return false };
-    if usize::from(*value_len) != value.len() || !is_ascii(key) {
+    let [KEY_TAG, key_len, rest @ ..] = bytes else { return false };
+    let Some((_, rest)) = rest.split_at_checked(usize::from(*key_len)) else { return false };
+    let [VALUE_TAG, value_len, value @ ..] = rest else { return false };
+    if usize::from(*value_len) != value.len() {
         return false;
     }
+    // Tags are ASCII, and so are lengths of one byte: one look sees that all of them and the texts are.
     match value {
-        [STRING_TAG, len, text @ ..] => usize::from(*len) == text.len() && is_ascii(text),
-        [BOOL_TAG | INT_TAG, 0..0x80] => true,
+        [STRING_TAG, len, text @ ..] => usize::from(*len) == text.len() && is_ascii(bytes),
+        [BOOL_TAG | INT_TAG, 0..0x80] | [INT_TAG, 0x80..=0xff, 0..0x80] => {
+            is_ascii(&bytes[..bytes.len() - value.len()])
+        }
         _ => false,
     }
 }
@@ -255,24 +265,28 @@ fn is_utf8(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok()
 }
 
-/// Like the library's, but inlined, and texts of up to 16 bytes, which most are, take no loop. Words may
+/// Like the library's, but inlined, and texts of up to 32 bytes, which most are, take no loop. Words may
 /// overlap.
 #[inline]
 fn is_ascii(bytes: &[u8]) -> bool {
-    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+    const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
+    const HALF: u64 = u64::from_ne_bytes([0x80; 8]);
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+        let mut bits = u128::from_ne_bytes(*first) | u128::from_ne_bytes(*last);
+        if bytes.len() > 32 {
+            let (words, _) = bytes.as_chunks::<16>();
+            bits = words.iter().fold(bits, |bits, word| bits | u128::from_ne_bytes(*word));
+        }
+        return bits & HIGH_BITS == 0;
+    }
     let bits = if let (Some(first), Some(last)) =
         (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
     {
-        let mut bits = u64::from_ne_bytes(*first) | u64::from_ne_bytes(*last);
-        if bytes.len() > 16 {
-            let (words, _) = bytes.as_chunks::<8>();
-            bits = words.iter().fold(bits, |bits, word| bits | u64::from_ne_bytes(*word));
-        }
-        bits
+        u64::from_ne_bytes(*first) | u64::from_ne_bytes(*last)
     } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
         u64::from(u32::from_ne_bytes(*first) | u32::from_ne_bytes(*last))
     } else {
         u64::from(bytes.iter().fold(0, |all, byte| all | byte))
     };
-    bits & HIGH_BITS == 0
+    bits & HALF == 0
 }

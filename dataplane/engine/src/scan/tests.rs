@@ -235,12 +235,38 @@ fn values_may_nest_as_deep_as_the_limit() {
 }
 
 #[test]
+fn the_usual_attribute_is_not_deeper_than_others() {
+    // The attribute is level 5, its value level 6.
+    let at = |max_depth| check(&nested(0), &ScanLimits { max_depth, ..ScanLimits::default() });
+    assert!(at(6).is_ok());
+    assert_eq!(at(5), Err(ScanError::TooDeep(5)));
+    assert_eq!(at(4), Err(ScanError::TooDeep(4)));
+}
+
+#[test]
 fn spans_are_counted_against_the_limit_whatever_their_ids() {
     let spans = [field(2, &[&span(&ID, "a")]), field(2, &[])].concat();
     let request = field(1, &[&field(2, &[&spans])]);
     let limited = |max_spans| check(&request, &ScanLimits { max_spans, ..ScanLimits::default() });
     assert!(limited(2).is_ok());
     assert_eq!(limited(1), Err(ScanError::TooManySpans(1)));
+}
+
+#[test]
+fn headers_are_limited_a_resource_and_a_scope_each() {
+    let limits = |max_header_bytes| ScanLimits { max_header_bytes, ..ScanLimits::default() };
+    let url = field(3, &[b"0123456789"]);
+    // Unknown fields count, children and field 1000 do not: 12 and 2 bytes.
+    let unknown: &[u8] = &[0x20, 1];
+    let scope = field(2, &[&field(2, &[&span(&ID, "a")]), &url, unknown]);
+    let legacy = field(1000, &[&[0; 100]]);
+    let resource = field(1, &[&legacy, &url, unknown, &scope]);
+    let two = [&resource[..], &resource].concat();
+    assert_eq!(check(&two, &limits(14)).map(|shape| shape.spans), Ok(2));
+    let refused = Err(ScanError::HeadersTooLong(13));
+    assert_eq!(check(&two, &limits(13)), refused);
+    assert_eq!(check(&field(1, &[&scope]), &limits(13)), refused);
+    assert_eq!(check(&field(1, &[&url, unknown]), &limits(13)), refused, "without spans too");
 }
 
 // === emptiness ===
@@ -295,6 +321,7 @@ fn refusals_say_what_and_what_to_do() {
         refusal(&[0x0a, 5]).to_string(),
         refusal(&nested(14)).to_string(),
         ScanError::TooManySpans(7).to_string(),
+        ScanError::HeadersTooLong(8).to_string(),
     ];
     assert_eq!(
         told,
@@ -302,6 +329,7 @@ fn refusals_say_what_and_what_to_do() {
             "not an OTLP trace request: the message is cut off inside a field",
             "messages are nested more than 32 deep; flatten nested attribute values",
             "more than 7 spans in one request; send smaller batches",
+            "a resource or scope has more than 8 bytes of attributes; drop or shorten some",
         ]
     );
 }

@@ -545,7 +545,10 @@ impl Visit for Split {
 fn is_limit(error: ScanError) -> bool {
     matches!(
         error,
-        ScanError::TooDeep(_) | ScanError::TooManySpans(_) | ScanError::Wire(WireError::TooDeep(_))
+        ScanError::TooDeep(_)
+            | ScanError::HeadersTooLong(_)
+            | ScanError::TooManySpans(_)
+            | ScanError::Wire(WireError::TooDeep(_))
     )
 }
 
