@@ -30,7 +30,7 @@ const LINK_QUEUE_MIN: u64 = 4 * MIB;
 const SPAN_OVERHEAD: u64 = 24;
 
 /// What a batch stores beside the headers of a group: its place, its resource's, and two table slots.
-const GROUP_OVERHEAD: u64 = 64;
+const GROUP_OVERHEAD: u64 = 192;
 
 /// Shared state of an agent.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct Core {
     pub rerouted_spans: AtomicU64,
     /// How often the published view changed.
     pub view_changes: AtomicU64,
+    /// Bytes that fill a batch.
+    batch_bytes: u64,
     splitter: Mutex<Splitter>,
     ring: ArcSwapOption<Ring>,
     links: OnceLock<Vec<Arc<Link>>>,
@@ -86,6 +88,7 @@ impl Core {
             send_budget,
             rerouted_spans: AtomicU64::new(0),
             view_changes: AtomicU64::new(0),
+            batch_bytes: bytes,
             splitter: Mutex::new(Splitter::new(seed, limits)),
             ring: ArcSwapOption::empty(),
             links: OnceLock::new(),
@@ -211,7 +214,10 @@ impl Core {
     fn need(&self, shape: &Shape) -> u64 {
         let copies = (self.links().len() as u64).min(u64::from(shape.spans));
         let headers = shape.header_bytes + u64::from(shape.groups) * GROUP_OVERHEAD;
-        shape.span_bytes + headers * copies + u64::from(shape.spans) * SPAN_OVERHEAD
+        // Batches that fill while the request is split repeat headers too; each is at least half spans.
+        let repeated =
+            (headers * (shape.span_bytes / self.batch_bytes.max(1))).min(shape.span_bytes);
+        shape.span_bytes + headers * copies + repeated + u64::from(shape.spans) * SPAN_OVERHEAD
     }
 
     fn accepting(&self, need: u64) -> Vec<bool> {

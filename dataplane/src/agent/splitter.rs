@@ -198,14 +198,62 @@ impl Visit for Router<'_> {
         let Some(link) = self.choose(key) else { return };
         let limits = self.splitter.limits;
         let Some(open) = self.splitter.open.get_mut(link) else { return };
+        let group_header = group.resource.bytes().len() + group.scope.bytes().len();
         let group =
             *open.group.get_or_insert_with(|| open.batch.intern(&group.resource, &group.scope));
         open.batch.push(group, span);
         open.since.get_or_insert(self.now);
         self.routed.spans += 1;
-        let full = open.batch.encoded_len_max() >= limits.bytes;
-        if full || open.batch.spans() as usize >= limits.spans {
+        // A batch is at least half spans: headers that fill one by themselves would otherwise be repeated with
+        // every span, and a request could become a thousand times its size.
+        let len = open.batch.encoded_len_max();
+        let full = len >= limits.bytes || open.batch.spans() as usize >= limits.spans;
+        if full && len >= 2 * group_header {
             self.splitter.seal(link);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+    use ringtail_engine::ring::Member;
+
+    use super::*;
+
+    /// 400 small spans under a resource of 200 KiB.
+    fn top_heavy() -> Vec<u8> {
+        let span = |number: u64| Span {
+            trace_id: [number.to_be_bytes(), [1; 8]].concat(),
+            ..Span::default()
+        };
+        let scope = ScopeSpans { spans: (0..400).map(span).collect(), ..ScopeSpans::default() };
+        let resource = ResourceSpans {
+            scope_spans: vec![scope],
+            schema_url: "x".repeat(200 << 10),
+            ..ResourceSpans::default()
+        };
+        ExportTraceServiceRequest { resource_spans: vec![resource] }.encode_to_vec()
+    }
+
+    #[test]
+    fn a_large_resource_is_not_repeated_with_every_span() {
+        let seed = KeySeed::new([1; 16]);
+        let view = View::new(vec![Member { id: "gw".to_owned(), inst: 1 }], &seed);
+        let ring = Ring { view, links: vec![0] };
+        for limits in
+            [BatchLimits { bytes: 1024, spans: 8192 }, BatchLimits { bytes: 1 << 20, spans: 1 }]
+        {
+            let mut splitter = Splitter::new(seed, limits);
+            let request = top_heavy();
+            let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
+            let routed = splitter.split(&request, &shape, &ring, &[true], Instant::now()).unwrap();
+            assert_eq!(routed, Routed { spans: 400, rerouted: 0 });
+            splitter.seal_older(Instant::now());
+            let written: usize = splitter.take_sealed().map(|s| s.batch.encoded_len()).sum();
+            assert!(written <= 2 * request.len(), "{limits:?}: {written} of {}", request.len());
         }
     }
 }
