@@ -15,7 +15,7 @@
 //! | [`scan`] | check a request once, then walk its groups and spans without decoding them |
 //! | [`schema`] | which fields of OTLP trace messages hold messages, for the validating walk |
 //! | [`shard`] | one shard of a gateway: insert, decide, hand out |
-//! | [`wire`] | varints, tags and fields of the protobuf wire format //   where every span went |
+//! | [`wire`] | varints, tags and fields of the protobuf wire format |
 
 pub mod batch;
 pub mod buffer;
@@ -28,8 +28,6 @@ pub mod scan;
 pub mod schema;
 pub mod shard;
 pub mod wire;
-
-pub mod ledger;
 
 /// Milliseconds of the caller's clock, which must not run backwards. The engine has no clock of its own.
 pub type Millis = u64;

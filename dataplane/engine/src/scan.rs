@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use foldhash::quality::RandomState;
 use thiserror::Error;
 
-use crate::wire::{Reader, Value, WireError};
+use crate::wire::{Field, Reader, Value, WireError};
 
 mod check;
 pub use check::check;
@@ -23,6 +23,8 @@ pub type TraceId = [u8; 16];
 const RESOURCE_SPANS: u32 = 1;
 /// Field 2 of `ResourceSpans` and of `ScopeSpans`: their children.
 const CHILDREN: u32 = 2;
+/// Their tag, when it is as short as it can be: field 2, length-delimited.
+const CHILD_TAG: u8 = (CHILDREN as u8) << 3 | 2;
 /// Field 1000 of `ResourceSpans`: spans of instrumentation libraries, before 2022. Reserved since; copying it
 /// along with the headers would repeat its spans in every output.
 const LEGACY_SPANS: u32 = 1000;
@@ -234,9 +236,15 @@ impl<V: Visit> Walker<'_, V> {
         let group = Group { resource, scope };
         let mut announced = false;
         let mut fields = Reader::new(bytes);
-        while let Some(field) = fields.next_field()? {
-            let (CHILDREN, Value::Bytes(span)) = (field.number, field.value) else {
-                continue;
+        while let Some(tag) = fields.first() {
+            let span = if tag == CHILD_TAG {
+                fields.skip_byte();
+                fields.delimited()?
+            } else {
+                match fields.next_field()? {
+                    Some(Field { number: CHILDREN, value: Value::Bytes(span), .. }) => span,
+                    _ => continue,
+                }
             };
             let Some(id) = self.id_of(span)? else {
                 self.visitor.invalid_span(span);
@@ -283,6 +291,11 @@ fn headers_of<'a>(
     let mut several = false;
     let mut fields = Reader::new(bytes);
     loop {
+        // Children are nearly all fields, and what they hold is of no interest here.
+        while fields.first() == Some(CHILD_TAG) {
+            fields.skip_byte();
+            fields.delimited()?;
+        }
         let start = bytes.len() - fields.remaining();
         let Some(field) = fields.next_field()? else {
             break;
