@@ -204,8 +204,8 @@ impl Visit for Router<'_> {
         open.batch.push(group, span);
         open.since.get_or_insert(self.now);
         self.routed.spans += 1;
-        // A batch is at least half spans: headers that fill one by themselves would otherwise be repeated with
-        // every span, and a request could become a thousand times its size.
+        // A batch is at least half spans: headers that fill one by themselves would otherwise be repeated
+        // with every span, and a request could become a thousand times its size.
         let len = open.batch.encoded_len_max();
         let full = len >= limits.bytes || open.batch.spans() as usize >= limits.spans;
         if full && len >= 2 * group_header {
