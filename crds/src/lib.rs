@@ -35,4 +35,5 @@ pub use duration::parse_duration;
 pub use pipeline::{TracePipeline, TracePipelineSpec};
 pub use problem::Problem;
 pub use resolved::ValidPipeline;
+pub use size::parse_size;
 pub use validate::validate;

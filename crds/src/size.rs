@@ -28,6 +28,16 @@ const UNITS: [(&str, u64); 8] = [
 #[serde(transparent)]
 pub struct SizeText(String);
 
+/// Parses a size of a command line in the manifest's own spelling.
+///
+/// # Errors
+/// Says which forms are understood.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    SizeText::parse_str(text).ok_or_else(|| {
+        format!("`{text}` is not a size; write bytes or a quantity like 512Mi or 2Gi")
+    })
+}
+
 impl SizeText {
     /// The value, or `None` when the text is not a size or does not fit 64 bits.
     pub fn parse(&self) -> Option<u64> {
@@ -112,5 +122,21 @@ impl SizeBounds {
 
     fn texts(&self) -> (SizeText, SizeText) {
         (self.least.into(), self.most.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_quantities() {
+        let cases = [("512Mi", 512 << 20), ("2Gi", 2 << 30), ("64k", 64_000), ("7", 7)];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "Mi", "-1Mi", "1.5Gi", "99999999999Ti", "12 Mi"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
     }
 }

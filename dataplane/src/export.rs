@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::gateway::output::Kept;
 use crate::ledger::{Dropped, ExporterCounters};
 use crate::otlp;
+use crate::pause;
 use crate::transport::{
     Backoff, CallError, Client, ClientLimits, Encoding, EndpointError, Method, framed, framed_as,
 };
@@ -190,7 +191,7 @@ impl Exporter {
         let mut open = true;
         while open || !self.pending.is_empty() || !self.in_flight.is_empty() {
             self.fill_window();
-            let pause = self.resume_at;
+            let resume_at = self.resume_at;
             tokio::select! {
                 biased;
                 Some(done) = self.in_flight.join_next(), if !self.in_flight.is_empty() => {
@@ -202,7 +203,7 @@ impl Exporter {
                     Some(kept) => self.enqueue(kept),
                     None => open = false,
                 },
-                () = sleep_until(pause), if pause.is_some() => self.resume_at = None,
+                () = pause::until(resume_at) => self.resume_at = None,
             }
         }
     }
@@ -288,12 +289,5 @@ impl Exporter {
     fn give_up(&self, job: &Job, reason: Dropped) {
         self.inner.counters.dropped.add(reason, job.spans);
         self.inner.forget(job.spans, job.charge);
-    }
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

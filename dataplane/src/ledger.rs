@@ -131,10 +131,6 @@ impl<const N: usize> ByReason<N> {
         }
     }
 
-    fn total(&self) -> u64 {
-        self.0.iter().map(|counter| counter.load(Relaxed)).sum()
-    }
-
     fn report(&self, labels: impl Iterator<Item = &'static str>) -> Reasons {
         labels
             .zip(&self.0)
@@ -196,10 +192,5 @@ impl ExporterCounters {
             dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
             held: self.held.load(Relaxed),
         }
-    }
-
-    /// Spans that the exporter gave up.
-    pub fn dropped_total(&self) -> u64 {
-        self.dropped.total()
     }
 }

@@ -13,6 +13,7 @@
 //! | [`memory`] | limits and budgets |
 //! | [`metrics`] | one table of names |
 //! | [`otlp`] | answers to export requests |
+//! | [`pause`] | waiting for a moment that may not be set |
 //! | [`peer`] | the hop between our processes |
 //! | [`role`] | the life of one process |
 //! | [`run`] | a local fleet |
@@ -28,6 +29,7 @@ pub mod ledger;
 pub mod memory;
 pub mod metrics;
 pub mod otlp;
+pub mod pause;
 pub mod peer;
 pub mod role;
 pub mod run;

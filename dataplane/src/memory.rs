@@ -101,29 +101,6 @@ fn parse_limit(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|limit| *limit < CGROUP_UNLIMITED)
 }
 
-/// Parses a size as Kubernetes writes quantities of memory: `512Mi`, `1Gi`, `64k`, plain bytes.
-///
-/// # Errors
-/// Says what was wrong and which forms are understood.
-pub fn parse_size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 8] = [
-        ("Ki", 1 << 10),
-        ("Mi", 1 << 20),
-        ("Gi", 1 << 30),
-        ("Ti", 1 << 40),
-        ("k", 1_000),
-        ("M", 1_000_000),
-        ("G", 1_000_000_000),
-        ("T", 1_000_000_000_000),
-    ];
-    let unit = UNITS.iter().find(|(suffix, _)| text.ends_with(suffix));
-    let (digits, factor) =
-        unit.map_or((text, 1), |(suffix, factor)| (text.trim_end_matches(suffix), *factor));
-    digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
-        format!("`{text}` is not a size; write bytes or a quantity like 512Mi or 2Gi")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,17 +116,6 @@ mod tests {
                     assert!(budget.receive >= 4 * MIB, "{tier:?} {limit} {budget:?}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn sizes_are_quantities() {
-        let cases = [("512Mi", 512 * MIB), ("2Gi", 2048 * MIB), ("64k", 64_000), ("7", 7)];
-        for (text, bytes) in cases {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "Mi", "-1Mi", "1.5Gi", "99999999999Ti", "12 Mi"] {
-            assert!(parse_size(text).is_err(), "{text}");
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::agent::splitter::BatchLimits;
 use crate::agent::{self, Agent};
 use crate::gateway::{self, Gateway};
-use crate::memory::{self, Budget, Tier, parse_size};
+use crate::memory::{self, Budget, Tier};
 use crate::metrics::Source;
 use crate::peer::Identity;
 use crate::stats::{LedgerReport, Listening, Report};
@@ -61,7 +61,7 @@ pub struct RoleOptions {
     pub admin: SocketAddr,
     /// Memory limit, e.g. 512Mi; 3/4 of it are used. Default: the cgroup's limit, else 128Mi (agent) or 2Gi
     /// (gateway).
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = ringtail_crds::parse_size)]
     pub memory_limit: Option<u64>,
     /// File with the seed of the ring: 32 hexadecimal digits, the same for every process of a fleet.
     #[arg(long, value_name = "FILE")]

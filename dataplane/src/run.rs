@@ -63,7 +63,7 @@ pub struct RunOptions {
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
     /// Memory for all processes together, e.g. 1Gi; each gets an equal share.
-    #[arg(long, value_name = "SIZE", value_parser = crate::memory::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = ringtail_crds::parse_size)]
     pub memory_limit: Option<u64>,
     /// Where the first agent takes OTLP/gRPC; the second does ten ports higher.
     #[arg(long, value_name = "ADDR", default_value_t = GRPC)]

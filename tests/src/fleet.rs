@@ -1,7 +1,5 @@
 //! Agents and gateways of one manifest, as real processes.
 
-use std::path::PathBuf;
-
 use tempfile::TempDir;
 
 use crate::process::{Ended, Process};
@@ -34,7 +32,6 @@ pub struct Fleet {
     pub agents: Vec<Process>,
     /// Its gateways.
     pub gateways: Vec<Process>,
-    manifest: PathBuf,
     // Removed with the fleet.
     _directory: TempDir,
 }
@@ -75,12 +72,7 @@ impl Fleet {
                 agent
             })
             .collect();
-        Self { agents, gateways, manifest: path, _directory: directory }
-    }
-
-    /// The manifest's path.
-    pub fn manifest(&self) -> &str {
-        self.manifest.to_str().expect("a path in UTF-8")
+        Self { agents, gateways, _directory: directory }
     }
 
     /// Stops agents, then gateways; checks that every ledger balances and every exit code is 0.

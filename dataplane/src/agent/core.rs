@@ -28,7 +28,6 @@ const BATCHES_PER_LINK: u64 = 4;
 const LINK_QUEUE_MIN: u64 = 4 * MIB;
 /// What a batch stores beside the bytes of a span: a run and its share of spare capacity.
 const SPAN_OVERHEAD: u64 = 24;
-
 /// What a batch stores beside the headers of a group: its place, its resource's, and two table slots.
 const GROUP_OVERHEAD: u64 = 192;
 
@@ -62,7 +61,7 @@ pub enum Offer {
     Taken(Routed),
     /// Queues are full now.
     Full,
-    /// No gateway is known, or none of them takes spans.
+    /// No gateway is known.
     NoGateway,
 }
 
@@ -143,11 +142,8 @@ impl Core {
             return Offer::Full;
         }
         let accepting = self.accepting(need);
-        if !ring.links.iter().any(|link| accepting[*link]) {
-            return Offer::Full;
-        }
         self.split(&mut splitter, request, shape, &ring, &accepting)
-            .map_or(Offer::NoGateway, Offer::Taken)
+            .map_or(Offer::Full, Offer::Taken)
     }
 
     /// Splits what was taken before by the present view; false when no gateway takes spans now.
@@ -233,6 +229,7 @@ impl Core {
             .collect()
     }
 
+    /// Splits a request over the links that accept; `None` when none of the ring's does.
     fn split(
         &self,
         splitter: &mut Splitter,

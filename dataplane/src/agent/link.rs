@@ -19,6 +19,7 @@ use super::core::Core;
 use super::splitter::{LinkIndex, Sealed};
 use crate::ledger::Dropped;
 use crate::metrics::latency_histogram;
+use crate::pause;
 use crate::peer::{self, Dialect, Envelope};
 use crate::transport::{
     Admission, Backoff, CallError, Client, Encoding, MAX_REQUEST_BYTES, Method, PREFIX_BYTES,
@@ -51,8 +52,6 @@ pub struct Link {
     pub queued_bytes: AtomicU64,
     /// Spans in its queue and under way.
     pub held_spans: AtomicU64,
-    /// Spans its gateway has acknowledged.
-    pub sent_spans: AtomicU64,
     /// Requests that failed, each of which is tried again or rerouted.
     pub failures: AtomicU64,
     /// Milliseconds until answers came.
@@ -127,7 +126,6 @@ impl Link {
             member: AtomicBool::new(false),
             queued_bytes: AtomicU64::new(0),
             held_spans: AtomicU64::new(0),
-            sent_spans: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             latency_ms: latency_histogram(),
             answers: AtomicU64::new(0),
@@ -180,7 +178,7 @@ impl Sender {
     pub async fn run(mut self) {
         loop {
             self.fill_window();
-            let pause = self.resume_at;
+            let resume_at = self.resume_at;
             tokio::select! {
                 biased;
                 Some(done) = self.in_flight.join_next(), if !self.in_flight.is_empty() => {
@@ -192,7 +190,7 @@ impl Sender {
                     Some(sealed) => self.enqueue(sealed),
                     None => return,
                 },
-                () = sleep_until(pause), if pause.is_some() => self.resume_at = None,
+                () = pause::until(resume_at) => self.resume_at = None,
                 () = tokio::time::sleep(REROUTE_EVERY), if self.stranded() => self.reroute_pending(),
             }
         }
@@ -269,7 +267,6 @@ impl Sender {
         match result {
             Ok(_) => {
                 self.backoff.succeed();
-                self.link.sent_spans.fetch_add(frame.spans, Relaxed);
                 self.link.sent_bytes.fetch_add(frame.bytes.len() as u64, Relaxed);
                 self.link.answers.fetch_add(1, Relaxed);
                 self.link.latency_ms.observe(took.as_secs_f64() * 1e3);
@@ -322,12 +319,5 @@ impl Sender {
         } else {
             self.pending.push_back(frame);
         }
-    }
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

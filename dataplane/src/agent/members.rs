@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::splitter::{LinkIndex, Ring};
+use crate::pause;
 use crate::peer::{Dialect, HelloResponse, State};
 use crate::transport::{CallError, Client, Code, Encoding, Method, framed};
 
@@ -157,10 +158,7 @@ impl Membership {
                     Some(event) => self.apply(event),
                     None => return,
                 },
-                () = async { match settle {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                } } => self.publish(),
+                () = pause::until(settle) => self.publish(),
             }
         }
     }
