@@ -179,9 +179,10 @@ fn every_manifest_is_valid() {
 
 fn in_a_pipeline(sampling: &str) -> String {
     let indented: String = sampling.lines().map(|line| format!("  {line}\n")).collect();
+    let exporter =
+        r#"{name: tempo, type: OTLP, otlp: {endpoint: "http://tempo:4317", protocol: GRPC}}"#;
     format!(
         "apiVersion: ringtail.dev/v1alpha1\nkind: TracePipeline\nmetadata: {{name: docs}}\nspec:\n  \
-         exporters:\n  - {{name: tempo, type: OTLP, otlp: {{endpoint: \"http://tempo:4317\", protocol: GRPC}}}}\n  \
-         sampling:\n{indented}"
+         exporters: [{exporter}]\n  sampling:\n{indented}"
     )
 }
