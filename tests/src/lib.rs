@@ -12,4 +12,5 @@ pub mod backend;
 pub mod fleet;
 pub mod http;
 pub mod process;
+pub mod simulation;
 pub mod traces;

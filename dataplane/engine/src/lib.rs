@@ -10,6 +10,7 @@
 //! | [`facts`] | what a program needs to know of a span and of a trace |
 //! | [`key`] | trace ID -> keyed 64-bit key |
 //! | [`memory`] | remembered decisions |
+//! | [`ownership`] | whole traces through churn: who holds, who decides, who remembers |
 //! | [`policy`] | policies as data, compiled to a program over facts |
 //! | [`ring`] | members, views, owners |
 //! | [`scan`] | check a request once, then walk its groups and spans without decoding them |
@@ -22,6 +23,7 @@ pub mod buffer;
 pub mod facts;
 pub mod key;
 pub mod memory;
+pub mod ownership;
 pub mod policy;
 pub mod ring;
 pub mod scan;

@@ -138,6 +138,13 @@ impl Iterator for Ranked<'_> {
     }
 }
 
+/// Whether the first of two ids comes before the second for a key, in any view that has both.
+pub fn prefers(seed: &KeySeed, key: TraceKey, first: &str, second: &str) -> bool {
+    let score_of = |id| score(member_hash(id, seed), key);
+    let (one, other) = (score_of(first), score_of(second));
+    one > other || (one == other && first < second)
+}
+
 /// How much a member wants a key.
 #[inline]
 const fn score(member_hash: u64, key: TraceKey) -> u64 {

@@ -1,0 +1,312 @@
+//! The agent's side: sends to the owner, keeps what is stored elsewhere, sends it again when its holder is
+//! lost.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::action::{AgentAction, BatchId, Failure};
+use super::facts::{Facts, Instance, Name, State};
+use super::losses::Losses;
+use super::message::{Outcome, Poll, PollAnswer, Receipt, Req};
+use super::retention::{Piece, Progress, Retention};
+use super::rules::Rules;
+use super::timers::{HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
+use crate::Millis;
+use crate::key::{KeySeed, TraceKey};
+use crate::ring::{self, View};
+
+/// Without the rule that retention outlasts detection and fence it lasts only for this after the wait.
+const RETAIN_SHORT: Millis = 2_000;
+
+/// What makes an [`AgentSide`].
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// What it calls itself.
+    pub name: Name,
+    /// The secret of the fleet.
+    pub seed: KeySeed,
+    /// How long gateways wait for a trace.
+    pub decision_wait: Millis,
+    /// Bytes that may be retained.
+    pub retained_max: u64,
+    /// All of them, but in tests.
+    pub rules: Rules,
+}
+
+/// What an agent counts of all this.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AgentStats {
+    /// Traces of batches sent again because of a loss.
+    pub replayed: u64,
+    /// Traces of batches let go early, for their bytes: a loss would lose them.
+    pub unprotected: u64,
+    /// Requests without an answer, or refused.
+    pub retried: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct AgentSide {
+    config: AgentConfig,
+    facts: Facts,
+    losses: Losses,
+    slice: BTreeMap<Name, bool>,
+    view: Arc<View>,
+    gateways: BTreeMap<Name, Gateway>,
+    pub(super) retention: Retention,
+    requests: u64,
+    polled: Millis,
+    /// How many losses were done at the last poll.
+    told_done: usize,
+    stats: AgentStats,
+}
+
+/// What an agent knows of a gateway, beside its fact.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gateway {
+    /// When it answered last.
+    answered: Millis,
+}
+
+// === Inputs ===
+
+impl AgentSide {
+    /// An agent that knows no gateway yet.
+    pub fn new(config: AgentConfig) -> Self {
+        Self {
+            view: Arc::new(View::new(Vec::new(), &config.seed)),
+            config,
+            facts: Facts::default(),
+            losses: Losses::default(),
+            slice: BTreeMap::new(),
+            gateways: BTreeMap::new(),
+            retention: Retention::default(),
+            requests: 0,
+            polled: 0,
+            told_done: 0,
+            stats: AgentStats::default(),
+        }
+    }
+
+    /// A batch is to be sent: its traces with their bytes.
+    pub fn on_batch(
+        &mut self,
+        batch: BatchId,
+        traces: &[(TraceKey, u32)],
+        now: Millis,
+        out: &mut Vec<AgentAction>,
+    ) {
+        self.retention.add(batch, traces, now);
+        self.dispatch(now, out);
+        self.make_room(out);
+    }
+
+    /// A gateway answers a delivery.
+    pub fn on_receipt(
+        &mut self,
+        req: Req,
+        receipt: &Receipt,
+        now: Millis,
+        out: &mut Vec<AgentAction>,
+    ) {
+        self.heard(&receipt.from.name, now);
+        let Self { retention, losses, config, .. } = self;
+        let holder = |outcome: &Outcome| match outcome {
+            Outcome::Held(holder) if losses.has(holder) => None,
+            Outcome::Held(_) if !config.rules.holder => Some(receipt.from.clone()),
+            Outcome::Held(holder) => Some(holder.clone()),
+            // What followed a decision lies with whoever answers, until the backend has it.
+            Outcome::Decided(_) => Some(receipt.from.clone()).filter(|from| !losses.has(from)),
+            Outcome::Refused => None,
+        };
+        let holders: Vec<Option<Instance>> = receipt.outcomes.iter().map(holder).collect();
+        self.stats.retried += u64::from(holders.contains(&None));
+        retention.answered(req, &holders, now, out);
+        self.dispatch(now, out);
+    }
+
+    /// A request has no answer.
+    pub fn on_failed(
+        &mut self,
+        req: Req,
+        _failure: Failure,
+        now: Millis,
+        out: &mut Vec<AgentAction>,
+    ) {
+        self.stats.retried += u64::from(self.retention.failed(req, now));
+        self.dispatch(now, out);
+    }
+
+    /// A gateway answers a poll.
+    pub fn on_poll_answer(&mut self, answer: &PollAnswer, now: Millis, out: &mut Vec<AgentAction>) {
+        self.heard(&answer.from.name, now);
+        let mut lost = Vec::new();
+        let own = answer
+            .facts
+            .iter()
+            .filter(|fact| self.config.rules.gossip || fact.of.name == answer.from.name);
+        for fact in own {
+            if let Some(change) = self.facts.merge(fact, now) {
+                lost.extend(Losses::implied(&change, self.config.rules.instances));
+            }
+        }
+        lost.extend(answer.losses.iter().cloned());
+        self.review();
+        for lost in lost {
+            self.lose(&lost, now);
+        }
+        self.dispatch(now, out);
+        self.poll_if_due(now, out);
+    }
+
+    /// The slices as they are now.
+    pub fn on_slice(&mut self, slice: &[(Name, bool)], now: Millis, out: &mut Vec<AgentAction>) {
+        self.slice = slice.iter().cloned().collect();
+        self.review();
+        self.dispatch(now, out);
+    }
+
+    /// To be called every 250 ms.
+    pub fn on_tick(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
+        self.facts.expire(now);
+        self.losses.expire(now);
+        self.retention.wake(now);
+        self.dispatch(now, out);
+        self.forget(now, out);
+        self.poll_if_due(now, out);
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> AgentStats {
+        self.stats
+    }
+
+    /// The gateways as this agent sees them.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Bytes retained.
+    pub fn retained_bytes(&self) -> u64 {
+        self.retention.bytes()
+    }
+
+    /// Whether everything that came in is stored at a gateway.
+    pub fn is_settled(&self) -> bool {
+        self.retention.pieces().all(|piece| matches!(piece.progress, Progress::Held { .. }))
+    }
+}
+
+// === Sending ===
+
+impl AgentSide {
+    fn dispatch(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
+        let (view, requests) = (&self.view, &mut self.requests);
+        let next = || {
+            *requests += 1;
+            Req(*requests)
+        };
+        self.retention.dispatch(view, self.config.rules.age, next, now, out);
+    }
+
+    fn heard(&mut self, name: &Name, now: Millis) {
+        self.gateways.entry(Arc::clone(name)).or_default().answered = now;
+    }
+
+    /// Members are the gateways that the slices or the facts say serve, unless a fact says otherwise.
+    fn review(&mut self) {
+        let mut members: Vec<Instance> = Vec::new();
+        for fact in self.facts.iter().filter(|fact| fact.state == State::Serving) {
+            members.push(fact.of.clone());
+        }
+        for (name, serving) in &self.slice {
+            if *serving && self.facts.find(name).is_none() {
+                members.push(Instance { name: Arc::clone(name), inst: 0 });
+            }
+        }
+        let members = members.iter().map(Instance::member).collect();
+        self.view = Arc::new(View::new(members, &self.config.seed));
+    }
+}
+
+// === Losses ===
+
+impl AgentSide {
+    fn lose(&mut self, lost: &Instance, now: Millis) {
+        if !self.losses.learn(lost, now) || !self.config.rules.replay {
+            return;
+        }
+        let facts = &self.facts;
+        let seed = &self.config.seed;
+        // Who may have owned the key after its holder had it: the lost one only if it scores higher.
+        let lies_there = |holder: &Instance, key: TraceKey| {
+            let fact = facts.find(&holder.name);
+            *holder == *lost
+                || fact
+                    .is_none_or(|fact| fact.of.inst != holder.inst || fact.state != State::Serving)
+                || ring::prefers(seed, key, &lost.name, &holder.name)
+        };
+        self.stats.replayed += self.retention.lose(lost, lies_there, now);
+    }
+
+    /// Forgets what is old enough, unless its holder is silent.
+    fn forget(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
+        let rules = self.config.rules;
+        let after = if rules.retain { RETAIN_AFTER_WAIT } else { RETAIN_SHORT };
+        let old = now.saturating_sub(self.config.decision_wait + after);
+        let gateways = &self.gateways;
+        let is_free = |piece: &Piece, holder: &Instance| {
+            let answered = gateways.get(&holder.name).map_or(0, |gateway| gateway.answered);
+            !rules.pin || answered + HOLDER_SILENT >= now || piece.born + RETAIN_PINNED_MAX < old
+        };
+        self.retention.forget(old, is_free, out);
+    }
+
+    fn make_room(&mut self, out: &mut Vec<AgentAction>) {
+        let excess = self.retention.bytes().saturating_sub(self.config.retained_max);
+        if excess > 0 {
+            self.stats.unprotected += self.retention.evict(excess, out);
+        }
+    }
+}
+
+// === Polls ===
+
+impl AgentSide {
+    fn poll_if_due(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
+        if self.retention.is_empty() || !self.config.rules.poll {
+            return;
+        }
+        let owed = self.retention.owed();
+        let done: Arc<[Instance]> = self
+            .losses
+            .iter()
+            .map(|(lost, _)| lost)
+            .filter(|lost| !owed.contains(lost))
+            .cloned()
+            .collect();
+        if now < self.polled + POLL && done.len() <= self.told_done {
+            return;
+        }
+        (self.polled, self.told_done) = (now, done.len());
+        let facts = if self.config.rules.gossip { self.facts.told() } else { Arc::default() };
+        let poll =
+            Poll { agent: Arc::clone(&self.config.name), done, facts, losses: self.losses.told() };
+        for to in self.known_gateways() {
+            self.requests += 1;
+            let req = Req(self.requests);
+            out.push(AgentAction::Poll { to, req, poll: poll.clone(), deadline: now + REQUEST });
+        }
+    }
+
+    /// All that may be alive: one that was taken for dead has to hear of it.
+    fn known_gateways(&self) -> Vec<Name> {
+        let alive = self.facts.iter().filter(|fact| fact.state < State::Gone);
+        let mut names: Vec<Name> = alive.map(|fact| Arc::clone(&fact.of.name)).collect();
+        let listed = self.slice.iter().filter(|(_, serving)| **serving);
+        names.extend(listed.map(|(name, _)| Arc::clone(name)));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,199 @@
+//! Undecided traces whose owner is another gateway move there in parcels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::action::{Action, By, Message};
+use super::facts::Name;
+use super::message::{Delivery, Outcome, Part, Receipt, Req};
+use super::outbox::back_off;
+use super::stand::Stand;
+use super::timers::{PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST};
+use super::traces::{Phase, Trace, Traces};
+use crate::Millis;
+use crate::key::TraceKey;
+
+/// Parcels on their way, and how their receivers did.
+#[derive(Debug, Default)]
+pub(super) struct Parcels {
+    open: BTreeMap<Req, Parcel>,
+    /// Members that failed: how often, and when they are tried again.
+    failing: BTreeMap<Name, (u32, Millis)>,
+}
+
+#[derive(Debug)]
+struct Parcel {
+    to: Name,
+    traces: Vec<(TraceKey, Trace)>,
+}
+
+impl Parcels {
+    pub(super) fn has(&self, req: Req) -> bool {
+        self.open.contains_key(&req)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Who failed may be tried at once.
+    pub(super) fn forgive(&mut self) {
+        self.failing.clear();
+    }
+
+    /// How many more parcels may go to a member now.
+    fn room(&self, to: &str, now: Millis) -> usize {
+        let waits = self.failing.get(to).is_some_and(|(_, until)| *until > now);
+        let sent = self.open.values().filter(|parcel| *parcel.to == *to).count();
+        if waits { 0 } else { PARCELS_IN_FLIGHT.saturating_sub(sent) }
+    }
+}
+
+impl Traces {
+    /// Sends foreign traces to their owners, as many as may be on their way.
+    pub(super) fn hand_over(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        if !stand.rules.hand_over || self.foreign.is_empty() {
+            return;
+        }
+        let mut by_owner: BTreeMap<Name, Vec<TraceKey>> = BTreeMap::new();
+        for key in &self.foreign {
+            if let Some(owner) = stand.owner(*key).filter(|owner| owner.id != *stand.me.name) {
+                by_owner.entry(owner.id.as_str().into()).or_default().push(*key);
+            }
+        }
+        for (owner, keys) in by_owner {
+            let mut keys = keys.into_iter().peekable();
+            for _ in 0..self.parcels.room(&owner, now) {
+                if keys.peek().is_none() {
+                    break;
+                }
+                self.send_parcel(&owner, &mut keys, now, out);
+            }
+        }
+    }
+
+    fn send_parcel(
+        &mut self,
+        to: &Name,
+        keys: &mut std::iter::Peekable<impl Iterator<Item = TraceKey>>,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let parcel = self.next_req();
+        let (mut traces, mut bytes) = (Vec::new(), 0);
+        while traces.len() < PARCEL_TRACES
+            && bytes < PARCEL_BYTES
+            && let Some(key) = keys.next()
+        {
+            self.foreign.remove(&key);
+            if let Some(trace) = self.held.remove(&key) {
+                bytes += trace.bytes;
+                traces.push((key, trace));
+            }
+        }
+        self.stats.parcel_bytes += bytes;
+        let part = |(key, trace): &(TraceKey, Trace)| Part {
+            key: *key,
+            age: now.saturating_sub(trace.first),
+            bytes: u32::try_from(trace.bytes).unwrap_or(u32::MAX),
+            tentative: trace.tentative.map(|tentative| tentative.verdict),
+        };
+        let parts = traces.iter().map(part).collect();
+        let taken = traces.iter().map(|(key, _)| *key).collect();
+        self.parcels.open.insert(parcel, Parcel { to: Arc::clone(to), traces });
+        out.push(Action::Take { keys: taken, parcel });
+        out.push(Action::Send {
+            to: Arc::clone(to),
+            req: parcel,
+            message: Message::Deliver(Delivery { parts, hops: 0, replay: false }),
+            deadline: now + REQUEST,
+        });
+    }
+
+    /// The receiver has the parcel, or most of it: exactly what was sent and is stored is forgotten.
+    pub(super) fn parcel_answered(
+        &mut self,
+        stand: &Stand,
+        req: Req,
+        receipt: &Receipt,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(parcel) = self.parcels.open.remove(&req) else {
+            return;
+        };
+        self.parcels.failing.remove(&parcel.to);
+        let outcomes = receipt.outcomes.iter().map(Some).chain(std::iter::repeat(None));
+        let mut returned = false;
+        for ((key, trace), outcome) in parcel.traces.into_iter().zip(outcomes) {
+            match outcome {
+                Some(Outcome::Held(holder)) if !stand.is_lost(holder) => {
+                    self.stats.handed_over += 1
+                }
+                Some(Outcome::Decided(decision)) => {
+                    self.stats.handed_over += 1;
+                    self.learn(decision, now, out);
+                }
+                _ => {
+                    returned = true;
+                    self.restore(stand, req, (key, trace), now, out);
+                }
+            }
+        }
+        out.push(Action::Forget { parcel: req });
+        if returned {
+            self.parcels.fail(&parcel.to, now);
+        } else {
+            self.hand_over(stand, now, out);
+        }
+    }
+
+    pub(super) fn parcel_failed(
+        &mut self,
+        stand: &Stand,
+        req: Req,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(parcel) = self.parcels.open.remove(&req) else {
+            return;
+        };
+        self.parcels.fail(&parcel.to, now);
+        for trace in parcel.traces {
+            self.restore(stand, req, trace, now, out);
+        }
+        out.push(Action::Forget { parcel: req });
+    }
+
+    /// Takes a trace back from a parcel into the buffer.
+    pub(super) fn restore(
+        &mut self,
+        stand: &Stand,
+        parcel: Req,
+        (key, trace): (TraceKey, Trace),
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        out.push(Action::Restore { parcel, key, first: trace.first });
+        if let Some(decided) = self.decided.find(key) {
+            out.push(Action::Settle { key, verdict: decided.verdict, by: By::Other });
+            return;
+        }
+        let here = self.held.entry(key).or_insert(Trace { bytes: 0, phase: Phase::Open, ..trace });
+        here.first = here.first.min(trace.first);
+        here.bytes += trace.bytes;
+        here.tentative = here.tentative.or(trace.tentative);
+        if !stand.owns(key) && here.phase == Phase::Open {
+            self.foreign.insert(key);
+        }
+        let _ = now;
+    }
+}
+
+impl Parcels {
+    fn fail(&mut self, to: &Name, now: Millis) {
+        let (failures, until) = self.failing.entry(Arc::clone(to)).or_default();
+        *until = now + back_off(*failures);
+        *failures += 1;
+    }
+}

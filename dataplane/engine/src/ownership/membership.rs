@@ -1,0 +1,492 @@
+//! Who is in the fleet: facts, agreement, suspicion, joining and leaving. One a process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::action::{Action, Message};
+use super::facts::{Fact, Facts, Instance, Name, State};
+use super::losses::Losses;
+use super::marks::Marks;
+use super::message::{Asked, Hello, HelloAnswer, Poll, PollAnswer, Req, Status};
+use super::peer::{Listed, Peer};
+use super::quorum::Quorum;
+use super::rules::Rules;
+use super::stand::{Seat, Stand};
+use super::stats::Stats;
+use super::timers::{DRAIN_MIN, GAP, HELLO, JOIN_SETTLE, REQUEST, SUSPECT};
+use crate::Millis;
+use crate::key::KeySeed;
+use crate::ring::View;
+
+/// A peer that greets us with a complete view is asked at once, but not more often than this.
+const HELLO_SPACING: Millis = 200;
+
+/// One that was taken for dead but is in the slices is greeted at every fourth hello, so that two sides
+/// that took each other for dead meet again.
+const HELLO_TO_THE_DEAD: Millis = 4 * HELLO;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Membership {
+    me: Instance,
+    state: State,
+    /// Since when it has been what it is.
+    since: Millis,
+    seed: KeySeed,
+    rules: Rules,
+    facts: Facts,
+    losses: Losses,
+    peers: BTreeMap<Name, Peer>,
+    marks: Marks,
+    quorum: Quorum,
+    epoch: u64,
+    view: Arc<View>,
+    ticked: Millis,
+    greeted: Millis,
+    was_complete: bool,
+    requests: u64,
+}
+
+// === Inputs ===
+
+impl Membership {
+    pub(super) fn new(me: Instance, seed: KeySeed, rules: Rules, now: Millis) -> Self {
+        let mut facts = Facts::default();
+        facts.merge(&Fact { of: me.clone(), state: State::Joining }, now);
+        Self {
+            me,
+            state: State::Joining,
+            since: now,
+            view: Arc::new(facts.view(&seed)),
+            seed,
+            rules,
+            facts,
+            losses: Losses::default(),
+            peers: BTreeMap::new(),
+            marks: Marks::default(),
+            quorum: Quorum::Majority,
+            epoch: 0,
+            ticked: now,
+            greeted: 0,
+            was_complete: false,
+            requests: 0,
+        }
+    }
+
+    /// Before anything else is done with any input: a process that was stopped reads the messages that
+    /// have gathered before its own timers.
+    pub(super) fn wake(&mut self, now: Millis, stats: &mut Stats) {
+        let stopped = now.saturating_sub(self.ticked) > GAP;
+        if stopped && self.rules.gap {
+            stats.gaps += 1;
+            for peer in self.peers.values_mut() {
+                peer.part(now);
+                (peer.heard, peer.relayed) = (now, now);
+            }
+            self.losses.refresh(now);
+        }
+        if stopped {
+            self.ticked = now;
+        }
+    }
+
+    /// Answers a hello. [`Membership::absorb`] took in what it says before.
+    pub(super) fn answer(
+        &mut self,
+        hello: &Hello,
+        complete: bool,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) -> HelloAnswer {
+        let ready = hello.status.complete && hello.status.digest == self.view.digest();
+        if let Some(peer) = self.peers.get(&hello.status.from.name)
+            && ready
+            && peer.agreed.is_none()
+            && now >= peer.greeted + HELLO_SPACING
+        {
+            let name = Arc::clone(&peer.of.name);
+            self.greet(&name, complete, now, out);
+        }
+        HelloAnswer { status: self.status(complete, now), asked: hello.asked }
+    }
+
+    pub(super) fn on_hello_answer(&mut self, answer: &HelloAnswer, now: Millis) {
+        let status = &answer.status;
+        self.absorb(status, now);
+        let digest = self.view.digest();
+        if let Some(peer) = self.peers.get_mut(&status.from.name)
+            && peer.of == status.from
+            && status.complete
+            && status.digest == digest
+            && answer.asked.epoch == self.epoch
+        {
+            peer.agree(answer.asked);
+        }
+    }
+
+    pub(super) fn on_poll(&mut self, poll: &Poll, now: Millis) -> PollAnswer {
+        if self.rules.gossip {
+            self.merge(&poll.facts, now);
+        }
+        self.learn(&poll.losses, now);
+        self.marks.note(&poll.agent, &poll.done, now);
+        PollAnswer { from: self.me.clone(), facts: self.facts.told(), losses: self.losses.told() }
+    }
+
+    /// The slices as they are now: every name in them, and whether it serves.
+    pub(super) fn on_slice(&mut self, slice: &[(Name, bool)], now: Millis) {
+        for peer in self.peers.values_mut() {
+            if peer.listed == Listed::Serving {
+                peer.listed = Listed::NoMore;
+            }
+        }
+        for (name, serving) in slice.iter().filter(|(name, _)| *name != self.me.name) {
+            let inst = self.facts.find(name).map_or(0, |fact| fact.of.inst);
+            let of = Instance { name: Arc::clone(name), inst };
+            let peer = self.peers.entry(Arc::clone(name));
+            let peer = peer.or_insert_with(|| Peer::new(of, Listed::Never, now));
+            match (serving, peer.listed) {
+                (true, _) => peer.listed = Listed::Serving,
+                (false, Listed::Never) => {}
+                (false, _) => peer.listed = Listed::NoMore,
+            }
+        }
+    }
+
+    pub(super) fn on_refused(&mut self, name: &str, now: Millis) {
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.refused = Some(now);
+        }
+    }
+
+    /// Anything that only a living peer can send.
+    pub(super) fn on_heard(&mut self, from: &Instance, now: Millis) {
+        if let Some(peer) = self.peers.get_mut(&from.name).filter(|peer| peer.of == *from) {
+            peer.heard = peer.heard.max(now);
+        }
+    }
+
+    pub(super) fn tick(
+        &mut self,
+        complete: bool,
+        now: Millis,
+        stats: &mut Stats,
+        out: &mut Vec<Action>,
+    ) {
+        self.ticked = now;
+        self.facts.expire(now);
+        self.losses.expire(now);
+        self.marks.expire(now);
+        self.count_heads(now);
+        self.suspect(now, stats);
+        self.join(now);
+        let due = now >= self.greeted + HELLO || (complete && !self.was_complete);
+        self.was_complete = complete;
+        if due {
+            self.greet_all(complete, now, out);
+        }
+    }
+
+    pub(super) fn drain(&mut self, now: Millis) {
+        if self.state < State::Draining {
+            self.become_state(State::Draining, now);
+        }
+    }
+
+    /// Says the last word.
+    pub(super) fn leave(&mut self, clean: bool, now: Millis, out: &mut Vec<Action>) {
+        self.become_state(if clean { State::Left } else { State::Gone }, now);
+        self.greet_all(true, now, out);
+    }
+}
+
+// === What others may know ===
+
+impl Membership {
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn since(&self) -> Millis {
+        self.since
+    }
+
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Long enough a leaver, and all that serve have shown the view without us.
+    pub(super) fn is_let_go(&self, now: Millis) -> bool {
+        let digest = self.view.digest();
+        let serving = self.facts.iter().filter(|fact| fact.state == State::Serving);
+        let mut peers = serving.filter_map(|fact| self.peers.get(&fact.of.name));
+        now >= self.since + DRAIN_MIN && peers.all(|peer| peer.digest == digest)
+    }
+
+    pub(super) fn stand(&self, now: Millis) -> Stand {
+        let seat = |member: &crate::ring::Member| {
+            let peer = self.peers.get(member.id.as_str());
+            peer.map_or(Seat { agrees_until: 0, deaf: false }, |peer| Seat {
+                agrees_until: peer.agrees_until(self.rules.lease),
+                deaf: peer.is_deaf(now),
+            })
+        };
+        Stand {
+            me: self.me.clone(),
+            state: self.state,
+            epoch: self.epoch,
+            view: Arc::clone(&self.view),
+            seats: self.view.members().iter().map(seat).collect(),
+            place: self.place(),
+            decide_until: self.decide_until(now),
+            holds: self.state != State::Joining && self.decides(now),
+            lost: self.losses.told(),
+            rules: self.rules,
+        }
+    }
+
+    fn place(&self) -> Option<usize> {
+        let serving = self.state == State::Serving;
+        self.view.position(&self.me.name).filter(|_| serving)
+    }
+
+    fn decides(&self, now: Millis) -> bool {
+        !self.rules.quorum || self.quorum.decides(now)
+    }
+
+    /// The gate: agreement of every member that holds spans, and nothing of a lost one outstanding.
+    fn decide_until(&self, now: Millis) -> Millis {
+        let ours =
+            self.state == State::Serving || (self.state == State::Draining && self.view.is_empty());
+        let covered = !self.rules.agent_fence || self.marks.cover(&self.losses, now);
+        if !ours || !self.decides(now) || !covered {
+            return 0;
+        }
+        if !self.rules.agreement {
+            return Millis::MAX;
+        }
+        let parts = self.facts.iter().filter(|fact| fact.state.takes_part());
+        let peers = parts.filter_map(|fact| self.peers.get(&fact.of.name));
+        let until = |peer: &Peer| {
+            let agrees = peer.agrees_until(self.rules.lease);
+            if agrees <= now && peer.is_deaf(now) { Millis::MAX } else { agrees }
+        };
+        peers.map(until).min().unwrap_or(Millis::MAX)
+    }
+
+    fn status(&self, complete: bool, now: Millis) -> Status {
+        let relayed = self.peers.values().filter(|peer| self.rules.relay && peer.of.inst > 0);
+        Status {
+            from: self.me.clone(),
+            digest: self.view.digest(),
+            complete,
+            facts: self.facts.told(),
+            losses: self.losses.told(),
+            heard: relayed
+                .map(|peer| (Arc::clone(&peer.of.name), now.saturating_sub(peer.heard)))
+                .collect(),
+        }
+    }
+}
+
+// === Changes ===
+
+impl Membership {
+    /// Takes in what a peer says of itself and of others.
+    pub(super) fn absorb(&mut self, status: &Status, now: Millis) {
+        let own = status.facts.iter().filter(|fact| fact.of.name == status.from.name);
+        match self.rules.gossip {
+            true => self.merge(&status.facts, now),
+            false => self.merge(&own.cloned().collect::<Vec<_>>(), now),
+        }
+        self.learn(&status.losses, now);
+        for (name, age) in status.heard.iter() {
+            if let Some(peer) = self.peers.get_mut(name) {
+                peer.relayed = peer.relayed.max(now.saturating_sub(*age));
+            }
+        }
+        let us = status.facts.iter().find(|fact| fact.of.name == self.me.name);
+        let knows_us = us.map_or(0, |fact| fact.of.inst);
+        if let Some(peer) = self.peers.get_mut(&status.from.name)
+            && peer.of == status.from
+        {
+            peer.heard = peer.heard.max(now);
+            peer.digest = status.digest;
+            peer.knows_us = knows_us;
+        }
+    }
+
+    fn merge(&mut self, facts: &[Fact], now: Millis) {
+        let mut changed = false;
+        for fact in facts {
+            if fact.of.name == self.me.name {
+                changed |= self.read_of_us(fact, now);
+            } else {
+                changed |= self.note(fact, now);
+            }
+        }
+        if changed {
+            self.review(now);
+        }
+    }
+
+    fn note(&mut self, fact: &Fact, now: Millis) -> bool {
+        let Some(change) = self.facts.merge(fact, now) else {
+            return false;
+        };
+        for lost in Losses::implied(&change, self.rules.instances) {
+            self.losses.learn(&lost, now);
+        }
+        let name = &fact.of.name;
+        let listed = self.peers.get(name).map(|peer| peer.listed).unwrap_or_default();
+        if *name != self.me.name && self.peers.get(name).is_none_or(|peer| peer.of != fact.of) {
+            self.peers.insert(Arc::clone(name), Peer::new(fact.of.clone(), listed, now));
+        }
+        true
+    }
+
+    /// Someone knows more of us than we do: an instance before us was later by its clock, or we were taken
+    /// for dead. Either way we are a new instance from now on.
+    fn read_of_us(&mut self, fact: &Fact, now: Millis) -> bool {
+        let dead = fact.of.inst == self.me.inst && fact.state > self.state;
+        let older = fact.of.inst > self.me.inst;
+        if self.state > State::Draining || !(older || dead && self.rules.rejoin) {
+            return false;
+        }
+        self.me.inst = fact.of.inst + 1;
+        let state = if self.state == State::Draining { State::Draining } else { State::Joining };
+        self.since = if state == State::Joining { now } else { self.since };
+        self.state = state;
+        self.note(&Fact { of: self.me.clone(), state }, now);
+        let before = Instance { inst: fact.of.inst, ..self.me.clone() };
+        self.losses.learn(&before, now);
+        true
+    }
+
+    fn learn(&mut self, losses: &[Instance], now: Millis) {
+        for lost in losses {
+            self.losses.learn(lost, now);
+        }
+    }
+
+    fn become_state(&mut self, state: State, now: Millis) {
+        (self.state, self.since) = (state, now);
+        self.note(&Fact { of: self.me.clone(), state }, now);
+        self.review(now);
+    }
+
+    /// Facts have changed; perhaps the view has, too.
+    fn review(&mut self, now: Millis) {
+        let view = self.facts.view(&self.seed);
+        if view.digest() == self.view.digest() {
+            return;
+        }
+        self.view = Arc::new(view);
+        self.epoch += 1;
+        self.peers.values_mut().for_each(|peer| peer.part(now));
+        self.greeted = 0;
+    }
+
+    fn count_heads(&mut self, now: Millis) {
+        let members = self.facts.iter().filter(|fact| fact.state.takes_part());
+        let names: Vec<&Name> = members.map(|fact| &fact.of.name).collect();
+        let hears = |name: &Name| {
+            *name == self.me.name
+                || self.peers.get(name).is_some_and(|peer| peer.silent(now) <= SUSPECT)
+        };
+        let heard = names.iter().filter(|name| hears(name)).count();
+        let has_lowest = names.first().is_some_and(|name| hears(name));
+        let before = self.decides(now);
+        self.quorum = match names.contains(&&self.me.name) {
+            true => self.quorum.of(heard, names.len(), has_lowest, now),
+            false => Quorum::Majority,
+        };
+        if !before && self.decides(now) {
+            self.peers.values_mut().for_each(|peer| peer.part(now));
+        }
+    }
+
+    fn suspect(&mut self, now: Millis, stats: &mut Stats) {
+        let declares = !self.rules.quorum || self.quorum.declares();
+        let dead = |fact: &&Fact| {
+            let Some(peer) = self.peers.get(&fact.of.name) else {
+                return false;
+            };
+            let silent = peer.silent(now) > SUSPECT && self.rules.suspect && declares;
+            match fact.state {
+                State::Joining => peer.is_confirmed_dead(now),
+                State::Serving | State::Draining => silent || peer.is_confirmed_dead(now),
+                State::Gone | State::Left => false,
+            }
+        };
+        let dead: Vec<Fact> = self.facts.iter().filter(dead).cloned().collect();
+        for fact in &dead {
+            stats.declared += 1;
+            self.note(&Fact { state: State::Gone, ..fact.clone() }, now);
+        }
+        if !dead.is_empty() {
+            self.review(now);
+        }
+    }
+
+    /// Serves when it has settled and more than half of those who serve know of it.
+    fn join(&mut self, now: Millis) {
+        if self.state != State::Joining || now < self.since + JOIN_SETTLE {
+            return;
+        }
+        let serving = self.facts.iter().filter(|fact| fact.state == State::Serving);
+        let peers: Vec<&Peer> = serving.filter_map(|fact| self.peers.get(&fact.of.name)).collect();
+        let know = peers.iter().filter(|peer| peer.knows_us == self.me.inst).count();
+        if !self.rules.accepted || peers.is_empty() || know * 2 > peers.len() {
+            self.become_state(State::Serving, now);
+        }
+    }
+}
+
+// === Greetings ===
+
+impl Membership {
+    /// Greets all at once if the view has changed since the last time.
+    pub(super) fn greet_if_changed(&mut self, complete: bool, now: Millis, out: &mut Vec<Action>) {
+        if self.greeted == 0 {
+            self.greet_all(complete, now, out);
+        }
+    }
+
+    fn greet_all(&mut self, complete: bool, now: Millis, out: &mut Vec<Action>) {
+        self.greeted = now;
+        let wanted = |peer: &&Peer| match self.facts.find(&peer.of.name).map(|fact| fact.state) {
+            None => peer.listed == Listed::Serving,
+            Some(State::Joining | State::Serving | State::Draining) => true,
+            Some(State::Gone) => {
+                peer.listed == Listed::Serving && now >= peer.greeted + HELLO_TO_THE_DEAD
+            }
+            Some(State::Left) => false,
+        };
+        let names: Vec<Name> =
+            self.peers.values().filter(wanted).map(|peer| Arc::clone(&peer.of.name)).collect();
+        for name in names {
+            self.greet(&name, complete, now, out);
+        }
+    }
+
+    fn greet(&mut self, name: &Name, complete: bool, now: Millis, out: &mut Vec<Action>) {
+        self.requests += 1;
+        let status = self.status(complete, now);
+        let hello = Hello { status, asked: Asked { epoch: self.epoch, at: now } };
+        if let Some(peer) = self.peers.get_mut(name) {
+            peer.greeted = now;
+        }
+        out.push(Action::Send {
+            to: Arc::clone(name),
+            // The low half is zero here; in the requests of a shard it is not.
+            req: Req(self.requests << 32),
+            message: Message::Hello(hello),
+            deadline: now + REQUEST,
+        });
+    }
+}

@@ -1,0 +1,123 @@
+//! Decisions that others have to know, per member: told in batches, again until they are answered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::facts::Name;
+use super::message::Req;
+use super::timers::{BACK_OFF, BACK_OFF_MAX, DECISIONS_PER_MESSAGE};
+use crate::Millis;
+use crate::key::TraceKey;
+
+/// Decisions that wait for one member; beyond it the oldest are let go: 16 MiB.
+const QUEUED_MAX: usize = 1 << 20;
+
+/// Why a member has to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It owns the key now.
+    Owner,
+    /// It is a next choice.
+    Witness,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    members: BTreeMap<Name, Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<(TraceKey, Why)>,
+    sent: Option<(Req, Vec<(TraceKey, Why)>)>,
+    failures: u32,
+    not_before: Millis,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, to: &str, key: TraceKey, why: Why) {
+        let queue = match self.members.get_mut(to) {
+            Some(queue) => queue,
+            None => self.members.entry(Arc::from(to)).or_default(),
+        };
+        if queue.waiting.len() >= QUEUED_MAX {
+            queue.waiting.pop_front();
+        }
+        queue.waiting.push_back((key, why));
+    }
+
+    /// No new owner waits for anything.
+    pub(super) fn owners_know(&self) -> bool {
+        let to_owner = |(_, why): &(TraceKey, Why)| *why == Why::Owner;
+        !self.members.values().any(|queue| {
+            queue.waiting.iter().any(to_owner)
+                || queue.sent.as_ref().is_some_and(|(_, sent)| sent.iter().any(to_owner))
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.values().all(|queue| queue.waiting.is_empty() && queue.sent.is_none())
+    }
+
+    /// Drops what waits for members that are no more; the others may be tried at once.
+    pub(super) fn retain(&mut self, is_member: impl Fn(&str) -> bool) {
+        self.members.retain(|name, _| is_member(name));
+        self.members.values_mut().for_each(|queue| queue.not_before = 0);
+    }
+
+    /// Members to which a message can go now.
+    pub(super) fn ready(&self, now: Millis) -> Vec<Name> {
+        let ready = self.members.iter().filter(|(_, queue)| {
+            queue.sent.is_none() && !queue.waiting.is_empty() && queue.not_before <= now
+        });
+        ready.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Takes out what goes into the next message.
+    pub(super) fn take(&mut self, to: &str, req: Req) -> Vec<TraceKey> {
+        let Some(queue) = self.members.get_mut(to) else {
+            return Vec::new();
+        };
+        let number = queue.waiting.len().min(DECISIONS_PER_MESSAGE);
+        let items: Vec<_> = queue.waiting.drain(..number).collect();
+        let keys = items.iter().map(|(key, _)| *key).collect();
+        queue.sent = Some((req, items));
+        keys
+    }
+
+    /// A message was answered; whether it was one of these.
+    pub(super) fn answered(&mut self, to: &str, req: Req) -> bool {
+        let queue = self.members.get_mut(to).filter(|queue| queue.awaits(req));
+        let Some(queue) = queue else {
+            return false;
+        };
+        queue.sent = None;
+        queue.failures = 0;
+        true
+    }
+
+    /// A message was not answered: its decisions wait again.
+    pub(super) fn failed(&mut self, to: &str, req: Req, now: Millis) {
+        let queue = self.members.get_mut(to).filter(|queue| queue.awaits(req));
+        let Some(queue) = queue else {
+            return;
+        };
+        for item in queue.sent.take().into_iter().flat_map(|(_, items)| items).rev() {
+            queue.waiting.push_front(item);
+        }
+        queue.not_before = now + back_off(queue.failures);
+        queue.failures += 1;
+    }
+}
+
+impl Queue {
+    fn awaits(&self, req: Req) -> bool {
+        self.sent.as_ref().is_some_and(|(sent, _)| *sent == req)
+    }
+}
+
+/// How long to wait after so many failures.
+pub(super) fn back_off(failures: u32) -> Millis {
+    (BACK_OFF << failures.min(8)).min(BACK_OFF_MAX)
+}

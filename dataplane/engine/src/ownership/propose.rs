@@ -1,0 +1,268 @@
+//! Deciding: the next choices hear of a decision before anything is exported.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::action::{Action, By, Message};
+use super::facts::Name;
+use super::message::{Agreement, Decision, Decisions, Req, Verdict};
+use super::outbox::Why;
+use super::stand::{Stand, Witnesses};
+use super::timers::{BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, REQUEST};
+use super::traces::{Phase, Tentative, Traces};
+use crate::Millis;
+use crate::key::TraceKey;
+
+/// Decisions of which the witnesses are asked.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    open: BTreeMap<Req, Proposal>,
+}
+
+#[derive(Debug)]
+struct Proposal {
+    keys: Vec<(TraceKey, Verdict)>,
+    asked: Vec<(Name, Heard)>,
+}
+
+/// What a witness said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    NotYet,
+    Agreed,
+    Failed,
+}
+
+impl Proposals {
+    /// The key was decided otherwise.
+    pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) {
+        if let Some(proposal) = self.open.get_mut(&req) {
+            proposal.keys.retain(|(proposed, _)| *proposed != key);
+        }
+    }
+}
+
+impl Traces {
+    /// These traces are due and were judged. Only traces for which [`Stand::may_decide`] and
+    /// [`Stand::owns`] hold and that are in the buffer may be among them; a trace for which they do not is
+    /// put back.
+    pub fn on_judged(
+        &mut self,
+        stand: &Stand,
+        judged: &[(TraceKey, Verdict)],
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let mut groups: BTreeMap<Witnesses, Vec<(TraceKey, Verdict)>> = BTreeMap::new();
+        for (key, verdict) in judged {
+            let allowed = stand.may_decide(now) && stand.owns(*key);
+            let Some(trace) = self.held.get_mut(key).filter(|trace| trace.phase == Phase::Open)
+            else {
+                continue;
+            };
+            if !allowed {
+                out.push(Action::PutBack { key: *key, at: now + BACK_OFF });
+                continue;
+            }
+            let fresh = Tentative { verdict: *verdict, since: now };
+            let mut tentative = trace.tentative.unwrap_or(fresh);
+            if !stand.rules.sticky {
+                tentative.verdict = *verdict;
+            }
+            trace.tentative = Some(tentative);
+            let overdue = now > tentative.since + FENCE;
+            let witnesses = stand.witnesses(*key);
+            let alone = overdue || !stand.rules.propose || witnesses.places().next().is_none();
+            if alone {
+                self.stats.decided_alone += u64::from(stand.view.len() > 1);
+                self.commit(*key, tentative.verdict, now, out);
+            } else {
+                groups.entry(witnesses).or_default().push((*key, tentative.verdict));
+            }
+        }
+        for (witnesses, keys) in groups {
+            for keys in keys.chunks(DECISIONS_PER_MESSAGE) {
+                self.propose(stand, witnesses, keys, now, out);
+            }
+        }
+    }
+
+    fn propose(
+        &mut self,
+        stand: &Stand,
+        witnesses: Witnesses,
+        keys: &[(TraceKey, Verdict)],
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let req = self.next_req();
+        for (key, _) in keys {
+            if let Some(trace) = self.held.get_mut(key) {
+                trace.phase = Phase::Proposed(req);
+            }
+        }
+        let decision = |(key, verdict): &(TraceKey, Verdict)| Decision {
+            key: *key,
+            verdict: *verdict,
+            age: 0,
+            exported: false,
+        };
+        let message = Decisions {
+            from: stand.me.clone(),
+            propose: true,
+            list: keys.iter().map(decision).collect(),
+        };
+        let members = stand.view.members();
+        let names: Vec<Name> =
+            witnesses.places().map(|place| members[place].id.as_str().into()).collect();
+        for to in &names {
+            out.push(Action::Send {
+                to: Arc::clone(to),
+                req,
+                message: Message::Decisions(message.clone()),
+                deadline: now + REQUEST,
+            });
+        }
+        let asked = names.into_iter().map(|name| (name, Heard::NotYet)).collect();
+        self.proposals.open.insert(req, Proposal { keys: keys.to_vec(), asked });
+    }
+
+    /// A witness answered, or a member that was told again.
+    pub fn on_agreement(
+        &mut self,
+        stand: &Stand,
+        req: Req,
+        answer: &Agreement,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        if self.outbox.answered(&answer.from.name, req) {
+            self.tell(stand, now, out);
+        }
+        for decision in &answer.known {
+            self.learn(decision, now, out);
+        }
+        for key in &answer.refused {
+            self.proposals.withdraw(req, *key);
+            self.reopen(*key, req, now, out);
+        }
+        self.hear(stand, &answer.from.name, req, Heard::Agreed, now, out);
+    }
+
+    pub(super) fn proposal_failed(
+        &mut self,
+        stand: &Stand,
+        to: &str,
+        req: Req,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        self.hear(stand, to, req, Heard::Failed, now, out);
+    }
+
+    /// When all witnesses have answered or failed: decided if one has agreed.
+    fn hear(
+        &mut self,
+        stand: &Stand,
+        from: &str,
+        req: Req,
+        heard: Heard,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(proposal) = self.proposals.open.get_mut(&req) else {
+            return;
+        };
+        for (_, said) in proposal.asked.iter_mut().filter(|(name, _)| **name == *from) {
+            *said = heard;
+        }
+        if proposal.asked.iter().any(|(_, said)| *said == Heard::NotYet) {
+            return;
+        }
+        let agreed = proposal.asked.iter().any(|(_, said)| *said == Heard::Agreed);
+        let Some(proposal) = self.proposals.open.remove(&req) else {
+            return;
+        };
+        for (key, verdict) in proposal.keys {
+            if agreed {
+                self.commit(key, verdict, now, out);
+            } else {
+                self.stats.unanswered += 1;
+                self.reopen(key, req, now, out);
+            }
+        }
+        let _ = stand;
+    }
+
+    fn commit(&mut self, key: TraceKey, verdict: Verdict, now: Millis, out: &mut Vec<Action>) {
+        self.release(key);
+        self.stats.decided += 1;
+        self.decided.learn(&Decision { key, verdict, age: 0, exported: false }, now);
+        out.push(Action::Settle { key, verdict, by: By::Us });
+    }
+
+    /// A proposal came to nothing: the trace is tried again a little later.
+    fn reopen(&mut self, key: TraceKey, req: Req, now: Millis, out: &mut Vec<Action>) {
+        let proposed = |phase| phase == Phase::Proposed(req);
+        if let Some(trace) = self.held.get_mut(&key).filter(|trace| proposed(trace.phase)) {
+            trace.phase = Phase::Open;
+            out.push(Action::PutBack { key, at: now + BACK_OFF });
+        }
+    }
+
+    /// The view changed: all that is proposed is open again, whosever it is.
+    pub(super) fn take_back(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        for (req, proposal) in std::mem::take(&mut self.proposals.open) {
+            for (key, _) in proposal.keys {
+                self.stats.taken_back += u64::from(!stand.owns(key));
+                self.reopen(key, req, now, out);
+            }
+        }
+    }
+}
+
+// === Telling again ===
+
+impl Traces {
+    /// The view changed: new owners, and new witnesses of what is ours, hear of remembered decisions.
+    pub(super) fn retell(&mut self, before: &Stand, stand: &Stand, out: &mut Vec<Action>) {
+        let _ = out;
+        let (old, new) = (&before.view, &stand.view);
+        let choices = if stand.rules.third { 3 } else { 2 };
+        for key in self.decided.keys() {
+            let knew: Vec<_> =
+                old.ranked(key).take(choices).map(|place| &old.members()[place]).collect();
+            let mut ranked = new.ranked(key).map(|place| &new.members()[place]);
+            let Some(owner) = ranked.next() else {
+                return;
+            };
+            let ours = owner.id == *stand.me.name;
+            if !ours && knew.first() != Some(&owner) {
+                self.outbox.push(&owner.id, key, Why::Owner);
+                self.stats.retold += 1;
+            }
+            if ours && stand.rules.restream {
+                for witness in ranked.take(choices - 1).filter(|member| !knew.contains(member)) {
+                    self.outbox.push(&witness.id, key, Why::Witness);
+                    self.stats.retold += 1;
+                }
+            }
+        }
+    }
+
+    /// Sends what waits in the outbox.
+    pub(super) fn tell(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        for to in self.outbox.ready(now) {
+            let req = self.next_req();
+            let keys = self.outbox.take(&to, req);
+            let list = keys.iter().filter_map(|key| self.decided.decision(*key, now)).collect();
+            let message = Decisions { from: stand.me.clone(), propose: false, list };
+            out.push(Action::Send {
+                to,
+                req,
+                message: Message::Decisions(message),
+                deadline: now + REQUEST,
+            });
+        }
+    }
+}

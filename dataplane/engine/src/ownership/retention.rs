@@ -1,0 +1,424 @@
+//! What an agent keeps until it is decided: pieces of batches, each under way or with a holder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::action::{AgentAction, BatchId};
+use super::facts::{Instance, Name};
+use super::message::{Delivery, Part, Req};
+use super::outbox::back_off;
+use super::timers::{AGENT_REQUEST, CHOICES};
+use crate::Millis;
+use crate::key::TraceKey;
+use crate::ring::View;
+
+/// Pieces under way to one gateway; others wait for an answer. 256 batches of 64 KiB are 16 MiB.
+const UNDER_WAY_MAX: usize = 256;
+
+/// How long a piece waits when too many are under way.
+const CROWDED: Millis = 100;
+
+/// Some traces of one batch, all in the same state.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) batch: BatchId,
+    pub(super) traces: Vec<(TraceKey, u32)>,
+    /// When the agent took it in.
+    pub(super) born: Millis,
+    pub(super) progress: Progress,
+    /// How many choices have failed.
+    failures: u32,
+    /// Sent again because of a loss.
+    replay: bool,
+    /// Losses that are not done before this piece is stored.
+    owed: Vec<Instance>,
+}
+
+/// Where a piece is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// To be sent.
+    Waiting {
+        /// Not before.
+        until: Millis,
+    },
+    /// Not answered yet.
+    Sent {
+        /// To whom.
+        to: Name,
+        /// The request.
+        req: Req,
+    },
+    /// Stored.
+    Held {
+        /// By whom.
+        holder: Instance,
+    },
+}
+
+/// In order of birth, so that the oldest are found first.
+type PieceId = (Millis, u64);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Retention {
+    pieces: BTreeMap<PieceId, Piece>,
+    sent: BTreeMap<Req, PieceId>,
+    under_way: BTreeMap<Name, usize>,
+    /// To be sent, by the time before which they are not.
+    waiting: BTreeSet<(Millis, PieceId)>,
+    batches: BTreeMap<BatchId, Batch>,
+    bytes: u64,
+    count: u64,
+}
+
+/// What is left of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    pieces: usize,
+    stored: Stored,
+}
+
+/// Whether the batch was ever stored as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    Not { traces: usize },
+    Yes,
+}
+
+// === Pieces ===
+
+impl Retention {
+    pub(super) fn add(&mut self, batch: BatchId, traces: &[(TraceKey, u32)], now: Millis) {
+        let stored = Stored::Not { traces: traces.len() };
+        self.batches.insert(batch, Batch { pieces: 0, stored });
+        self.insert(Piece {
+            batch,
+            traces: traces.to_vec(),
+            born: now,
+            progress: Progress::Waiting { until: now },
+            failures: 0,
+            replay: false,
+            owed: Vec::new(),
+        });
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.values()
+    }
+
+    /// Losses that are not done.
+    pub(super) fn owed(&self) -> BTreeSet<Instance> {
+        let sent = self.sent.values();
+        let open = sent.chain(self.waiting.iter().map(|(_, id)| id));
+        let pieces = open.filter_map(|id| self.pieces.get(id));
+        pieces.flat_map(|piece| piece.owed.iter().cloned()).collect()
+    }
+
+    fn insert(&mut self, piece: Piece) {
+        self.count += 1;
+        let id = (piece.born, self.count);
+        self.bytes += piece.bytes();
+        if let Some(batch) = self.batches.get_mut(&piece.batch) {
+            batch.pieces += 1;
+        }
+        match &piece.progress {
+            Progress::Waiting { until } => {
+                self.waiting.insert((*until, id));
+            }
+            Progress::Sent { to, req } => {
+                self.sent.insert(*req, id);
+                *self.under_way.entry(Arc::clone(to)).or_default() += 1;
+            }
+            Progress::Held { .. } => {}
+        }
+        self.pieces.insert(id, piece);
+    }
+
+    fn remove(&mut self, id: PieceId) -> Option<Piece> {
+        let piece = self.pieces.remove(&id)?;
+        self.bytes -= piece.bytes();
+        if let Some(batch) = self.batches.get_mut(&piece.batch) {
+            batch.pieces -= 1;
+        }
+        match &piece.progress {
+            Progress::Waiting { until } => {
+                self.waiting.remove(&(*until, id));
+            }
+            Progress::Sent { to, req } => {
+                self.sent.remove(req);
+                if let Some(number) = self.under_way.get_mut(to) {
+                    *number -= 1;
+                }
+            }
+            Progress::Held { .. } => {}
+        }
+        Some(piece)
+    }
+
+    fn release_if_last(&mut self, batch: BatchId, out: &mut Vec<AgentAction>) {
+        if self.batches.get(&batch).is_some_and(|batch| batch.pieces == 0) {
+            self.batches.remove(&batch);
+            out.push(AgentAction::Release(batch));
+        }
+    }
+}
+
+// === Sending ===
+
+impl Retention {
+    /// Sends what waits no longer, each trace to its choice.
+    pub(super) fn dispatch(
+        &mut self,
+        view: &View,
+        age: bool,
+        mut next: impl FnMut() -> Req,
+        now: Millis,
+        out: &mut Vec<AgentAction>,
+    ) {
+        while let Some((until, id)) = self.waiting.first().copied()
+            && until <= now
+        {
+            let Some(piece) = self.remove(id) else {
+                self.waiting.remove(&(until, id));
+                continue;
+            };
+            for (choice, traces) in piece.by_choice(view) {
+                let to: Option<Name> = choice.map(|place| view.members()[place].id.as_str().into());
+                let crowded = to.as_ref().is_some_and(|to| {
+                    self.under_way.get(to).is_some_and(|number| *number >= UNDER_WAY_MAX)
+                });
+                let piece = Piece { traces, ..piece.clone() };
+                match to {
+                    Some(to) if !crowded => {
+                        let req = next();
+                        out.push(piece.deliver(&to, req, age, now));
+                        self.insert(Piece { progress: Progress::Sent { to, req }, ..piece });
+                    }
+                    _ => {
+                        let until = now + CROWDED;
+                        self.insert(Piece { progress: Progress::Waiting { until }, ..piece });
+                    }
+                }
+            }
+        }
+    }
+
+    /// A delivery was answered: for each of its traces who holds it, or nobody.
+    pub(super) fn answered(
+        &mut self,
+        req: Req,
+        holders: &[Option<Instance>],
+        now: Millis,
+        out: &mut Vec<AgentAction>,
+    ) {
+        let Some(piece) = self.sent.get(&req).copied().and_then(|id| self.remove(id)) else {
+            return;
+        };
+        let mut by_holder: BTreeMap<Option<&Instance>, Vec<(TraceKey, u32)>> = BTreeMap::new();
+        for (trace, holder) in
+            piece.traces.iter().zip(holders.iter().chain(std::iter::repeat(&None)))
+        {
+            by_holder.entry(holder.as_ref()).or_default().push(*trace);
+        }
+        for (holder, traces) in by_holder {
+            let number = traces.len();
+            let piece = Piece { traces, ..piece.clone() };
+            match holder {
+                Some(holder) => {
+                    let progress = Progress::Held { holder: holder.clone() };
+                    let batch = piece.batch;
+                    self.insert(Piece { progress, failures: 0, owed: Vec::new(), ..piece });
+                    self.store(batch, number, out);
+                }
+                None => self.insert(piece.after_failure(now)),
+            }
+        }
+    }
+
+    /// Traces of a batch are stored, most of them for the first time.
+    fn store(&mut self, id: BatchId, number: usize, out: &mut Vec<AgentAction>) {
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
+        if let Stored::Not { traces } = batch.stored {
+            batch.stored = Stored::Not { traces: traces.saturating_sub(number) };
+            if traces <= number {
+                batch.stored = Stored::Yes;
+                out.push(AgentAction::Stored(id));
+            }
+        }
+    }
+
+    /// A delivery was not answered; whether it was one that is waited for.
+    pub(super) fn failed(&mut self, req: Req, now: Millis) -> bool {
+        let Some(piece) = self.sent.get(&req).copied().and_then(|id| self.remove(id)) else {
+            return false;
+        };
+        self.insert(piece.after_failure(now));
+        true
+    }
+
+    /// Time has passed.
+    pub(super) fn wake(&mut self, _now: Millis) {}
+}
+
+// === Losses and forgetting ===
+
+impl Retention {
+    /// An instance is lost: what lies with it is to be sent again, what is on its way to it goes elsewhere.
+    /// Returns how many traces are sent again.
+    pub(super) fn lose(
+        &mut self,
+        lost: &Instance,
+        lies_there: impl Fn(&Instance, TraceKey) -> bool,
+        now: Millis,
+    ) -> u64 {
+        let ids: Vec<PieceId> = self.pieces.keys().copied().collect();
+        let mut replayed = 0;
+        for id in ids {
+            let Some(piece) = self.pieces.get_mut(&id) else {
+                continue;
+            };
+            match &piece.progress {
+                Progress::Waiting { .. } => piece.owed.push(lost.clone()),
+                Progress::Sent { to, .. } if *to == lost.name => {
+                    piece.owed.push(lost.clone());
+                    if let Some(piece) = self.remove(id) {
+                        self.insert(piece.after_failure(now));
+                    }
+                }
+                Progress::Sent { .. } => {}
+                Progress::Held { holder } => {
+                    let (again, rest): (Vec<_>, Vec<_>) =
+                        piece.traces.iter().copied().partition(|(key, _)| lies_there(holder, *key));
+                    if again.is_empty() {
+                        continue;
+                    }
+                    replayed += again.len() as u64;
+                    self.split(id, lost, again, rest, now);
+                }
+            }
+        }
+        replayed
+    }
+
+    fn split(
+        &mut self,
+        id: PieceId,
+        lost: &Instance,
+        again: Vec<(TraceKey, u32)>,
+        rest: Vec<(TraceKey, u32)>,
+        now: Millis,
+    ) {
+        let Some(piece) = self.remove(id) else {
+            return;
+        };
+        if !rest.is_empty() {
+            self.insert(Piece { traces: rest, ..piece.clone() });
+        }
+        self.insert(Piece {
+            traces: again,
+            progress: Progress::Waiting { until: now },
+            replay: true,
+            owed: vec![lost.clone()],
+            ..piece
+        });
+    }
+
+    /// Forgets stored pieces that were born before `old`, if `is_free` lets them.
+    pub(super) fn forget(
+        &mut self,
+        old: Millis,
+        is_free: impl Fn(&Piece, &Instance) -> bool,
+        out: &mut Vec<AgentAction>,
+    ) {
+        let due = self.pieces.range(..(old, 0)).filter(|(_, piece)| match &piece.progress {
+            Progress::Held { holder } => is_free(piece, holder),
+            _ => false,
+        });
+        let due: Vec<PieceId> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            self.drop_piece(id, out);
+        }
+    }
+
+    /// Forgets the oldest stored pieces until `excess` bytes are free; returns how many traces they had.
+    pub(super) fn evict(&mut self, excess: u64, out: &mut Vec<AgentAction>) -> u64 {
+        let (mut freed, mut traces, mut due) = (0, 0, Vec::new());
+        for (id, piece) in &self.pieces {
+            if freed >= excess {
+                break;
+            }
+            if matches!(piece.progress, Progress::Held { .. }) {
+                freed += piece.bytes();
+                traces += piece.traces.len() as u64;
+                due.push(*id);
+            }
+        }
+        for id in due {
+            self.drop_piece(id, out);
+        }
+        traces
+    }
+
+    fn drop_piece(&mut self, id: PieceId, out: &mut Vec<AgentAction>) {
+        if let Some(piece) = self.remove(id) {
+            self.release_if_last(piece.batch, out);
+        }
+    }
+}
+
+// === impl Piece ===
+
+impl Piece {
+    fn bytes(&self) -> u64 {
+        self.traces.iter().map(|(_, bytes)| u64::from(*bytes)).sum()
+    }
+
+    /// Its traces by the member that is to get them next.
+    fn by_choice(&self, view: &View) -> BTreeMap<Option<usize>, Vec<(TraceKey, u32)>> {
+        let mut groups: BTreeMap<Option<usize>, Vec<(TraceKey, u32)>> = BTreeMap::new();
+        let choices = view.len().clamp(1, CHOICES);
+        for trace in &self.traces {
+            let choice = view.ranked(trace.0).nth(self.failures as usize % choices);
+            groups.entry(choice).or_default().push(*trace);
+        }
+        groups
+    }
+
+    /// The next choice at once; after the last of them a pause, then the first again.
+    fn after_failure(self, now: Millis) -> Self {
+        let failures = self.failures + 1;
+        let rounds = failures / CHOICES as u32;
+        let again = failures.is_multiple_of(CHOICES as u32);
+        let until = now + if again { back_off(rounds - 1) } else { 0 };
+        Self { failures, progress: Progress::Waiting { until }, ..self }
+    }
+
+    fn deliver(&self, to: &Name, req: Req, age: bool, now: Millis) -> AgentAction {
+        let age = if age { now - self.born } else { 0 };
+        let part = |(key, bytes): &(TraceKey, u32)| Part {
+            key: *key,
+            age,
+            bytes: *bytes,
+            tentative: None,
+        };
+        let parts = self.traces.iter().map(part).collect();
+        AgentAction::Deliver {
+            to: Arc::clone(to),
+            req,
+            batch: self.batch,
+            delivery: Delivery { parts, hops: 0, replay: self.replay },
+            deadline: now + AGENT_REQUEST,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What the shards of a gateway need to know of the fleet: one value, replaced as a whole, so that a shard
+//! never waits for anybody.
+
+use std::sync::Arc;
+
+use super::facts::{Instance, State};
+use super::rules::Rules;
+use crate::Millis;
+use crate::key::TraceKey;
+use crate::ring::{Member, View};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Stand {
+    /// Who this gateway is.
+    pub me: Instance,
+    /// What it is up to.
+    pub state: State,
+    /// Grows with every change of the view.
+    pub epoch: u64,
+    /// The members that own keys.
+    pub view: Arc<View>,
+    /// Of each member of the view, in its order.
+    pub(super) seats: Vec<Seat>,
+    /// Our place in the view.
+    pub(super) place: Option<usize>,
+    /// Decisions are allowed before this.
+    pub(super) decide_until: Millis,
+    /// Whether others would come to ask for what is held here.
+    pub(super) holds: bool,
+    /// Lost instances, sorted.
+    pub(super) lost: Arc<[Instance]>,
+    pub(super) rules: Rules,
+}
+
+/// A member of the view as we see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seat {
+    /// Until when it agrees with us.
+    pub(super) agrees_until: Millis,
+    /// Not waited for any more.
+    pub(super) deaf: bool,
+}
+
+impl Stand {
+    /// Whether keys that are ours may be decided now. It is one comparison in calm, and the same for all keys.
+    pub fn may_decide(&self, now: Millis) -> bool {
+        now < self.decide_until
+    }
+
+    /// Nobody is left to hand over to: a leaving gateway decides what it has.
+    pub fn is_alone(&self) -> bool {
+        self.state == State::Draining && self.view.is_empty()
+    }
+
+    /// The owner of a key, if there is anybody.
+    pub fn owner(&self, key: TraceKey) -> Option<&Member> {
+        self.view.owner(key).map(|place| &self.view.members()[place])
+    }
+
+    /// Whether the key is ours to decide.
+    pub fn owns(&self, key: TraceKey) -> bool {
+        match self.view.owner(key) {
+            Some(place) => Some(place) == self.place,
+            None => self.is_alone(),
+        }
+    }
+
+    pub(super) fn is_lost(&self, instance: &Instance) -> bool {
+        self.lost.binary_search(instance).is_ok()
+    }
+
+    /// The first choice for the key that is neither we nor one of these.
+    pub(super) fn next_choice(&self, key: TraceKey, not: &str) -> Option<&Member> {
+        let mut ranked = self.view.ranked(key);
+        let other =
+            |place: &usize| Some(*place) != self.place && self.view.members()[*place].id != not;
+        ranked.find(other).map(|place| &self.view.members()[place])
+    }
+
+    /// Who has to know of a decision on a key of ours: the choices after us that can be heard.
+    pub(super) fn witnesses(&self, key: TraceKey) -> Witnesses {
+        let number = if self.rules.third { 2 } else { 1 };
+        let others = self.view.ranked(key).filter(|place| Some(*place) != self.place).take(number);
+        let mut places = others.filter(|place| !self.seats[*place].deaf).map(|place| place as u16);
+        Witnesses([places.next(), places.next()])
+    }
+
+    /// Whether this member may decide the key: it owns it, and knows that we see it so.
+    pub(super) fn takes_from(&self, instance: &Instance, key: TraceKey, now: Millis) -> bool {
+        let Some(place) = self.view.owner(key) else {
+            return false;
+        };
+        let owner = &self.view.members()[place];
+        owner.id == *instance.name
+            && owner.inst == instance.inst
+            && now < self.seats[place].agrees_until
+    }
+}
+
+/// Places of up to two members of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Witnesses(pub(super) [Option<u16>; 2]);
+
+impl Witnesses {
+    pub(super) fn places(self) -> impl Iterator<Item = usize> {
+        self.0.into_iter().flatten().map(usize::from)
+    }
+}

@@ -1,0 +1,347 @@
+//! The traces of one shard: which are here, whose they are, and what goes where. One a shard, driven by the
+//! thread that owns the shard's buffer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::action::{Action, By, Failure, Inbound};
+use super::decided::{ByKey, DecidedTraces, Learned};
+use super::facts::{Instance, Name};
+use super::forward::Forwards;
+use super::handover::Parcels;
+use super::message::{Agreement, Decision, Delivery, Outcome, Part, Receipt, Req, Verdict};
+use super::outbox::{Outbox, Why};
+use super::propose::Proposals;
+use super::stand::Stand;
+use super::stats::Stats;
+use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
+use crate::Millis;
+use crate::key::TraceKey;
+
+/// A trace with spans in the buffer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trace {
+    /// When its first span was taken in by anybody, by our clock.
+    pub(super) first: Millis,
+    pub(super) bytes: u64,
+    pub(super) phase: Phase,
+    pub(super) tentative: Option<Tentative>,
+}
+
+/// Where an undecided trace stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It gathers spans.
+    Open,
+    /// Its witnesses are asked.
+    Proposed(Req),
+}
+
+/// A verdict that did not become a decision yet. It stays, so that whoever decides in the end agrees with
+/// those who have heard of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tentative {
+    pub(super) verdict: Verdict,
+    /// Since when this gateway has tried.
+    pub(super) since: Millis,
+}
+
+/// Where a part of a delivery goes.
+enum Place {
+    Buffer { foreign: bool },
+    Follow(Decision),
+    Repeated(Decision),
+    Pass(Name),
+    Refuse,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Traces {
+    pub(super) number: u32,
+    pub(super) requests: u64,
+    pub(super) held: ByKey<Trace>,
+    /// Held, open, and others' to decide.
+    pub(super) foreign: BTreeSet<TraceKey>,
+    pub(super) forwards: Forwards,
+    pub(super) parcels: Parcels,
+    pub(super) proposals: Proposals,
+    pub(super) decided: DecidedTraces,
+    pub(super) outbox: Outbox,
+    pub(super) stats: Stats,
+    examined: Millis,
+}
+
+// === Deliveries ===
+
+impl Traces {
+    /// The traces of shard `number`. Decisions are remembered, to be told again, for `remember` milliseconds
+    /// and at most `remember_max` of them.
+    pub fn new(number: u32, remember: Millis, remember_max: usize) -> Self {
+        Self {
+            number,
+            requests: 0,
+            held: ByKey::default(),
+            foreign: BTreeSet::new(),
+            forwards: Forwards::default(),
+            parcels: Parcels::default(),
+            proposals: Proposals::default(),
+            decided: DecidedTraces::new(remember, remember_max),
+            outbox: Outbox::default(),
+            stats: Stats::default(),
+            examined: 0,
+        }
+    }
+
+    /// Spans come in: from a client, an agent or another gateway.
+    pub fn on_delivery(
+        &mut self,
+        stand: &Stand,
+        inbound: Inbound,
+        delivery: &Delivery,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let mut outcomes = Vec::with_capacity(delivery.parts.len());
+        let mut passed: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
+        for (index, part) in delivery.parts.iter().enumerate() {
+            let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
+            let outcome = match self.place(stand, &part, delivery, now) {
+                Place::Buffer { foreign } => {
+                    let first = self.store(&part, foreign, now);
+                    out.push(Action::Store { inbound, part: index, key: part.key, first });
+                    Some(Outcome::Held(stand.me.clone()))
+                }
+                Place::Follow(decision) => {
+                    out.push(Action::Follow { inbound, part: index, verdict: decision.verdict });
+                    Some(Outcome::Decided(decision))
+                }
+                Place::Repeated(decision) => {
+                    self.stats.repeated += 1;
+                    out.push(Action::Repeated { inbound, part: index });
+                    Some(Outcome::Decided(decision))
+                }
+                Place::Pass(to) => {
+                    passed.entry(to).or_default().push(index);
+                    None
+                }
+                Place::Refuse => {
+                    self.stats.refused += 1;
+                    Some(Outcome::Refused)
+                }
+            };
+            outcomes.push(outcome);
+        }
+        self.pass(stand, inbound, delivery, outcomes, passed, now, out);
+    }
+
+    fn place(&self, stand: &Stand, part: &Part, delivery: &Delivery, now: Millis) -> Place {
+        if let Some(decision) = self.decided.decision(part.key, now) {
+            let was_there = part.age >= decision.age + IN_FLIGHT;
+            let repeated = delivery.replay && decision.exported && was_there;
+            return match repeated && stand.rules.exported {
+                true => Place::Repeated(decision),
+                false => Place::Follow(decision),
+            };
+        }
+        let proposed = self.held.get(&part.key).is_some_and(|trace| trace.phase != Phase::Open);
+        if proposed || stand.owns(part.key) {
+            return Place::Buffer { foreign: false };
+        }
+        let owner = stand.owner(part.key).filter(|owner| owner.id != *stand.me.name);
+        match owner {
+            Some(owner) if delivery.hops < HOPS_MAX && stand.rules.forward => {
+                Place::Pass(owner.id.as_str().into())
+            }
+            _ if stand.holds || !stand.rules.refuse => Place::Buffer { foreign: true },
+            _ => Place::Refuse,
+        }
+    }
+
+    /// Notes spans that go into the buffer; returns when the first of them, or of their trace, was taken.
+    pub(super) fn store(&mut self, part: &Part, foreign: bool, now: Millis) -> Millis {
+        let first = now.saturating_sub(part.age);
+        let tentative = part.tentative.map(|verdict| Tentative { verdict, since: now });
+        let trace = self.held.entry(part.key).or_insert(Trace {
+            first,
+            bytes: 0,
+            phase: Phase::Open,
+            tentative: None,
+        });
+        trace.first = trace.first.min(first);
+        trace.bytes += u64::from(part.bytes);
+        trace.tentative = trace.tentative.or(tentative);
+        if foreign {
+            self.stats.held_for_others += 1;
+            self.foreign.insert(part.key);
+        }
+        trace.first
+    }
+
+    /// A delivery or a parcel was answered.
+    pub fn on_receipt(
+        &mut self,
+        stand: &Stand,
+        req: Req,
+        receipt: &Receipt,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        if self.parcels.has(req) {
+            self.parcel_answered(stand, req, receipt, now, out);
+        } else {
+            self.forward_answered(stand, req, receipt, now, out);
+        }
+    }
+
+    /// A request to `to` has no answer.
+    pub fn on_failed(
+        &mut self,
+        stand: &Stand,
+        (to, req, _failure): (&str, Req, Failure),
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        self.parcel_failed(stand, req, now, out);
+        self.forward_failed(stand, req, now, out);
+        self.proposal_failed(stand, to, req, now, out);
+        self.outbox.failed(to, req, now);
+    }
+
+    pub(super) fn next_req(&mut self) -> Req {
+        self.requests += 1;
+        Req(self.requests << 32 | u64::from(self.number + 1))
+    }
+}
+
+// === Decisions ===
+
+impl Traces {
+    /// Answers decisions of others.
+    pub fn on_decisions(
+        &mut self,
+        stand: &Stand,
+        told: &super::message::Decisions,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) -> Agreement {
+        let mut answer =
+            Agreement { from: stand.me.clone(), known: Vec::new(), refused: Vec::new() };
+        for decision in &told.list {
+            let known = self.decided.decision(decision.key, now).filter(|_| stand.rules.known);
+            match (known, told.propose) {
+                (Some(known), true) => answer.known.push(known),
+                (None, true) if !self.agrees(stand, &told.from, decision.key, now) => {
+                    answer.refused.push(decision.key);
+                }
+                _ => self.learn(decision, now, out),
+            }
+        }
+        answer
+    }
+
+    /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
+    fn agrees(&self, stand: &Stand, from: &Instance, key: TraceKey, now: Millis) -> bool {
+        let ours = self.held.get(&key).is_some_and(|trace| trace.phase != Phase::Open);
+        !ours && (!stand.rules.agree || stand.takes_from(from, key, now))
+    }
+
+    /// A decision of another gateway: what is here of the trace follows it.
+    pub(super) fn learn(&mut self, decision: &Decision, now: Millis, out: &mut Vec<Action>) {
+        match self.decided.learn(decision, now) {
+            Learned::Known => return,
+            Learned::Conflict => {
+                self.stats.conflicts += 1;
+                return;
+            }
+            Learned::New => self.stats.learned += 1,
+        }
+        if self.release(decision.key) {
+            let verdict = decision.verdict;
+            out.push(Action::Settle { key: decision.key, verdict, by: By::Other });
+        }
+    }
+
+    /// Takes a trace out of what is undecided; whether it was there.
+    pub(super) fn release(&mut self, key: TraceKey) -> bool {
+        self.foreign.remove(&key);
+        let Some(trace) = self.held.remove(&key) else {
+            return false;
+        };
+        if let Phase::Proposed(req) = trace.phase {
+            self.proposals.withdraw(req, key);
+        }
+        true
+    }
+
+    /// The backend has the spans with which these traces were decided here.
+    pub fn on_exported(&mut self, stand: &Stand, keys: &[TraceKey]) {
+        for key in keys {
+            if self.decided.mark_exported(*key) && stand.rules.exported {
+                for place in stand.witnesses(*key).places() {
+                    self.outbox.push(&stand.view.members()[place].id, *key, Why::Witness);
+                }
+            }
+        }
+    }
+}
+
+// === Time and views ===
+
+impl Traces {
+    /// To be called every 250 ms.
+    pub fn on_tick(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.decided.expire(now);
+        if now >= self.examined + RE_EXAMINE && stand.rules.re_examine {
+            self.examined = now;
+            self.hand_over(stand, now, out);
+        }
+        self.tell(stand, now, out);
+    }
+
+    /// The view changed: what is here may be others' now.
+    pub fn on_view(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.take_back(stand, now, out);
+        let owned = |key: &TraceKey| stand.owns(*key);
+        self.foreign = self.held.keys().filter(|key| !owned(key)).copied().collect();
+        self.retell(before, stand, out);
+        let view = &stand.view;
+        self.outbox.retain(|name| view.position(name).is_some());
+        self.parcels.forgive();
+        self.hand_over(stand, now, out);
+        self.tell(stand, now, out);
+    }
+
+    /// Nothing that others own is here or on its way from here.
+    ///
+    /// What is being passed on to the owner of now does not count: it is like spans that the owner gets from
+    /// their sender, and with senders that know no owners there is always some.
+    pub fn is_complete(&self, stand: &Stand) -> bool {
+        self.foreign.is_empty()
+            && self.parcels.is_empty()
+            && self.forwards.are_straight(stand.epoch)
+            && self.outbox.owners_know()
+    }
+
+    /// Nothing is here or on its way from here at all.
+    pub fn is_idle(&self) -> bool {
+        self.held.is_empty()
+            && self.parcels.is_empty()
+            && self.forwards.are_none()
+            && self.outbox.is_empty()
+    }
+
+    /// Undecided traces here.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether no undecided trace is here.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}
