@@ -127,6 +127,11 @@ impl Agent {
                     cx.out.push(Output::Ask { to, req, message, load: Load::new(), deadline });
                 }
                 AgentAction::Stored(_) => {}
+                AgentAction::Unprotect { batch, keys } => {
+                    for span in keys.iter().flat_map(|key| &self.batches[&batch][key]) {
+                        cx.truth.orphan(*span);
+                    }
+                }
                 AgentAction::Release(batch) => {
                     self.batches.remove(&batch);
                 }

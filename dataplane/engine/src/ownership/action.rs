@@ -193,6 +193,13 @@ pub enum AgentAction {
     },
     /// The batch is stored for the first time: its sender may be answered, if that waited.
     Stored(BatchId),
+    /// Traces of a batch that are let go early, for their bytes: if their holder dies, they are lost.
+    Unprotect {
+        /// The batch.
+        batch: BatchId,
+        /// The traces.
+        keys: Vec<TraceKey>,
+    },
     /// The batch is needed no more.
     Release(BatchId),
 }

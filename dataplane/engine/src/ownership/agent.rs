@@ -170,7 +170,6 @@ impl AgentSide {
     pub fn on_tick(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
         self.facts.expire(now);
         self.losses.expire(now);
-        self.retention.wake(now);
         self.dispatch(now, out);
         self.forget(now, out);
         self.poll_if_due(now, out);

@@ -213,7 +213,7 @@ impl Traces {
             tentative: part.tentative.map(|verdict| Tentative { verdict, since: now }),
         };
         self.stats.held_for_others += 1;
-        self.restore(stand, req, (part.key, trace), now, out);
+        self.restore(stand, req, (part.key, trace), out);
         let outcome = decided.map_or(Outcome::Held(stand.me.clone()), Outcome::Decided);
         self.conclude(forward.inbound, index, outcome);
     }

@@ -8,10 +8,11 @@ use super::facts::Name;
 use super::message::{Delivery, Outcome, Part, Receipt, Req};
 use super::outbox::back_off;
 use super::stand::Stand;
-use super::timers::{PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST};
+use super::timers::{BACK_OFF_MAX, DETOUR_AFTER, PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST};
 use super::traces::{Phase, Trace, Traces};
 use crate::Millis;
 use crate::key::TraceKey;
+use crate::ring::Member;
 
 /// Parcels on their way, and how their receivers did.
 #[derive(Debug, Default)]
@@ -41,6 +42,15 @@ impl Parcels {
         self.failing.clear();
     }
 
+    /// Where a trace goes: to its owner, or, when the owner cannot be reached from here, to the next choice,
+    /// which passes it on.
+    fn target<'a>(&self, stand: &'a Stand, key: TraceKey) -> Option<&'a Member> {
+        let owner = stand.owner(key).filter(|owner| owner.id != *stand.me.name)?;
+        let failures = self.failing.get(owner.id.as_str()).map_or(0, |(failures, _)| *failures);
+        let detour = failures >= DETOUR_AFTER && stand.rules.detour;
+        stand.next_choice(key, &owner.id).filter(|_| detour).or(Some(owner))
+    }
+
     /// How many more parcels may go to a member now.
     fn room(&self, to: &str, now: Millis) -> usize {
         let waits = self.failing.get(to).is_some_and(|(_, until)| *until > now);
@@ -55,10 +65,12 @@ impl Traces {
         if !stand.rules.hand_over || self.foreign.is_empty() {
             return;
         }
+        // Who failed some time ago may be back.
+        self.parcels.failing.retain(|_, (_, until)| *until + BACK_OFF_MAX > now);
         let mut by_owner: BTreeMap<Name, Vec<TraceKey>> = BTreeMap::new();
         for key in &self.foreign {
-            if let Some(owner) = stand.owner(*key).filter(|owner| owner.id != *stand.me.name) {
-                by_owner.entry(owner.id.as_str().into()).or_default().push(*key);
+            if let Some(to) = self.parcels.target(stand, *key) {
+                by_owner.entry(to.id.as_str().into()).or_default().push(*key);
             }
         }
         for (owner, keys) in by_owner {
@@ -136,7 +148,7 @@ impl Traces {
                 }
                 _ => {
                     returned = true;
-                    self.restore(stand, req, (key, trace), now, out);
+                    self.restore(stand, req, (key, trace), out);
                 }
             }
         }
@@ -160,7 +172,7 @@ impl Traces {
         };
         self.parcels.fail(&parcel.to, now);
         for trace in parcel.traces {
-            self.restore(stand, req, trace, now, out);
+            self.restore(stand, req, trace, out);
         }
         out.push(Action::Forget { parcel: req });
     }
@@ -171,7 +183,6 @@ impl Traces {
         stand: &Stand,
         parcel: Req,
         (key, trace): (TraceKey, Trace),
-        now: Millis,
         out: &mut Vec<Action>,
     ) {
         out.push(Action::Restore { parcel, key, first: trace.first });
@@ -186,7 +197,6 @@ impl Traces {
         if !stand.owns(key) && here.phase == Phase::Open {
             self.foreign.insert(key);
         }
-        let _ = now;
     }
 }
 

@@ -11,9 +11,9 @@ use super::message::{Asked, Hello, HelloAnswer, Poll, PollAnswer, Req, Status};
 use super::peer::{Listed, Peer};
 use super::quorum::Quorum;
 use super::rules::Rules;
-use super::stand::{Seat, Stand};
+use super::stand::{Cold, Seat, Stand};
 use super::stats::Stats;
-use super::timers::{DRAIN_MIN, GAP, HELLO, JOIN_SETTLE, REQUEST, SUSPECT};
+use super::timers::{COLD, DRAIN_MIN, GAP, HELLO, JOIN_SETTLE, REQUEST, SUSPECT};
 use crate::Millis;
 use crate::key::KeySeed;
 use crate::ring::View;
@@ -37,8 +37,11 @@ pub(super) struct Membership {
     facts: Facts,
     losses: Losses,
     peers: BTreeMap<Name, Peer>,
+    /// Where the slices have a name that they do not have.
+    unlisted: Listed,
     marks: Marks,
     quorum: Quorum,
+    cold: Cold,
     epoch: u64,
     view: Arc<View>,
     ticked: Millis,
@@ -63,8 +66,10 @@ impl Membership {
             facts,
             losses: Losses::default(),
             peers: BTreeMap::new(),
+            unlisted: Listed::Unknown,
             marks: Marks::default(),
-            quorum: Quorum::Majority,
+            quorum: Quorum::Minority,
+            cold: Cold::default(),
             epoch: 0,
             ticked: now,
             greeted: 0,
@@ -135,21 +140,15 @@ impl Membership {
 
     /// The slices as they are now: every name in them, and whether it serves.
     pub(super) fn on_slice(&mut self, slice: &[(Name, bool)], now: Millis) {
+        self.unlisted = Listed::Not;
         for peer in self.peers.values_mut() {
-            if peer.listed == Listed::Serving {
-                peer.listed = Listed::NoMore;
-            }
+            peer.listed = Listed::Not;
         }
-        for (name, serving) in slice.iter().filter(|(name, _)| *name != self.me.name) {
+        for (name, _) in slice.iter().filter(|(name, serving)| *serving && *name != self.me.name) {
             let inst = self.facts.find(name).map_or(0, |fact| fact.of.inst);
             let of = Instance { name: Arc::clone(name), inst };
             let peer = self.peers.entry(Arc::clone(name));
-            let peer = peer.or_insert_with(|| Peer::new(of, Listed::Never, now));
-            match (serving, peer.listed) {
-                (true, _) => peer.listed = Listed::Serving,
-                (false, Listed::Never) => {}
-                (false, _) => peer.listed = Listed::NoMore,
-            }
+            peer.or_insert_with(|| Peer::new(of, Listed::Serving, now)).listed = Listed::Serving;
         }
     }
 
@@ -203,16 +202,8 @@ impl Membership {
 // === What others may know ===
 
 impl Membership {
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     pub(super) fn state(&self) -> State {
         self.state
-    }
-
-    pub(super) fn since(&self) -> Millis {
-        self.since
     }
 
     pub(super) fn facts(&self) -> &Facts {
@@ -243,7 +234,8 @@ impl Membership {
             seats: self.view.members().iter().map(seat).collect(),
             place: self.place(),
             decide_until: self.decide_until(now),
-            holds: self.state != State::Joining && self.decides(now),
+            holds: self.state != State::Joining && self.may_act(now),
+            cold: self.cold,
             lost: self.losses.told(),
             rules: self.rules,
         }
@@ -254,8 +246,8 @@ impl Membership {
         self.view.position(&self.me.name).filter(|_| serving)
     }
 
-    fn decides(&self, now: Millis) -> bool {
-        !self.rules.quorum || self.quorum.decides(now)
+    fn may_act(&self, now: Millis) -> bool {
+        !self.rules.quorum || self.quorum.may_act(now)
     }
 
     /// The gate: agreement of every member that holds spans, and nothing of a lost one outstanding.
@@ -263,7 +255,7 @@ impl Membership {
         let ours =
             self.state == State::Serving || (self.state == State::Draining && self.view.is_empty());
         let covered = !self.rules.agent_fence || self.marks.cover(&self.losses, now);
-        if !ours || !self.decides(now) || !covered {
+        if !ours || !self.may_act(now) || !covered {
             return 0;
         }
         if !self.rules.agreement {
@@ -342,7 +334,7 @@ impl Membership {
             self.losses.learn(&lost, now);
         }
         let name = &fact.of.name;
-        let listed = self.peers.get(name).map(|peer| peer.listed).unwrap_or_default();
+        let listed = self.peers.get(name).map_or(self.unlisted, |peer| peer.listed);
         if *name != self.me.name && self.peers.get(name).is_none_or(|peer| peer.of != fact.of) {
             self.peers.insert(Arc::clone(name), Peer::new(fact.of.clone(), listed, now));
         }
@@ -400,18 +392,20 @@ impl Membership {
         };
         let heard = names.iter().filter(|name| hears(name)).count();
         let has_lowest = names.first().is_some_and(|name| hears(name));
-        let before = self.decides(now);
+        let before = self.may_act(now);
         self.quorum = match names.contains(&&self.me.name) {
             true => self.quorum.of(heard, names.len(), has_lowest, now),
-            false => Quorum::Majority,
+            // Who joins has no say in who is dead, and nothing to decide.
+            false => Quorum::Minority,
         };
-        if !before && self.decides(now) {
+        // After the wait at exactly half nobody has come back, so nobody has to agree anew.
+        if !before && self.quorum == Quorum::Majority {
             self.peers.values_mut().for_each(|peer| peer.part(now));
         }
     }
 
     fn suspect(&mut self, now: Millis, stats: &mut Stats) {
-        let declares = !self.rules.quorum || self.quorum.declares();
+        let declares = self.may_act(now);
         let dead = |fact: &&Fact| {
             let Some(peer) = self.peers.get(&fact.of.name) else {
                 return false;
@@ -442,6 +436,9 @@ impl Membership {
         let peers: Vec<&Peer> = serving.filter_map(|fact| self.peers.get(&fact.of.name)).collect();
         let know = peers.iter().filter(|peer| peer.knows_us == self.me.inst).count();
         if !self.rules.accepted || peers.is_empty() || know * 2 > peers.len() {
+            if peers.is_empty() {
+                self.cold = Cold { since: now, until: now + COLD };
+            }
             self.become_state(State::Serving, now);
         }
     }

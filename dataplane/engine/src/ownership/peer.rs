@@ -7,14 +7,14 @@ use crate::Millis;
 
 /// Where the slices have a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Listed {
-    /// Not in any slice so far.
+pub(super) enum Listed {
+    /// There was no slice so far.
     #[default]
-    Never,
-    /// In a slice, serving.
+    Unknown,
+    /// It is in the slices, and serves.
     Serving,
-    /// It was in a slice; now it is not, or is not serving.
-    NoMore,
+    /// It is not, or does not serve.
+    Not,
 }
 
 /// See the module.
@@ -66,14 +66,15 @@ impl Peer {
     /// The connection is refused and it is silent, or the slices have it no more and it is silent.
     pub(super) fn is_confirmed_dead(&self, now: Millis) -> bool {
         let refused = self.refused.is_some_and(|at| at >= self.heard.max(self.relayed));
-        let absent = self.listed == Listed::NoMore;
+        let absent = self.listed == Listed::Not;
         refused && self.silent(now) > REFUSED_SILENT || absent && self.silent(now) > ABSENT_SILENT
     }
 
     /// Takes an agreement from an answer.
     pub(super) fn agree(&mut self, asked: Asked) {
         self.agreed = self.agreed.max(Some(asked.at));
-        self.apart_since = asked.at + LEASE;
+        // The answer may have lain in our own socket for a minute: it does not bring the fence forward.
+        self.apart_since = self.apart_since.max(asked.at + LEASE);
     }
 
     /// All agreement is void: the view changed, or we were stopped.

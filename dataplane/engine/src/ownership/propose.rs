@@ -44,8 +44,7 @@ impl Proposals {
 
 impl Traces {
     /// These traces are due and were judged. Only traces for which [`Stand::may_decide`] and
-    /// [`Stand::owns`] hold and that are in the buffer may be among them; a trace for which they do not is
-    /// put back.
+    /// [`Stand::owns`] hold should be among them; a trace for which they do not is put back.
     pub fn on_judged(
         &mut self,
         stand: &Stand,
@@ -60,7 +59,7 @@ impl Traces {
             else {
                 continue;
             };
-            if !allowed {
+            if !allowed || !stand.is_found(trace.first, now) {
                 out.push(Action::PutBack { key: *key, at: now + BACK_OFF });
                 continue;
             }

@@ -13,7 +13,7 @@ pub(super) enum Quorum {
         /// Since when.
         since: Millis,
     },
-    /// Less than half.
+    /// Less than half, or not a member.
     Minority,
 }
 
@@ -31,13 +31,8 @@ impl Quorum {
         }
     }
 
-    /// Whether it may take others for dead.
-    pub(super) fn declares(self) -> bool {
-        self == Self::Majority
-    }
-
-    /// Whether it may decide.
-    pub(super) fn decides(self, now: Millis) -> bool {
+    /// Whether it may decide, and take others for dead.
+    pub(super) fn may_act(self, now: Millis) -> bool {
         match self {
             Self::Majority => true,
             Self::Half { since } => now > since + HALF_CAP,

@@ -267,8 +267,6 @@ impl Retention {
         true
     }
 
-    /// Time has passed.
-    pub(super) fn wake(&mut self, _now: Millis) {}
 }
 
 // === Losses and forgetting ===
@@ -361,6 +359,8 @@ impl Retention {
             if matches!(piece.progress, Progress::Held { .. }) {
                 freed += piece.bytes();
                 traces += piece.traces.len() as u64;
+                let keys = piece.traces.iter().map(|(key, _)| *key).collect();
+                out.push(AgentAction::Unprotect { batch: piece.batch, keys });
                 due.push(*id);
             }
         }

@@ -35,6 +35,8 @@ pub struct Rules {
     pub refuse: bool,
     /// A forward that failed goes to the next choice.
     pub fallback: bool,
+    /// Parcels that do not reach their owner go through the next choice.
+    pub detour: bool,
     /// Foreign traces are looked at every second.
     pub re_examine: bool,
     /// Silent peers are taken for dead.
@@ -49,6 +51,8 @@ pub struct Rules {
     pub rejoin: bool,
     /// A new instance owns nothing before most peers know it.
     pub accepted: bool,
+    /// A gateway that comes when all are gone waits for the agents to find it.
+    pub cold: bool,
     /// A decision is told to the second choice before anything is exported.
     pub propose: bool,
     /// The third choice is told as well.
@@ -84,6 +88,7 @@ impl Rules {
         age: true,
         refuse: true,
         fallback: true,
+        detour: true,
         re_examine: true,
         suspect: true,
         relay: true,
@@ -91,6 +96,7 @@ impl Rules {
         gap: true,
         rejoin: true,
         accepted: true,
+        cold: true,
         propose: true,
         third: true,
         agree: true,

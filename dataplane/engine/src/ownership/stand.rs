@@ -26,11 +26,23 @@ pub struct Stand {
     pub(super) place: Option<usize>,
     /// Decisions are allowed before this.
     pub(super) decide_until: Millis,
+    /// Traces that began before the first wait for the second.
+    pub(super) cold: Cold,
     /// Whether others would come to ask for what is held here.
     pub(super) holds: bool,
     /// Lost instances, sorted.
     pub(super) lost: Arc<[Instance]>,
     pub(super) rules: Rules,
+}
+
+/// After all gateways are gone and a new one comes, agents find it one by one, and each sends again what it
+/// retains. So what began before waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Cold {
+    /// When this gateway began to serve, if it was alone.
+    pub(super) since: Millis,
+    /// When the agents have found it.
+    pub(super) until: Millis,
 }
 
 /// A member of the view as we see it.
@@ -46,6 +58,12 @@ impl Stand {
     /// Whether keys that are ours may be decided now. It is one comparison in calm, and the same for all keys.
     pub fn may_decide(&self, now: Millis) -> bool {
         now < self.decide_until
+    }
+
+    /// Whether a trace with its first span then may be decided, as far as agents are concerned that have not
+    /// found us yet.
+    pub(super) fn is_found(&self, first: Millis, now: Millis) -> bool {
+        first >= self.cold.since || now >= self.cold.until || !self.rules.cold
     }
 
     /// Nobody is left to hand over to: a leaving gateway decides what it has.

@@ -37,6 +37,9 @@ pub const RETAIN_AFTER_WAIT: Millis = 25_000;
 pub const RETAIN_PINNED_MAX: Millis = 60_000;
 /// A gateway that joins knows of the others by then: 2 hellos.
 pub const JOIN_SETTLE: Millis = 1_500;
+/// A gateway that finds nobody when it joins leaves traces older than itself open for so long, for agents
+/// that have not heard of it yet: 10 s for their slices, and polls.
+pub const COLD: Millis = 15_000;
 /// With exactly half of the members and not the lowest name, decisions go on after this.
 pub const HALF_CAP: Millis = 20_000;
 /// A leaving gateway must have had no input for so long.
@@ -77,5 +80,7 @@ pub const PARCEL_BYTES: u64 = 1 << 20;
 pub const PARCELS_IN_FLIGHT: usize = 4;
 /// Decisions in one message: 24 KiB.
 pub const DECISIONS_PER_MESSAGE: usize = 1_024;
+/// Parcels that an owner did not answer before others are asked to pass them on.
+pub const DETOUR_AFTER: u32 = 2;
 /// Choices that an agent tries before it waits.
 pub const CHOICES: usize = 3;
