@@ -5,9 +5,10 @@
 pub struct Dice(u64);
 
 impl Dice {
-    /// The stream of a seed.
+    /// The stream of a seed. Seeds that follow each other give streams that do not.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        let mut seed = Self(seed);
+        seed.fork().fork()
     }
 
     /// The next 64 bits.

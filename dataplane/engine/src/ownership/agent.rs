@@ -10,7 +10,7 @@ use super::losses::Losses;
 use super::message::{Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
 use super::rules::Rules;
-use super::timers::{HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
+use super::timers::{SUSPECT, HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 use crate::ring::{self, View};
@@ -290,12 +290,25 @@ impl AgentSide {
         (self.polled, self.told_done) = (now, done.len());
         let facts = if self.config.rules.gossip { self.facts.told() } else { Arc::default() };
         let poll =
-            Poll { agent: Arc::clone(&self.config.name), done, facts, losses: self.losses.told() };
+            Poll {
+            agent: Arc::clone(&self.config.name),
+            done,
+            facts,
+            losses: self.losses.told(),
+            heard: self.heard_lately(now),
+        };
         for to in self.known_gateways() {
             self.requests += 1;
             let req = Req(self.requests);
             out.push(AgentAction::Poll { to, req, poll: poll.clone(), deadline: now + REQUEST });
         }
+    }
+
+    /// A gateway that answers an agent is alive, whatever other gateways hear of it.
+    fn heard_lately(&self, now: Millis) -> Arc<[(Name, Millis)]> {
+        let heard = self.gateways.iter().filter(|_| self.config.rules.agent_relay);
+        let age = |(name, gateway): (&Name, &Gateway)| (Arc::clone(name), now - gateway.answered);
+        heard.map(age).filter(|(_, age)| *age < SUSPECT).collect()
     }
 
     /// All that may be alive: one that was taken for dead has to hear of it.

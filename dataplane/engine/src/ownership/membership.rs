@@ -134,6 +134,7 @@ impl Membership {
             self.merge(&poll.facts, now);
         }
         self.learn(&poll.losses, now);
+        self.relay(&poll.heard, now);
         self.marks.note(&poll.agent, &poll.done, now);
         PollAnswer { from: self.me.clone(), facts: self.facts.told(), losses: self.losses.told() }
     }
@@ -296,11 +297,7 @@ impl Membership {
             false => self.merge(&own.cloned().collect::<Vec<_>>(), now),
         }
         self.learn(&status.losses, now);
-        for (name, age) in status.heard.iter() {
-            if let Some(peer) = self.peers.get_mut(name) {
-                peer.relayed = peer.relayed.max(now.saturating_sub(*age));
-            }
-        }
+        self.relay(&status.heard, now);
         let us = status.facts.iter().find(|fact| fact.of.name == self.me.name);
         let knows_us = us.map_or(0, |fact| fact.of.inst);
         if let Some(peer) = self.peers.get_mut(&status.from.name)
@@ -309,6 +306,16 @@ impl Membership {
             peer.heard = peer.heard.max(now);
             peer.digest = status.digest;
             peer.knows_us = knows_us;
+        }
+    }
+
+    /// Others have heard of peers that we may not hear. They tell only what they heard themselves: else two
+    /// could keep a dead one alive between them.
+    fn relay(&mut self, heard: &[(Name, Millis)], now: Millis) {
+        for (name, age) in heard {
+            if let Some(peer) = self.peers.get_mut(name) {
+                peer.relayed = peer.relayed.max(now.saturating_sub(*age));
+            }
         }
     }
 

@@ -154,6 +154,8 @@ pub struct Poll {
     pub facts: Arc<[Fact]>,
     /// Which instances it takes for lost.
     pub losses: Arc<[Instance]>,
+    /// How long ago each gateway answered it.
+    pub heard: Arc<[(Name, Millis)]>,
 }
 
 /// The answer to a [`Poll`].

@@ -43,6 +43,8 @@ pub struct Rules {
     pub suspect: bool,
     /// A peer that others hear is not taken for dead.
     pub relay: bool,
+    /// Nor is one that agents hear.
+    pub agent_relay: bool,
     /// Only a majority may take others for dead without the slice's word, and only it decides.
     pub quorum: bool,
     /// A process that was stopped trusts no lease and suspects nobody.
@@ -92,6 +94,7 @@ impl Rules {
         re_examine: true,
         suspect: true,
         relay: true,
+        agent_relay: true,
         quorum: true,
         gap: true,
         rejoin: true,
