@@ -178,7 +178,11 @@ impl Ownership {
     /// An agent asks.
     pub fn on_poll(&mut self, poll: &Poll, now: Millis, out: &mut Vec<Action>) -> PollAnswer {
         self.wake(now, out);
-        let answer = self.members.on_poll(poll, now);
+        let mut answer = self.members.on_poll(poll, now);
+        self.traces.on_reminded(&poll.decided, now, out);
+        if self.members.confides_in(&poll.agent) {
+            answer.decided = self.traces.last_decisions(now).collect();
+        }
         self.settle(now, out);
         answer
     }

@@ -8,7 +8,7 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::action::{AgentAction, Answer, BatchId, Failure, Message};
 use ringtail_engine::ownership::agent::{AgentConfig, AgentSide};
 use ringtail_engine::ownership::facts::Name;
-use ringtail_engine::ownership::message::{Delivery, Outcome, Part, Receipt, Req};
+use ringtail_engine::ownership::message::{Delivery, Origin, Outcome, Part, Receipt, Req};
 use ringtail_engine::ownership::rules::Rules;
 
 use super::gateway::{Context, Load, Output};
@@ -80,7 +80,7 @@ impl Agent {
             Answer::Deliver(receipt) => {
                 self.side.on_receipt(req, receipt, cx.now, &mut self.actions)
             }
-            Answer::Poll(answer) => self.side.on_poll_answer(answer, cx.now, &mut self.actions),
+            Answer::Poll(answer) => self.side.on_poll_answer(req, answer, cx.now, &mut self.actions),
             Answer::Hello(_) | Answer::Decisions(_) => {}
         }
         self.perform(cx);
@@ -203,8 +203,8 @@ impl Collector {
             return;
         }
         let to = Arc::clone(&self.endpoints[(key.0 >> 7) as usize % self.endpoints.len()]);
-        let part = Part { key, age: 0, bytes: SPAN_BYTES, tentative: None };
-        let message = Message::Deliver(Delivery { parts: vec![part], hops: 0, replay: false });
+        let part = Part { key, age: 0, bytes: SPAN_BYTES, origin: Origin::Client, tentative: None };
+        let message = Message::Deliver(Delivery { parts: vec![part], hops: 0 });
         let load = vec![vec![*span]];
         cx.out.push(Output::Ask { to, req, message, load, deadline: cx.now + 5_000 });
     }

@@ -26,6 +26,9 @@ const WALL: u64 = 1_700_000_000_000;
 /// After the last event and span: the wait, what may come late, and then some.
 const END_AFTER: u64 = WAIT + 90_000;
 
+/// After the last slice: agents find a gateway, poll it, send again, and it exports.
+const SETTLE: u64 = 12_000;
+
 #[derive(Debug)]
 enum Event {
     Script(What),
@@ -191,7 +194,9 @@ impl<'a> World<'a> {
             Kind::Collector(collector) => collector.is_settled(),
             Kind::Away => false,
         };
-        self.truth.is_decided() && self.processes.iter().all(idle)
+        // A process whose slices are old may still find out that its holders are gone.
+        let informed = |process: &Process| !process.alive || process.last_slice + SETTLE < self.now;
+        self.truth.is_decided() && self.processes.iter().all(|one| idle(one) && informed(one))
     }
 
     fn schedule_event(&mut self, at: u64, process: usize, event: Event) {

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::action::{AgentAction, BatchId, Failure};
+use super::decided::DecidedTraces;
 use super::facts::{Facts, Instance, Name, State};
 use super::losses::Losses;
-use super::message::{Outcome, Poll, PollAnswer, Receipt, Req};
+use super::message::{Decision, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
 use super::rules::Rules;
-use super::timers::{SUSPECT, HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
+use super::timers::{AGENT_DECISIONS_MAX, LOSS_KEPT, SUSPECT, HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 use crate::ring::{self, View};
@@ -54,6 +55,8 @@ pub struct AgentSide {
     view: Arc<View>,
     gateways: BTreeMap<Name, Gateway>,
     pub(super) retention: Retention,
+    /// Decisions that are remembered for gateways, when those are few.
+    witnessed: DecidedTraces,
     requests: u64,
     polled: Millis,
     /// How many losses were done at the last poll.
@@ -66,6 +69,10 @@ pub struct AgentSide {
 struct Gateway {
     /// When it answered last.
     answered: Millis,
+    /// Which instance of it has been told what we remember.
+    reminded: u64,
+    /// The poll that tells it.
+    reminding: Option<Req>,
 }
 
 // === Inputs ===
@@ -81,6 +88,7 @@ impl AgentSide {
             slice: BTreeMap::new(),
             gateways: BTreeMap::new(),
             retention: Retention::default(),
+            witnessed: DecidedTraces::new(LOSS_KEPT, AGENT_DECISIONS_MAX),
             requests: 0,
             polled: 0,
             told_done: 0,
@@ -138,8 +146,21 @@ impl AgentSide {
     }
 
     /// A gateway answers a poll.
-    pub fn on_poll_answer(&mut self, answer: &PollAnswer, now: Millis, out: &mut Vec<AgentAction>) {
+    pub fn on_poll_answer(
+        &mut self,
+        req: Req,
+        answer: &PollAnswer,
+        now: Millis,
+        out: &mut Vec<AgentAction>,
+    ) {
         self.heard(&answer.from.name, now);
+        for decision in answer.decided.iter() {
+            self.witnessed.learn(decision, now);
+        }
+        let gateway = self.gateways.entry(Arc::clone(&answer.from.name)).or_default();
+        if gateway.reminding == Some(req) {
+            gateway.reminded = answer.from.inst;
+        }
         let mut lost = Vec::new();
         let own = answer
             .facts
@@ -170,6 +191,7 @@ impl AgentSide {
     pub fn on_tick(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
         self.facts.expire(now);
         self.losses.expire(now);
+        self.witnessed.expire(now);
         self.dispatch(now, out);
         self.forget(now, out);
         self.poll_if_due(now, out);
@@ -232,7 +254,12 @@ impl AgentSide {
 
 impl AgentSide {
     fn lose(&mut self, lost: &Instance, now: Millis) {
-        if !self.losses.learn(lost, now) || !self.config.rules.replay {
+        if !self.losses.learn(lost, now) {
+            return;
+        }
+        // Whoever is left may need what the lost one knew.
+        self.gateways.values_mut().for_each(|gateway| gateway.reminded = 0);
+        if !self.config.rules.replay {
             return;
         }
         let facts = &self.facts;
@@ -296,17 +323,27 @@ impl AgentSide {
             facts,
             losses: self.losses.told(),
             heard: self.heard_lately(now),
+            decided: Arc::default(),
         };
+        let witnessed: Arc<[Decision]> = self.witnessed.last(0, now).collect();
         for to in self.known_gateways() {
             self.requests += 1;
             let req = Req(self.requests);
-            out.push(AgentAction::Poll { to, req, poll: poll.clone(), deadline: now + REQUEST });
+            let mut poll = poll.clone();
+            let known = self.facts.find(&to).map_or(0, |fact| fact.of.inst);
+            let gateway = self.gateways.entry(Arc::clone(&to)).or_default();
+            if gateway.reminded != known || known == 0 {
+                gateway.reminding = Some(req);
+                poll.decided = Arc::clone(&witnessed);
+            }
+            out.push(AgentAction::Poll { to, req, poll, deadline: now + REQUEST });
         }
     }
 
     /// A gateway that answers an agent is alive, whatever other gateways hear of it.
     fn heard_lately(&self, now: Millis) -> Arc<[(Name, Millis)]> {
-        let heard = self.gateways.iter().filter(|_| self.config.rules.agent_relay);
+        let relays = self.config.rules.agent_relay;
+        let heard = self.gateways.iter().filter(|(_, gateway)| relays && gateway.answered > 0);
         let age = |(name, gateway): (&Name, &Gateway)| (Arc::clone(name), now - gateway.answered);
         heard.map(age).filter(|(_, age)| *age < SUSPECT).collect()
     }

@@ -22,6 +22,8 @@ pub(super) struct Decided {
     pub(super) verdict: Verdict,
     pub(super) at: Millis,
     pub(super) exported: bool,
+    /// Made here while spans may have been missing, so that what comes later may be new to the backend.
+    pub(super) unsure: bool,
 }
 
 /// See the module.
@@ -63,15 +65,22 @@ impl DecidedTraces {
             known.exported |= exported;
             return Learned::Known;
         }
-        self.by_key.insert(key, Decided { verdict, at, exported });
+        self.by_key.insert(key, Decided { verdict, at, exported, unsure: false });
         self.order.push_back((now, key));
         Learned::New
     }
 
     /// The backend has it; whether that is news.
     pub(super) fn mark_exported(&mut self, key: TraceKey) -> bool {
-        let known = self.by_key.get_mut(&key);
+        let known = self.by_key.get_mut(&key).filter(|known| !known.unsure);
         known.is_some_and(|known| !std::mem::replace(&mut known.exported, true))
+    }
+
+    /// The decision was made though spans may have been missing.
+    pub(super) fn doubt(&mut self, key: TraceKey) {
+        if let Some(known) = self.by_key.get_mut(&key) {
+            known.unsure = true;
+        }
     }
 
     /// As it is told.
@@ -84,6 +93,12 @@ impl DecidedTraces {
     /// The keys, oldest first.
     pub(super) fn keys(&self) -> impl Iterator<Item = TraceKey> {
         self.order.iter().map(|(_, key)| *key)
+    }
+
+    /// Those that were learned after `since`, the newest first.
+    pub(super) fn last(&self, since: Millis, now: Millis) -> impl Iterator<Item = Decision> {
+        let last = self.order.iter().rev().take_while(move |(learned, _)| *learned >= since);
+        last.filter_map(move |(_, key)| self.decision(*key, now))
     }
 
     pub(super) fn expire(&mut self, now: Millis) {

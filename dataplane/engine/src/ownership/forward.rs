@@ -27,7 +27,6 @@ struct Forward {
     /// When they came in, since when their ages have grown.
     since: Millis,
     hops: u8,
-    replay: bool,
     epoch: u64,
     attempt: Attempt,
 }
@@ -84,7 +83,6 @@ impl Traces {
                 parts,
                 since: now,
                 hops: delivery.hops + 1,
-                replay: delivery.replay,
                 epoch: stand.epoch,
                 attempt: Attempt::First,
             };
@@ -99,7 +97,6 @@ impl Traces {
         let delivery = Delivery {
             parts: forward.parts.iter().map(part).collect(),
             hops: forward.hops,
-            replay: forward.replay,
         };
         out.push(Action::Send {
             to: Arc::clone(&forward.to),
@@ -211,6 +208,8 @@ impl Traces {
             bytes: u64::from(part.bytes),
             phase: Phase::Open,
             tentative: part.tentative.map(|verdict| Tentative { verdict, since: now }),
+            origin: part.origin,
+            inst: stand.me.inst,
         };
         self.stats.held_for_others += 1;
         self.restore(stand, req, (part.key, trace), out);

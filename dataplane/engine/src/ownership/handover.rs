@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::action::{Action, By, Message};
 use super::facts::Name;
-use super::message::{Delivery, Outcome, Part, Receipt, Req};
+use super::message::{Delivery, Origin, Outcome, Part, Receipt, Req};
 use super::outbox::back_off;
 use super::stand::Stand;
 use super::timers::{BACK_OFF_MAX, DETOUR_AFTER, PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST};
@@ -79,13 +79,14 @@ impl Traces {
                 if keys.peek().is_none() {
                     break;
                 }
-                self.send_parcel(&owner, &mut keys, now, out);
+                self.send_parcel(stand, &owner, &mut keys, now, out);
             }
         }
     }
 
     fn send_parcel(
         &mut self,
+        stand: &Stand,
         to: &Name,
         keys: &mut std::iter::Peekable<impl Iterator<Item = TraceKey>>,
         now: Millis,
@@ -108,6 +109,7 @@ impl Traces {
             key: *key,
             age: now.saturating_sub(trace.first),
             bytes: u32::try_from(trace.bytes).unwrap_or(u32::MAX),
+            origin: trace.origin_for(stand),
             tentative: trace.tentative.map(|tentative| tentative.verdict),
         };
         let parts = traces.iter().map(part).collect();
@@ -117,7 +119,7 @@ impl Traces {
         out.push(Action::Send {
             to: Arc::clone(to),
             req: parcel,
-            message: Message::Deliver(Delivery { parts, hops: 0, replay: false }),
+            message: Message::Deliver(Delivery { parts, hops: 0 }),
             deadline: now + REQUEST,
         });
     }
@@ -194,9 +196,19 @@ impl Traces {
         here.first = here.first.min(trace.first);
         here.bytes += trace.bytes;
         here.tentative = here.tentative.or(trace.tentative);
+        here.origin = here.origin.min(trace.origin);
+        here.inst = here.inst.max(trace.inst);
         if !stand.owns(key) && here.phase == Phase::Open {
             self.foreign.insert(key);
         }
+    }
+}
+
+impl Trace {
+    /// What an instance before us held, before we were taken for dead, has been sent again by its agents.
+    fn origin_for(&self, stand: &Stand) -> Origin {
+        let before = self.inst != stand.me.inst && stand.rules.woken;
+        if self.origin >= Origin::Agent && before { Origin::Replay } else { self.origin }
     }
 }
 

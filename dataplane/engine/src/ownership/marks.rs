@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::facts::{Instance, Name};
 use super::losses::Losses;
-use super::timers::{AGENT_SILENT, AGENTS_MAX, FENCE, GRACE};
+use super::timers::{AGENT_SILENT, AGENT_WITNESSES, AGENTS_MAX, FENCE, GRACE};
 use crate::Millis;
 
 /// The last poll of each agent.
@@ -34,6 +34,16 @@ impl Marks {
         losses.iter().all(|(lost, learned)| {
             now >= learned + FENCE || (now >= learned + GRACE && self.all_have(lost, now))
         })
+    }
+
+    /// The same, without those that were not waited for any longer.
+    pub(super) fn cover_all(&self, losses: &Losses, now: Millis) -> bool {
+        losses.iter().all(|(lost, _)| self.all_have(lost, now))
+    }
+
+    /// Whether the agent is one of those that remember decisions when gateways are few.
+    pub(super) fn is_witness(&self, agent: &Name) -> bool {
+        self.agents.keys().take(AGENT_WITNESSES).any(|name| name == agent)
     }
 
     /// Forgets agents that are silent.

@@ -21,6 +21,9 @@ use crate::ring::View;
 /// A peer that greets us with a complete view is asked at once, but not more often than this.
 const HELLO_SPACING: Millis = 200;
 
+/// An owner and two next choices remember each decision.
+const WITNESSES: usize = 3;
+
 /// One that was taken for dead but is in the slices is greeted at every fourth hello, so that two sides
 /// that took each other for dead meet again.
 const HELLO_TO_THE_DEAD: Millis = 4 * HELLO;
@@ -136,7 +139,12 @@ impl Membership {
         self.learn(&poll.losses, now);
         self.relay(&poll.heard, now);
         self.marks.note(&poll.agent, &poll.done, now);
-        PollAnswer { from: self.me.clone(), facts: self.facts.told(), losses: self.losses.told() }
+        PollAnswer {
+            from: self.me.clone(),
+            facts: self.facts.told(),
+            losses: self.losses.told(),
+            decided: Arc::default(),
+        }
     }
 
     /// The slices as they are now: every name in them, and whether it serves.
@@ -211,6 +219,12 @@ impl Membership {
         &self.facts
     }
 
+    /// Whether the agent is to remember decisions: the gateways are too few to.
+    pub(super) fn confides_in(&self, agent: &Name) -> bool {
+        let few = self.view.len() < WITNESSES;
+        few && self.rules.agents_witness && self.marks.is_witness(agent)
+    }
+
     /// Long enough a leaver, and all that serve have shown the view without us.
     pub(super) fn is_let_go(&self, now: Millis) -> bool {
         let digest = self.view.digest();
@@ -236,6 +250,7 @@ impl Membership {
             place: self.place(),
             decide_until: self.decide_until(now),
             holds: self.state != State::Joining && self.may_act(now),
+            sure: self.is_sure(now),
             cold: self.cold,
             lost: self.losses.told(),
             rules: self.rules,
@@ -269,6 +284,12 @@ impl Membership {
             if agrees <= now && peer.is_deaf(now) { Millis::MAX } else { agrees }
         };
         peers.map(until).min().unwrap_or(Millis::MAX)
+    }
+
+    fn is_sure(&self, now: Millis) -> bool {
+        let parts = self.facts.iter().filter(|fact| fact.state.takes_part());
+        let mut peers = parts.filter_map(|fact| self.peers.get(&fact.of.name));
+        peers.all(|peer| !peer.is_deaf(now)) && self.marks.cover_all(&self.losses, now)
     }
 
     fn status(&self, complete: bool, now: Millis) -> Status {

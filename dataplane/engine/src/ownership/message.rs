@@ -77,6 +77,17 @@ pub struct HelloAnswer {
     pub asked: Asked,
 }
 
+/// What becomes of spans when their holder is lost. Of spans together, the least counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Their sender has forgotten them.
+    Client,
+    /// An agent retains them.
+    Agent,
+    /// An agent has sent them again, or has been asked to: they may have been decided and exported.
+    Replay,
+}
+
 /// The spans of one trace in a [`Delivery`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
@@ -86,6 +97,8 @@ pub struct Part {
     pub age: Millis,
     /// How many bytes they are.
     pub bytes: u32,
+    /// Where they come from.
+    pub origin: Origin,
     /// How its decision would have been, had it not been taken back.
     pub tentative: Option<Verdict>,
 }
@@ -97,8 +110,6 @@ pub struct Delivery {
     pub parts: Vec<Part>,
     /// How often they were passed on so far.
     pub hops: u8,
-    /// Sent again because of a loss: some of it may have been decided and exported.
-    pub replay: bool,
 }
 
 /// What became of a part.
@@ -156,6 +167,8 @@ pub struct Poll {
     pub losses: Arc<[Instance]>,
     /// How long ago each gateway answered it.
     pub heard: Arc<[(Name, Millis)]>,
+    /// Decisions that it was told of as a witness, for a gateway that is new.
+    pub decided: Arc<[Decision]>,
 }
 
 /// The answer to a [`Poll`].
@@ -167,4 +180,6 @@ pub struct PollAnswer {
     pub facts: Arc<[Fact]>,
     /// Which instances it takes for lost.
     pub losses: Arc<[Instance]>,
+    /// The last decisions, when too few gateways are left to remember them.
+    pub decided: Arc<[Decision]>,
 }

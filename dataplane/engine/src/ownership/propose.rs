@@ -74,7 +74,7 @@ impl Traces {
             let alone = overdue || !stand.rules.propose || witnesses.places().next().is_none();
             if alone {
                 self.stats.decided_alone += u64::from(stand.view.len() > 1);
-                self.commit(*key, tentative.verdict, now, out);
+                self.commit(stand, (*key, tentative.verdict), now, out);
             } else {
                 groups.entry(witnesses).or_default().push((*key, tentative.verdict));
             }
@@ -184,19 +184,28 @@ impl Traces {
         };
         for (key, verdict) in proposal.keys {
             if agreed {
-                self.commit(key, verdict, now, out);
+                self.commit(stand, (key, verdict), now, out);
             } else {
                 self.stats.unanswered += 1;
                 self.reopen(key, req, now, out);
             }
         }
-        let _ = stand;
     }
 
-    fn commit(&mut self, key: TraceKey, verdict: Verdict, now: Millis, out: &mut Vec<Action>) {
+    fn commit(
+        &mut self,
+        stand: &Stand,
+        (key, verdict): (TraceKey, Verdict),
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let first = self.held.get(&key).map_or(0, |trace| trace.first);
         self.release(key);
         self.stats.decided += 1;
         self.decided.learn(&Decision { key, verdict, age: 0, exported: false }, now);
+        if stand.rules.doubt && (!stand.sure || first < stand.cold.since) {
+            self.decided.doubt(key);
+        }
         out.push(Action::Settle { key, verdict, by: By::Us });
     }
 

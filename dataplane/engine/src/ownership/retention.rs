@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::action::{AgentAction, BatchId};
 use super::facts::{Instance, Name};
-use super::message::{Delivery, Part, Req};
+use super::message::{Delivery, Origin, Part, Req};
 use super::outbox::back_off;
 use super::timers::{AGENT_REQUEST, CHOICES};
 use crate::Millis;
@@ -29,7 +29,7 @@ pub(super) struct Piece {
     /// How many choices have failed.
     failures: u32,
     /// Sent again because of a loss.
-    replay: bool,
+    origin: Origin,
     /// Losses that are not done before this piece is stored.
     owed: Vec<Instance>,
 }
@@ -98,7 +98,7 @@ impl Retention {
             born: now,
             progress: Progress::Waiting { until: now },
             failures: 0,
-            replay: false,
+            origin: Origin::Agent,
             owed: Vec::new(),
         });
     }
@@ -326,7 +326,7 @@ impl Retention {
         self.insert(Piece {
             traces: again,
             progress: Progress::Waiting { until: now },
-            replay: true,
+            origin: Origin::Replay,
             owed: vec![lost.clone()],
             ..piece
         });
@@ -410,6 +410,7 @@ impl Piece {
             key: *key,
             age,
             bytes: *bytes,
+            origin: self.origin,
             tentative: None,
         };
         let parts = self.traces.iter().map(part).collect();
@@ -417,7 +418,7 @@ impl Piece {
             to: Arc::clone(to),
             req,
             batch: self.batch,
-            delivery: Delivery { parts, hops: 0, replay: self.replay },
+            delivery: Delivery { parts, hops: 0 },
             deadline: now + AGENT_REQUEST,
         }
     }

@@ -59,6 +59,8 @@ pub struct Rules {
     pub propose: bool,
     /// The third choice is told as well.
     pub third: bool,
+    /// With fewer than three gateways, agents are told as well.
+    pub agents_witness: bool,
     /// Who is told agrees only if it sees the same owner.
     pub agree: bool,
     /// Who is told answers with the decision that it knows.
@@ -67,6 +69,10 @@ pub struct Rules {
     pub sticky: bool,
     /// Decisions are told again when a choice changes.
     pub restream: bool,
+    /// What a gateway held before it was taken for dead counts as sent again.
+    pub woken: bool,
+    /// It does not follow a decision that may have been made without all spans.
+    pub doubt: bool,
     /// The mark "exported" follows a decision.
     pub exported: bool,
 }
@@ -102,10 +108,13 @@ impl Rules {
         cold: true,
         propose: true,
         third: true,
+        agents_witness: true,
         agree: true,
         known: true,
         sticky: true,
         restream: true,
+        woken: true,
+        doubt: true,
         exported: true,
     };
 }

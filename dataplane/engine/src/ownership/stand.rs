@@ -26,6 +26,8 @@ pub struct Stand {
     pub(super) place: Option<usize>,
     /// Decisions are allowed before this.
     pub(super) decide_until: Millis,
+    /// Nobody is left out: every peer agrees, and after losses every agent has sent again.
+    pub(super) sure: bool,
     /// Traces that began before the first wait for the second.
     pub(super) cold: Cold,
     /// Whether others would come to ask for what is held here.

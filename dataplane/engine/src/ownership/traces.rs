@@ -8,12 +8,12 @@ use super::decided::{ByKey, DecidedTraces, Learned};
 use super::facts::{Instance, Name};
 use super::forward::Forwards;
 use super::handover::Parcels;
-use super::message::{Agreement, Decision, Delivery, Outcome, Part, Receipt, Req, Verdict};
+use super::message::{Agreement, Decision, Delivery, Origin, Outcome, Part, Receipt, Req, Verdict};
 use super::outbox::{Outbox, Why};
 use super::propose::Proposals;
 use super::stand::Stand;
 use super::stats::Stats;
-use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
+use super::timers::{AGENT_WITNESSES_TOLD, HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
 
@@ -25,6 +25,9 @@ pub(super) struct Trace {
     pub(super) bytes: u64,
     pub(super) phase: Phase,
     pub(super) tentative: Option<Tentative>,
+    pub(super) origin: Origin,
+    /// Which instance of us took the last of its spans.
+    pub(super) inst: u64,
 }
 
 /// Where an undecided trace stands.
@@ -107,7 +110,7 @@ impl Traces {
             let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
             let outcome = match self.place(stand, &part, delivery, now) {
                 Place::Buffer { foreign } => {
-                    let first = self.store(&part, foreign, now);
+                    let first = self.store(&part, foreign, stand.me.inst, now);
                     out.push(Action::Store { inbound, part: index, key: part.key, first });
                     Some(Outcome::Held(stand.me.clone()))
                 }
@@ -137,7 +140,7 @@ impl Traces {
     fn place(&self, stand: &Stand, part: &Part, delivery: &Delivery, now: Millis) -> Place {
         if let Some(decision) = self.decided.decision(part.key, now) {
             let was_there = part.age >= decision.age + IN_FLIGHT;
-            let repeated = delivery.replay && decision.exported && was_there;
+            let repeated = part.origin == Origin::Replay && decision.exported && was_there;
             return match repeated && stand.rules.exported {
                 true => Place::Repeated(decision),
                 false => Place::Follow(decision),
@@ -158,7 +161,13 @@ impl Traces {
     }
 
     /// Notes spans that go into the buffer; returns when the first of them, or of their trace, was taken.
-    pub(super) fn store(&mut self, part: &Part, foreign: bool, now: Millis) -> Millis {
+    pub(super) fn store(
+        &mut self,
+        part: &Part,
+        foreign: bool,
+        inst: u64,
+        now: Millis,
+    ) -> Millis {
         let first = now.saturating_sub(part.age);
         let tentative = part.tentative.map(|verdict| Tentative { verdict, since: now });
         let trace = self.held.entry(part.key).or_insert(Trace {
@@ -166,8 +175,12 @@ impl Traces {
             bytes: 0,
             phase: Phase::Open,
             tentative: None,
+            origin: part.origin,
+            inst,
         });
         trace.first = trace.first.min(first);
+        trace.origin = trace.origin.min(part.origin);
+        trace.inst = inst;
         trace.bytes += u64::from(part.bytes);
         trace.tentative = trace.tentative.or(tentative);
         if foreign {
@@ -237,6 +250,18 @@ impl Traces {
             }
         }
         answer
+    }
+
+    /// The last decisions, for witnesses among the agents.
+    pub fn last_decisions(&self, now: Millis) -> impl Iterator<Item = Decision> {
+        self.decided.last(now.saturating_sub(AGENT_WITNESSES_TOLD), now)
+    }
+
+    /// An agent remembers decisions that were made before us.
+    pub fn on_reminded(&mut self, decided: &[Decision], now: Millis, out: &mut Vec<Action>) {
+        for decision in decided {
+            self.learn(decision, now, out);
+        }
     }
 
     /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
