@@ -8,10 +8,10 @@ use super::action::{AgentAction, BatchId, Failure};
 use super::decided::DecidedTraces;
 use super::facts::{Facts, Instance, Name, State};
 use super::losses::Losses;
-use super::message::{Decision, Outcome, Poll, PollAnswer, Receipt, Req};
+use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
 use super::rules::Rules;
-use super::timers::{AGENT_DECISIONS_MAX, LOSS_KEPT, SUSPECT, HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
+use super::timers::{AGENT_SILENT, AGENT_DECISIONS_MAX, LOSS_KEPT, SUSPECT, HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 use crate::ring::{self, View};
@@ -272,7 +272,18 @@ impl AgentSide {
                     .is_none_or(|fact| fact.of.inst != holder.inst || fact.state != State::Serving)
                 || ring::prefers(seed, key, &lost.name, &holder.name)
         };
-        self.stats.replayed += self.retention.lose(lost, lies_there, now);
+        let origin = if self.is_in_touch(lost, now) { Origin::Replay } else { Origin::Agent };
+        self.stats.replayed += self.retention.lose(lost, lies_there, origin, now);
+    }
+
+    /// Every gateway that serves has answered lately, so each has waited for us before it decided. If one
+    /// has not, what we send again may be new to it.
+    fn is_in_touch(&self, lost: &Instance, now: Millis) -> bool {
+        let serving = self.facts.iter().filter(|fact| fact.state == State::Serving);
+        let mut others = serving.filter(|fact| fact.of.name != lost.name);
+        let answered = |name: &Name| self.gateways.get(name).map_or(0, |gateway| gateway.answered);
+        !self.config.rules.doubt
+            || others.all(|fact| answered(&fact.of.name) + AGENT_SILENT > now)
     }
 
     /// Forgets what is old enough, unless its holder is silent.

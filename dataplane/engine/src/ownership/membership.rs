@@ -44,6 +44,8 @@ pub(super) struct Membership {
     unlisted: Listed,
     marks: Marks,
     quorum: Quorum,
+    /// Until when agents may still be looking for us; peers have their part of it in `cold`.
+    sought_until: Millis,
     cold: Cold,
     epoch: u64,
     view: Arc<View>,
@@ -72,6 +74,7 @@ impl Membership {
             unlisted: Listed::Unknown,
             marks: Marks::default(),
             quorum: Quorum::Minority,
+            sought_until: 0,
             cold: Cold::default(),
             epoch: 0,
             ticked: now,
@@ -298,6 +301,7 @@ impl Membership {
             from: self.me.clone(),
             digest: self.view.digest(),
             complete,
+            cold: self.sought_until.saturating_sub(now),
             facts: self.facts.told(),
             losses: self.losses.told(),
             heard: relayed
@@ -319,6 +323,9 @@ impl Membership {
         }
         self.learn(&status.losses, now);
         self.relay(&status.heard, now);
+        if status.cold > 0 && now + status.cold > self.cold.until {
+            self.cold = Cold { since: now, until: now + status.cold };
+        }
         let us = status.facts.iter().find(|fact| fact.of.name == self.me.name);
         let knows_us = us.map_or(0, |fact| fact.of.inst);
         if let Some(peer) = self.peers.get_mut(&status.from.name)
@@ -465,7 +472,8 @@ impl Membership {
         let know = peers.iter().filter(|peer| peer.knows_us == self.me.inst).count();
         if !self.rules.accepted || peers.is_empty() || know * 2 > peers.len() {
             if peers.is_empty() {
-                self.cold = Cold { since: now, until: now + COLD };
+                self.sought_until = now + COLD;
+                self.cold = Cold { since: now, until: self.sought_until };
             }
             self.become_state(State::Serving, now);
         }

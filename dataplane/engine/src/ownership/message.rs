@@ -42,6 +42,8 @@ pub struct Status {
     pub digest: u64,
     /// Nothing that others own is here or on its way from here.
     pub complete: bool,
+    /// For how long agents may still be looking for it, and for its peers.
+    pub cold: Millis,
     /// What it knows of all gateways.
     pub facts: Arc<[Fact]>,
     /// Which instances it takes for lost.

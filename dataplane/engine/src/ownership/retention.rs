@@ -278,6 +278,7 @@ impl Retention {
         &mut self,
         lost: &Instance,
         lies_there: impl Fn(&Instance, TraceKey) -> bool,
+        origin: Origin,
         now: Millis,
     ) -> u64 {
         let ids: Vec<PieceId> = self.pieces.keys().copied().collect();
@@ -302,7 +303,7 @@ impl Retention {
                         continue;
                     }
                     replayed += again.len() as u64;
-                    self.split(id, lost, again, rest, now);
+                    self.split(id, lost, origin, (again, rest), now);
                 }
             }
         }
@@ -313,8 +314,8 @@ impl Retention {
         &mut self,
         id: PieceId,
         lost: &Instance,
-        again: Vec<(TraceKey, u32)>,
-        rest: Vec<(TraceKey, u32)>,
+        origin: Origin,
+        (again, rest): (Vec<(TraceKey, u32)>, Vec<(TraceKey, u32)>),
         now: Millis,
     ) {
         let Some(piece) = self.remove(id) else {
@@ -326,7 +327,7 @@ impl Retention {
         self.insert(Piece {
             traces: again,
             progress: Progress::Waiting { until: now },
-            origin: Origin::Replay,
+            origin,
             owed: vec![lost.clone()],
             ..piece
         });
