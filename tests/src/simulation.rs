@@ -8,6 +8,7 @@ pub mod agent;
 pub mod dice;
 pub mod gateway;
 pub mod schedule;
+pub mod seeds;
 pub mod truth;
 pub mod world;
 

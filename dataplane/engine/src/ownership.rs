@@ -1,4 +1,66 @@
-//! Whole traces through churn: who holds, who decides, who remembers, while gateways come and go.
+//! Whole traces through churn: who holds a span, who decides its trace, who remembers the decision, while
+//! gateways come and go.
+//!
+//! One invariant: before a trace is decided, all of its spans that any live process has are at one gateway,
+//! and decisions travel with the keys. The state machines here keep it; they have no clock, no sockets and
+//! no bytes. Each input takes `now` and appends [`action::Action`]s; the driver does them in order.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `facts`, `losses` | what is known of every gateway, merged from whoever tells; which instances are lost |
+//! | `membership`, `peer`, `quorum`, `marks` | one a process: agreement, suspicion, joining, leaving, what agents have sent again |
+//! | `stand` | what the shards need to know of all that, one value |
+//! | `traces`, `forward`, `handover`, `propose`, `outbox`, `decided` | one a shard: where spans go, decisions and who has to know of them |
+//! | `agent`, `retention` | the agent: what is kept until it is decided, and sent again after a loss |
+//! | `message`, `action` | what goes over the wire, what the driver does |
+//! | `rules`, `timers` | every rule has a switch, for the tests; every time and bound has its arithmetic |
+//!
+//! # The rules
+//!
+//! 1. *Forward.* Spans of foreign keys are passed on, at most two hops; the sender is answered when they are
+//!    stored, with who holds them.
+//! 2. *Hand over.* When the view changes, undecided traces and remembered decisions go to the new owner. A
+//!    receipt deletes exactly the parcel that was sent. An owner that cannot be reached is reached through
+//!    the next choice.
+//! 3. *Fence.* A key is decided while every peer agrees on the view, has nothing of others left, and has said
+//!    so within the lease; and after a loss only when the agents have sent again what lay there.
+//! 4. *Drain.* A leaving gateway hands over, waits until all is quiet, and says so.
+//! 5. *Replay.* Agents retain by holder and send again what lay with a lost instance.
+//! 6. *Witnesses.* The second and third choice hear of a decision before anything is exported. So it survives
+//!    two gateways; with fewer than three of them two agents remember as well, one poll later.
+//!
+//! A verdict that was proposed sticks, whoever commits it in the end: nobody who heard of it is contradicted.
+//! Agents say which gateways they hear, so a cut between two gateways is not taken for a death.
+//!
+//! # How the data plane drives it
+//!
+//! Per key, the calm path is one look-up of the owner and of the decided keys at insert, and one comparison
+//! ([`Stand::may_decide`]) for a whole turn of decisions: the gate is per peer and cached in the [`Stand`].
+//! [`Ownership`] is a gateway of one shard. With several, the task that owns the peer links runs the
+//! membership and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with the
+//! `Stand` of the moment, and publishes whether it is complete and idle. In `gateway.rs` and `shards.rs`:
+//!
+//! - *Export, Deliver*: the receiving thread scans and makes a [`message::Part`] a trace ID; the shard calls
+//!   [`Traces::on_delivery`] before it stores. `Store` inserts with `first` as the time of the trace, `Follow`
+//!   is today's late span, `Pass` encodes those spans into a parcel, `Reply` completes the request.
+//! - *Receipt, failure*: [`Traces::on_receipt`], [`Traces::on_failed`]; `Restore` inserts a parcel again.
+//! - *A turn of decisions*: if [`Stand::may_decide`], pop what is due and [`Stand::owns`], judge it without
+//!   removing it, and call [`Traces::on_judged`] with up to a turn's worth; `Settle` is today's settle with
+//!   the verdict given, `PutBack` links the entry into its bucket again. Memory pressure and traces that are
+//!   too large take the same way, out of turn; while the gate is closed the answer to pressure is to refuse.
+//! - *Exporter done*: [`Traces::on_exported`] with the keys of the batch.
+//! - *View change*: `Take` gathers entries as raw segments into a parcel, charged to the buffer until `Forget`.
+//! - *Hello, Decisions, Poll, slices, SIGTERM*: one call each on [`Ownership`]; every 250 ms
+//!   [`Ownership::on_tick`]. The driver keeps the address of each name, and the deadline of each request.
+//! - *Agent*: a frame is a batch; its bytes stay as they were sent until `Release`. `Deliver` names traces of
+//!   it: all of them the first time, fewer after a receipt that named several holders, or in a replay.
+//!
+//! # What is not kept
+//!
+//! Of two gateways that both die within a second of a decision nobody is left to remember it: the trace is
+//! decided again, with the same spans. An agent that reaches no live gateway for longer than the fence is not
+//! waited for: its spans follow the decision. Of two gateways that do not hear each other and that no agent
+//! hears both, each decides after 20 s. Senders that are not ours do not send again what a killed gateway had.
 
 pub mod action;
 pub mod agent;

@@ -80,7 +80,9 @@ impl Agent {
             Answer::Deliver(receipt) => {
                 self.side.on_receipt(req, receipt, cx.now, &mut self.actions)
             }
-            Answer::Poll(answer) => self.side.on_poll_answer(req, answer, cx.now, &mut self.actions),
+            Answer::Poll(answer) => {
+                self.side.on_poll_answer(req, answer, cx.now, &mut self.actions)
+            }
             Answer::Hello(_) | Answer::Decisions(_) => {}
         }
         self.perform(cx);

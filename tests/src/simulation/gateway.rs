@@ -158,7 +158,20 @@ impl Gateway {
     pub fn on_tick(&mut self, cx: &mut Context<'_>) {
         self.own.on_tick(self.exporting > 0, cx.now, &mut self.actions);
         self.perform(cx);
-        if std::env::var("DBG").is_ok() { let st = self.own.stand(); eprintln!("{} {} {:?} held {} complete {} epoch {} may {} {:?}", cx.now, self.name, self.own.state(), self.own.len(), self.own.is_complete(), st.epoch, st.may_decide(cx.now), st); }
+        if std::env::var("DBG").is_ok() {
+            let st = self.own.stand();
+            eprintln!(
+                "{} {} {:?} held {} complete {} epoch {} may {} {:?}",
+                cx.now,
+                self.name,
+                self.own.state(),
+                self.own.len(),
+                self.own.is_complete(),
+                st.epoch,
+                st.may_decide(cx.now),
+                st
+            );
+        }
         self.decide(cx);
         self.assert_sound(cx);
     }

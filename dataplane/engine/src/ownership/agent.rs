@@ -11,7 +11,10 @@ use super::losses::Losses;
 use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
 use super::rules::Rules;
-use super::timers::{AGENT_SILENT, AGENT_DECISIONS_MAX, LOSS_KEPT, SUSPECT, HOLDER_SILENT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX};
+use super::timers::{
+    AGENT_DECISIONS_MAX, AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT,
+    RETAIN_PINNED_MAX, SUSPECT,
+};
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 use crate::ring::{self, View};
@@ -69,6 +72,8 @@ pub struct AgentSide {
 struct Gateway {
     /// When it answered last.
     answered: Millis,
+    /// Since when it has answered without a gap.
+    in_touch: Millis,
     /// Which instance of it has been told what we remember.
     reminded: u64,
     /// The poll that tells it.
@@ -231,7 +236,11 @@ impl AgentSide {
     }
 
     fn heard(&mut self, name: &Name, now: Millis) {
-        self.gateways.entry(Arc::clone(name)).or_default().answered = now;
+        let gateway = self.gateways.entry(Arc::clone(name)).or_default();
+        if gateway.answered + AGENT_SILENT <= now {
+            gateway.in_touch = now;
+        }
+        gateway.answered = now;
     }
 
     /// Members are the gateways that the slices or the facts say serve, unless a fact says otherwise.
@@ -276,14 +285,16 @@ impl AgentSide {
         self.stats.replayed += self.retention.lose(lost, lies_there, origin, now);
     }
 
-    /// Every gateway that serves has answered lately, so each has waited for us before it decided. If one
-    /// has not, what we send again may be new to it.
+    /// Every gateway that serves has answered all the while, so each has waited for us before it decided.
+    /// If one has not, what we send again may be new to it.
     fn is_in_touch(&self, lost: &Instance, now: Millis) -> bool {
         let serving = self.facts.iter().filter(|fact| fact.state == State::Serving);
         let mut others = serving.filter(|fact| fact.of.name != lost.name);
-        let answered = |name: &Name| self.gateways.get(name).map_or(0, |gateway| gateway.answered);
-        !self.config.rules.doubt
-            || others.all(|fact| answered(&fact.of.name) + AGENT_SILENT > now)
+        let in_touch = |gateway: &Gateway| {
+            gateway.answered + AGENT_SILENT > now && gateway.in_touch + AGENT_SILENT <= now
+        };
+        let is_in_touch = |name: &Name| self.gateways.get(name).is_some_and(in_touch);
+        !self.config.rules.doubt || others.all(|fact| is_in_touch(&fact.of.name))
     }
 
     /// Forgets what is old enough, unless its holder is silent.
@@ -327,8 +338,7 @@ impl AgentSide {
         }
         (self.polled, self.told_done) = (now, done.len());
         let facts = if self.config.rules.gossip { self.facts.told() } else { Arc::default() };
-        let poll =
-            Poll {
+        let poll = Poll {
             agent: Arc::clone(&self.config.name),
             done,
             facts,

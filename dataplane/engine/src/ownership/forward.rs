@@ -94,10 +94,8 @@ impl Traces {
     fn send_forward(&mut self, req: Req, forward: Forward, now: Millis, out: &mut Vec<Action>) {
         let waited = now - forward.since;
         let part = |(_, part): &(usize, Part)| Part { age: part.age + waited, ..*part };
-        let delivery = Delivery {
-            parts: forward.parts.iter().map(part).collect(),
-            hops: forward.hops,
-        };
+        let delivery =
+            Delivery { parts: forward.parts.iter().map(part).collect(), hops: forward.hops };
         out.push(Action::Send {
             to: Arc::clone(&forward.to),
             req,

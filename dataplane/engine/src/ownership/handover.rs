@@ -8,7 +8,9 @@ use super::facts::Name;
 use super::message::{Delivery, Origin, Outcome, Part, Receipt, Req};
 use super::outbox::back_off;
 use super::stand::Stand;
-use super::timers::{BACK_OFF_MAX, DETOUR_AFTER, PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST};
+use super::timers::{
+    BACK_OFF_MAX, DETOUR_AFTER, PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST,
+};
 use super::traces::{Phase, Trace, Traces};
 use crate::Millis;
 use crate::key::TraceKey;

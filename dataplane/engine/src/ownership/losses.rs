@@ -9,14 +9,14 @@ use crate::Millis;
 
 /// Lost instances and when each was learned of here.
 #[derive(Debug, Clone, Default)]
-pub struct Losses {
+pub(super) struct Losses {
     learned: BTreeMap<Instance, Millis>,
     told: Arc<[Instance]>,
 }
 
 impl Losses {
     /// The instances that a change of facts means the loss of. `superseded` is off only in tests.
-    pub fn implied(change: &Change, superseded: bool) -> impl Iterator<Item = Instance> {
+    pub(super) fn implied(change: &Change, superseded: bool) -> impl Iterator<Item = Instance> {
         let (before, now) = match change {
             Change::Superseded { before, now } => (Some(before), now),
             Change::New(now) | Change::Moved(now) => (None, now),
@@ -27,7 +27,7 @@ impl Losses {
     }
 
     /// Notes a loss; whether it is news.
-    pub fn learn(&mut self, lost: &Instance, now: Millis) -> bool {
+    pub(super) fn learn(&mut self, lost: &Instance, now: Millis) -> bool {
         if self.learned.contains_key(lost) || self.learned.len() >= LOSSES_MAX {
             return false;
         }
@@ -37,22 +37,22 @@ impl Losses {
     }
 
     /// Whether this instance is lost.
-    pub fn has(&self, instance: &Instance) -> bool {
+    pub(super) fn has(&self, instance: &Instance) -> bool {
         self.learned.contains_key(instance)
     }
 
     /// All of them with the time at which they were learned of.
-    pub fn iter(&self) -> impl Iterator<Item = (&Instance, Millis)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Instance, Millis)> {
         self.learned.iter().map(|(lost, learned)| (lost, *learned))
     }
 
     /// All of them, to be sent.
-    pub fn told(&self) -> Arc<[Instance]> {
+    pub(super) fn told(&self) -> Arc<[Instance]> {
         Arc::clone(&self.told)
     }
 
     /// Forgets the old ones.
-    pub fn expire(&mut self, now: Millis) {
+    pub(super) fn expire(&mut self, now: Millis) {
         let before = self.learned.len();
         self.learned.retain(|_, learned| *learned + LOSS_KEPT > now);
         if self.learned.len() != before {
@@ -61,7 +61,7 @@ impl Losses {
     }
 
     /// The process was stopped: those that are still in force begin anew.
-    pub fn refresh(&mut self, now: Millis) {
+    pub(super) fn refresh(&mut self, now: Millis) {
         self.learned.values_mut().for_each(|learned| *learned = now);
     }
 

@@ -266,7 +266,6 @@ impl Retention {
         self.insert(piece.after_failure(now));
         true
     }
-
 }
 
 // === Losses and forgetting ===

@@ -161,13 +161,7 @@ impl Traces {
     }
 
     /// Notes spans that go into the buffer; returns when the first of them, or of their trace, was taken.
-    pub(super) fn store(
-        &mut self,
-        part: &Part,
-        foreign: bool,
-        inst: u64,
-        now: Millis,
-    ) -> Millis {
+    pub(super) fn store(&mut self, part: &Part, foreign: bool, inst: u64, now: Millis) -> Millis {
         let first = now.saturating_sub(part.age);
         let tentative = part.tentative.map(|verdict| Tentative { verdict, since: now });
         let trace = self.held.entry(part.key).or_insert(Trace {
