@@ -4,13 +4,13 @@
 //! One seed is one schedule is one run, on every machine. A failing schedule is cut down to the events and
 //! traces that it takes.
 
-pub mod agent;
+mod agent;
 pub mod dice;
-pub mod gateway;
+mod gateway;
 pub mod schedule;
 pub mod seeds;
 pub mod truth;
-pub mod world;
+mod world;
 
 use ringtail_engine::ownership::rules::Rules;
 

@@ -7,10 +7,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `facts`, `losses` | what is known of every gateway, merged from whoever tells; which instances are lost |
-//! | `membership`, `peer`, `quorum`, `marks` | one a process: agreement, suspicion, joining, leaving, what agents have sent again |
+//! | `facts`, `losses` | what is known of every gateway, from whoever tells; which instances are lost |
+//! | `membership`, `peer`, `quorum`, `marks` | one a process: agreement, suspicion, joining, leaving |
 //! | `stand` | what the shards need to know of all that, one value |
-//! | `traces`, `forward`, `handover`, `propose`, `outbox`, `decided` | one a shard: where spans go, decisions and who has to know of them |
+//! | `traces`, `forward`, `handover` | one a shard: where spans go |
+//! | `propose`, `outbox`, `decided` | one a shard: decisions, and who has to know of them |
 //! | `agent`, `retention` | the agent: what is kept until it is decided, and sent again after a loss |
 //! | `message`, `action` | what goes over the wire, what the driver does |
 //! | `rules`, `timers` | every rule has a switch, for the tests; every time and bound has its arithmetic |
@@ -40,16 +41,17 @@
 //! membership and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with the
 //! `Stand` of the moment, and publishes whether it is complete and idle. In `gateway.rs` and `shards.rs`:
 //!
-//! - *Export, Deliver*: the receiving thread scans and makes a [`message::Part`] a trace ID; the shard calls
-//!   [`Traces::on_delivery`] before it stores. `Store` inserts with `first` as the time of the trace, `Follow`
-//!   is today's late span, `Pass` encodes those spans into a parcel, `Reply` completes the request.
+//! - *Export, Deliver*: the receiving thread scans and makes a [`message::Part`] a trace ID; the shard
+//!   calls [`Traces::on_delivery`] before it stores. `Store` inserts with `first` as the time of the trace,
+//!   `Follow` is today's late span, `Pass` encodes those spans into a parcel, `Reply` completes the request.
 //! - *Receipt, failure*: [`Traces::on_receipt`], [`Traces::on_failed`]; `Restore` inserts a parcel again.
 //! - *A turn of decisions*: if [`Stand::may_decide`], pop what is due and [`Stand::owns`], judge it without
 //!   removing it, and call [`Traces::on_judged`] with up to a turn's worth; `Settle` is today's settle with
 //!   the verdict given, `PutBack` links the entry into its bucket again. Memory pressure and traces that are
 //!   too large take the same way, out of turn; while the gate is closed the answer to pressure is to refuse.
 //! - *Exporter done*: [`Traces::on_exported`] with the keys of the batch.
-//! - *View change*: `Take` gathers entries as raw segments into a parcel, charged to the buffer until `Forget`.
+//! - *View change*: `Take` gathers entries as raw segments into a parcel, which is charged to the buffer
+//!   until `Forget`.
 //! - *Hello, Decisions, Poll, slices, SIGTERM*: one call each on [`Ownership`]; every 250 ms
 //!   [`Ownership::on_tick`]. The driver keeps the address of each name, and the deadline of each request.
 //! - *Agent*: a frame is a batch; its bytes stay as they were sent until `Release`. `Deliver` names traces of
@@ -60,7 +62,19 @@
 //! Of two gateways that both die within a second of a decision nobody is left to remember it: the trace is
 //! decided again, with the same spans. An agent that reaches no live gateway for longer than the fence is not
 //! waited for: its spans follow the decision. Of two gateways that do not hear each other and that no agent
-//! hears both, each decides after 20 s. Senders that are not ours do not send again what a killed gateway had.
+//! hears both, each decides after 20 s. Senders that are not ours do not send again what a killed gateway
+//! had.
+//!
+//! # Rules that no schedule has been found to need
+//!
+//! The simulation has a schedule for most switches of [`rules::Rules`]. For these it has none yet, and they
+//! stay for what they guard: `forward` (without it spans wait a second for a hand-over, and a sender's
+//! receipt names a holder that is about to give them away), `lease` (an agreement without an end would hold
+//! across a pause that `gap` does not see), `pin`, `holder` (a receipt is believed as far as its holder
+//! lives), `refuse`, `fallback`, `detour`, `relay` (less waiting and fewer moves), `quorum` (a minority must
+//! not take over), `accepted`, `agree`, `known` (two owners under crossed views meet at the witness), `third`
+//! and `restream` (a decision survives a second death), `woken`, `doubt`, `exported` (spans exported twice,
+//! or dropped as repeated).
 
 pub mod action;
 pub mod agent;

@@ -20,7 +20,7 @@ const SPAN_BYTES: u32 = 100;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Agent {
+pub(super) struct Agent {
     side: AgentSide,
     batches: BTreeMap<BatchId, BTreeMap<TraceKey, Vec<SpanRef>>>,
     /// Spans that wait for the next batch.
@@ -31,7 +31,7 @@ pub struct Agent {
 
 /// A Collector with its load-balancing exporter.
 #[derive(Debug, Default)]
-pub struct Collector {
+pub(super) struct Collector {
     endpoints: Vec<Name>,
     /// What is not stored, and when it is tried next; none while an answer is awaited.
     pending: BTreeMap<Req, (SpanRef, Option<u64>)>,
@@ -41,7 +41,7 @@ pub struct Collector {
 // === impl Agent ===
 
 impl Agent {
-    pub fn new(name: &str, seed: KeySeed, rules: Rules, retained_max: u64) -> Self {
+    pub(super) fn new(name: &str, seed: KeySeed, rules: Rules, retained_max: u64) -> Self {
         let config =
             AgentConfig { name: name.into(), seed, decision_wait: WAIT, retained_max, rules };
         Self {
@@ -53,12 +53,12 @@ impl Agent {
         }
     }
 
-    pub fn on_span(&mut self, span: SpanRef) {
+    pub(super) fn on_span(&mut self, span: SpanRef) {
         self.gathered.push(span);
     }
 
     /// The batch is full or old enough.
-    pub fn flush(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
         if self.gathered.is_empty() {
             return;
         }
@@ -75,7 +75,7 @@ impl Agent {
         self.perform(cx);
     }
 
-    pub fn on_answer(&mut self, req: Req, answer: &Answer, cx: &mut Context<'_>) {
+    pub(super) fn on_answer(&mut self, req: Req, answer: &Answer, cx: &mut Context<'_>) {
         match answer {
             Answer::Deliver(receipt) => {
                 self.side.on_receipt(req, receipt, cx.now, &mut self.actions)
@@ -88,28 +88,28 @@ impl Agent {
         self.perform(cx);
     }
 
-    pub fn on_failed(&mut self, req: Req, failure: Failure, cx: &mut Context<'_>) {
+    pub(super) fn on_failed(&mut self, req: Req, failure: Failure, cx: &mut Context<'_>) {
         self.side.on_failed(req, failure, cx.now, &mut self.actions);
         self.perform(cx);
     }
 
-    pub fn on_slice(&mut self, slice: &[(Name, bool)], cx: &mut Context<'_>) {
+    pub(super) fn on_slice(&mut self, slice: &[(Name, bool)], cx: &mut Context<'_>) {
         self.side.on_slice(slice, cx.now, &mut self.actions);
         self.perform(cx);
     }
 
-    pub fn on_tick(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_tick(&mut self, cx: &mut Context<'_>) {
         self.flush(cx);
         self.side.on_tick(cx.now, &mut self.actions);
         self.perform(cx);
     }
 
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.gathered.is_empty() && self.side.is_settled()
     }
 
     /// Everything that it answers for.
-    pub fn spans(&self) -> impl Iterator<Item = SpanRef> {
+    pub(super) fn spans(&self) -> impl Iterator<Item = SpanRef> {
         let batched = self.batches.values().flat_map(|traces| traces.values().flatten());
         self.gathered.iter().chain(batched).copied()
     }
@@ -145,14 +145,14 @@ impl Agent {
 // === impl Collector ===
 
 impl Collector {
-    pub fn on_span(&mut self, span: SpanRef, cx: &mut Context<'_>) {
+    pub(super) fn on_span(&mut self, span: SpanRef, cx: &mut Context<'_>) {
         self.count += 1;
         let req = Req(self.count);
         self.pending.insert(req, (span, None));
         self.send(req, cx);
     }
 
-    pub fn on_answer(&mut self, req: Req, answer: &Answer, cx: &mut Context<'_>) {
+    pub(super) fn on_answer(&mut self, req: Req, answer: &Answer, cx: &mut Context<'_>) {
         if let Answer::Deliver(Receipt { outcomes, .. }) = answer {
             if outcomes.contains(&Outcome::Refused) {
                 self.retry(req, cx);
@@ -162,16 +162,16 @@ impl Collector {
         }
     }
 
-    pub fn on_failed(&mut self, req: Req, cx: &mut Context<'_>) {
+    pub(super) fn on_failed(&mut self, req: Req, cx: &mut Context<'_>) {
         self.retry(req, cx);
     }
 
-    pub fn on_slice(&mut self, slice: &[(Name, bool)]) {
+    pub(super) fn on_slice(&mut self, slice: &[(Name, bool)]) {
         let serving = slice.iter().filter(|(_, serving)| *serving);
         self.endpoints = serving.map(|(name, _)| Arc::clone(name)).collect();
     }
 
-    pub fn on_tick(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_tick(&mut self, cx: &mut Context<'_>) {
         let due = self.pending.iter().filter(|(_, (_, at))| at.is_some_and(|at| at <= cx.now));
         for req in due.map(|(req, _)| *req).collect::<Vec<_>>() {
             let Some((span, _)) = self.pending.remove(&req) else {
@@ -184,7 +184,7 @@ impl Collector {
         }
     }
 
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.pending.is_empty()
     }
 

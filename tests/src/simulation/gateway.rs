@@ -17,11 +17,11 @@ use super::truth::{SpanRef, Truth};
 const REMEMBER: u64 = 150_000;
 
 /// The spans that a delivery carries, part by part.
-pub type Load = Vec<Vec<SpanRef>>;
+pub(super) type Load = Vec<Vec<SpanRef>>;
 
 /// What a process wants of the world.
 #[derive(Debug)]
-pub enum Output {
+pub(super) enum Output {
     /// A question to a gateway.
     Ask { to: Name, req: Req, message: Message, load: Load, deadline: u64 },
     /// An answer to a process.
@@ -33,17 +33,17 @@ pub enum Output {
 }
 
 /// What a process may use while it handles something.
-pub struct Context<'a> {
-    pub now: u64,
-    pub dice: &'a mut Dice,
-    pub truth: &'a mut Truth,
-    pub out: Vec<Output>,
+pub(super) struct Context<'a> {
+    pub(super) now: u64,
+    pub(super) dice: &'a mut Dice,
+    pub(super) truth: &'a mut Truth,
+    pub(super) out: Vec<Output>,
 }
 
 /// See the module.
 #[derive(Debug)]
-pub struct Gateway {
-    pub name: Name,
+pub(super) struct Gateway {
+    pub(super) name: Name,
     own: Ownership,
     budgets: Budgets,
     buffer: BTreeMap<TraceKey, Held>,
@@ -72,7 +72,7 @@ struct Delivered {
 }
 
 impl Gateway {
-    pub fn new(
+    pub(super) fn new(
         name: &str,
         inst: u64,
         seed: KeySeed,
@@ -101,18 +101,18 @@ impl Gateway {
         }
     }
 
-    pub fn own(&self) -> &Ownership {
+    pub(super) fn own(&self) -> &Ownership {
         &self.own
     }
 
     /// Nothing undecided, on its way or unexported is here.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.parcels.is_empty() && self.exporting == 0
     }
 
     // === Inputs ===
 
-    pub fn on_question(
+    pub(super) fn on_question(
         &mut self,
         from: usize,
         req: Req,
@@ -139,49 +139,35 @@ impl Gateway {
         self.perform(cx);
     }
 
-    pub fn on_answer(&mut self, req: Req, answer: &Answer, cx: &mut Context<'_>) {
+    pub(super) fn on_answer(&mut self, req: Req, answer: &Answer, cx: &mut Context<'_>) {
         self.own.on_answer(req, answer, cx.now, &mut self.actions);
         self.perform(cx);
     }
 
-    pub fn on_failed(&mut self, to: &str, req: Req, failure: Failure, cx: &mut Context<'_>) {
+    pub(super) fn on_failed(&mut self, to: &str, req: Req, failure: Failure, cx: &mut Context<'_>) {
         self.own.on_failed(to, req, failure, cx.now, &mut self.actions);
         self.perform(cx);
     }
 
-    pub fn on_slice(&mut self, slice: &[(Name, bool)], cx: &mut Context<'_>) {
+    pub(super) fn on_slice(&mut self, slice: &[(Name, bool)], cx: &mut Context<'_>) {
         let others: Vec<_> = slice.iter().filter(|(name, _)| *name != self.name).cloned().collect();
         self.own.on_slice(&others, cx.now, &mut self.actions);
         self.perform(cx);
     }
 
-    pub fn on_tick(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_tick(&mut self, cx: &mut Context<'_>) {
         self.own.on_tick(self.exporting > 0, cx.now, &mut self.actions);
         self.perform(cx);
-        if std::env::var("DBG").is_ok() {
-            let st = self.own.stand();
-            eprintln!(
-                "{} {} {:?} held {} complete {} epoch {} may {} {:?}",
-                cx.now,
-                self.name,
-                self.own.state(),
-                self.own.len(),
-                self.own.is_complete(),
-                st.epoch,
-                st.may_decide(cx.now),
-                st
-            );
-        }
         self.decide(cx);
         self.assert_sound(cx);
     }
 
-    pub fn on_exported(&mut self, keys: &[TraceKey]) {
+    pub(super) fn on_exported(&mut self, keys: &[TraceKey]) {
         self.exporting -= 1;
         self.own.on_exported(keys);
     }
 
-    pub fn drain(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         self.own.drain(cx.now, &mut self.actions);
         self.perform(cx);
     }

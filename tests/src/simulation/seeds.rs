@@ -7,10 +7,41 @@ use super::schedule::Class;
 use super::truth::Kind;
 
 /// Schedules that went wrong while the rules were being written, and must not again.
-pub const ONCE_FAILED: &[(Class, u64)] = &[];
+pub const ONCE_FAILED: &[(Class, u64)] = &[
+    // Stale answers in the backlog of a stopped process brought its fence forward.
+    (Class::Pause60, 0x9c04_eec1_9c77_898f),
+    // A gateway without a say took all others for dead.
+    (Class::Isolated, 0xa6ea_f652_ba3f_2e1d),
+    // Of two gateways with a one-way cut each took over from the other.
+    (Class::CutGateways, 0x71),
+    (Class::CutGateways, 0xc8),
+    // All who knew the decision were dead.
+    (Class::TwoKills, 0x0),
+    (Class::TwoKills, 0x2),
+];
 
 /// A rule, what turns it off, and a schedule that goes wrong in this way without it.
 pub type Mutation = (&'static str, fn(&mut Rules), Class, u64, Kind);
 
 /// What each rule is for.
-pub const MUTATIONS: &[Mutation] = &[];
+pub const MUTATIONS: &[Mutation] = &[
+    ("hand_over", |rules| rules.hand_over = false, Class::Join, 500000, Kind::Split),
+    ("agent_fence", |rules| rules.agent_fence = false, Class::Pause60, 500001, Kind::Split),
+    ("drain", |rules| rules.drain = false, Class::ScaleDown, 500002, Kind::Lost),
+    ("replay", |rules| rules.replay = false, Class::KillSameIdentity, 500000, Kind::Lost),
+    ("poll", |rules| rules.poll = false, Class::JoinerKilled, 500000, Kind::Wedge),
+    ("gossip", |rules| rules.gossip = false, Class::Pause10, 500006, Kind::Double),
+    ("instances", |rules| rules.instances = false, Class::KillSameIdentity, 500001, Kind::Lost),
+    ("retain", |rules| rules.retain = false, Class::JoinerKilled, 500000, Kind::Lost),
+    ("age", |rules| rules.age = false, Class::Rolling, 500000, Kind::Late),
+    ("re_examine", |rules| rules.re_examine = false, Class::Rolling, 500004, Kind::Double),
+    ("suspect", |rules| rules.suspect = false, Class::Pause60, 500006, Kind::Late),
+    ("gap", |rules| rules.gap = false, Class::Pause60, 500001, Kind::Double),
+    ("rejoin", |rules| rules.rejoin = false, Class::Pause60, 500005, Kind::Contra),
+    ("cold", |rules| rules.cold = false, Class::Mixed, 500001, Kind::Split),
+    ("propose", |rules| rules.propose = false, Class::KillNearDeadline, 500004, Kind::Double),
+    ("sticky", |rules| rules.sticky = false, Class::Rolling, 500001, Kind::Double),
+    ("agents_witness", |rules| rules.agents_witness = false, Class::TwoKills, 500064, Kind::Double),
+    ("agent_relay", |rules| rules.agent_relay = false, Class::CutGateways, 500031, Kind::Late),
+    ("agreement", |rules| rules.agreement = false, Class::Mixed, 500038, Kind::Split),
+];

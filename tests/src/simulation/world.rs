@@ -91,7 +91,7 @@ struct Entry {
 
 /// See the module.
 #[derive(Debug)]
-pub struct World<'a> {
+pub(super) struct World<'a> {
     schedule: &'a Schedule,
     rules: Rules,
     seed: KeySeed,
@@ -115,7 +115,7 @@ const NOBODY: usize = usize::MAX;
 // === Running ===
 
 impl<'a> World<'a> {
-    pub fn new(schedule: &'a Schedule, rules: Rules) -> Self {
+    pub(super) fn new(schedule: &'a Schedule, rules: Rules) -> Self {
         let seed = KeySeed::new([7; 16]);
         let mut world = Self {
             schedule,
@@ -162,7 +162,7 @@ impl<'a> World<'a> {
     }
 
     /// Runs to the end.
-    pub fn run(mut self) -> Outcome {
+    pub(super) fn run(mut self) -> Outcome {
         let over = self.schedule.end();
         let mut look = over + WAIT;
         while let Some(Reverse(entry)) = self.queue.pop() {

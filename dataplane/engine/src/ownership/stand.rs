@@ -57,7 +57,7 @@ pub(super) struct Seat {
 }
 
 impl Stand {
-    /// Whether keys that are ours may be decided now. It is one comparison in calm, and the same for all keys.
+    /// Whether keys that are ours may be decided now: one comparison, the same for all keys.
     pub fn may_decide(&self, now: Millis) -> bool {
         now < self.decide_until
     }

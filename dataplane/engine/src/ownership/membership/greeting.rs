@@ -50,7 +50,12 @@ impl Membership {
         }
     }
 
-    pub(in crate::ownership) fn greet_all(&mut self, complete: bool, now: Millis, out: &mut Vec<Action>) {
+    pub(in crate::ownership) fn greet_all(
+        &mut self,
+        complete: bool,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
         self.greeted = now;
         let wanted = |peer: &&Peer| match self.facts.find(&peer.of.name).map(|fact| fact.state) {
             None => peer.listed == Listed::Serving,
@@ -67,7 +72,13 @@ impl Membership {
         }
     }
 
-    pub(in crate::ownership) fn greet(&mut self, name: &Name, complete: bool, now: Millis, out: &mut Vec<Action>) {
+    pub(in crate::ownership) fn greet(
+        &mut self,
+        name: &Name,
+        complete: bool,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
         self.requests += 1;
         let status = self.status(complete, now);
         let hello = Hello { status, asked: Asked { epoch: self.epoch, at: now } };
