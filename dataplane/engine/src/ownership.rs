@@ -71,8 +71,8 @@
 //! stay for what they guard: `forward` (without it spans wait a second for a hand-over, and a sender's
 //! receipt names a holder that is about to give them away), `lease` (an agreement without an end would hold
 //! across a pause that `gap` does not see), `pin`, `holder` (a receipt is believed as far as its holder
-//! lives), `refuse`, `fallback`, `detour`, `relay` (less waiting and fewer moves), `quorum` (a minority must
-//! not take over), `accepted`, `agree`, `known` (two owners under crossed views meet at the witness), `third`
+//! lives), `refuse`, `fallback`, `relay` (less waiting and fewer moves), `quorum` (a minority must
+//! not take over), `agree`, `known` (two owners under crossed views meet at the witness), `third`
 //! and `restream` (a decision survives a second death), `woken`, `doubt`, `exported` (spans exported twice,
 //! or dropped as repeated).
 

@@ -44,4 +44,6 @@ pub const MUTATIONS: &[Mutation] = &[
     ("agents_witness", |rules| rules.agents_witness = false, Class::TwoKills, 500064, Kind::Double),
     ("agent_relay", |rules| rules.agent_relay = false, Class::CutGateways, 500031, Kind::Late),
     ("agreement", |rules| rules.agreement = false, Class::Mixed, 500038, Kind::Split),
+    ("accepted", |rules| rules.accepted = false, Class::Mixed, 500023, Kind::Split),
+    ("detour", |rules| rules.detour = false, Class::Mixed, 500388, Kind::Wedge),
 ];
