@@ -302,7 +302,7 @@ impl Retention {
                         continue;
                     }
                     replayed += again.len() as u64;
-                    self.split(id, lost, origin, (again, rest), now);
+                    self.split(id, lost, origin, [again, rest], now);
                 }
             }
         }
@@ -314,7 +314,7 @@ impl Retention {
         id: PieceId,
         lost: &Instance,
         origin: Origin,
-        (again, rest): (Vec<(TraceKey, u32)>, Vec<(TraceKey, u32)>),
+        [again, rest]: [Vec<(TraceKey, u32)>; 2],
         now: Millis,
     ) {
         let Some(piece) = self.remove(id) else {
