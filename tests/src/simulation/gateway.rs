@@ -101,10 +101,6 @@ impl Gateway {
         }
     }
 
-    pub(super) fn own(&self) -> &Ownership {
-        &self.own
-    }
-
     /// Nothing undecided, on its way or unexported is here.
     pub(super) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.parcels.is_empty() && self.exporting == 0

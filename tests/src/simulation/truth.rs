@@ -53,6 +53,7 @@ pub struct Violation {
 
 /// One run of the policies over what a gateway had of a trace.
 #[derive(Debug)]
+#[expect(dead_code, reason = "the gateway and the trace are there to be printed")]
 struct Judgement {
     trace: usize,
     gateway: String,
