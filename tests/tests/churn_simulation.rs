@@ -4,6 +4,8 @@
 //! `RINGTAIL_SCHEDULES=100000` runs that many instead of the default, `RINGTAIL_SEED` begins elsewhere. A
 //! schedule that goes wrong is printed cut down, with its class and seed.
 
+#![expect(clippy::unwrap_used, reason = "a test may stop at what it cannot read")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
