@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
+use super::{DYING_MAX, Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
 use crate::Millis;
 use crate::batch::Batch;
 use crate::buffer::deadline::{BUCKET_MS, Deadlines};
@@ -65,9 +65,10 @@ impl Shard {
             let Some(slot) = self.deadlines.pop_due(&mut self.index, self.now) else {
                 break;
             };
-            self.settle(slot, None, out);
+            self.resolve(slot, None, out);
             progress.decided += 1;
         }
+        self.bury();
         progress.more = self.deadlines.next().is_some_and(|due| due <= self.now);
         self.tidy();
         progress
@@ -81,9 +82,10 @@ impl Shard {
             let Some(slot) = self.deadlines.pop(&mut self.index) else {
                 break;
             };
-            self.settle(slot, Some(Early::Drain), out);
+            self.resolve(slot, Some(Early::Drain), out);
             progress.decided += 1;
         }
+        self.bury();
         progress.more = self.index.len() > 0;
         self.tidy();
         progress
@@ -123,6 +125,13 @@ impl Shard {
     /// Decides a trace that is in no bucket any more: the verdict is remembered, its spans go to `out` or
     /// nowhere.
     pub(super) fn settle(&mut self, slot: u32, early: Option<Early>, out: &mut Batch) -> Settled {
+        let settled = self.resolve(slot, early, out);
+        self.bury();
+        settled
+    }
+
+    /// Does what [`Shard::settle`] does, but may leave the spans in the accounts until [`Shard::bury`].
+    fn resolve(&mut self, slot: u32, early: Option<Early>, out: &mut Batch) -> Settled {
         let Some(entry) = self.index.remove(slot) else {
             return Settled::default();
         };
@@ -173,21 +182,43 @@ impl Shard {
         }
     }
 
-    /// Takes the spans of a trace out of all accounts.
+    /// Takes the spans of a trace out of all accounts, now or when the next are buried.
     fn forget(&mut self, slot: u32, entry: &Entry) {
-        let Self { log, headers, duplicates, .. } = self;
-        let mut at = entry.chain.head;
         if entry.facts.spans > CHAINED_SPANS {
+            let Self { log, duplicates, .. } = self;
+            let mut at = entry.chain.head;
             while at != entry.chain.elders {
                 duplicates.forget(slot, log.span(at));
                 at = log.record(at).prev;
             }
-            at = entry.chain.head;
         }
-        while !at.is_none() {
-            let record = log.release(at);
-            headers.release(record.headers);
-            at = record.prev;
+        if !entry.chain.head.is_none() {
+            self.dying.push(entry.chain.head);
+        }
+        if self.dying.len() == DYING_MAX {
+            self.bury();
+        }
+    }
+
+    /// Takes the spans of the traces that were decided out of all accounts, one of each trace in turn. Their
+    /// records lie far apart: those of many traces a processor fetches from memory at the same time, those of
+    /// one chain only one after the other.
+    fn bury(&mut self) {
+        let Self { log, headers, dying, .. } = self;
+        let mut ends = [(Location::NONE, 0, 0); DYING_MAX];
+        while !dying.is_empty() {
+            for (at, end) in dying.iter().zip(&mut ends) {
+                let record = log.record(*at);
+                *end = (record.prev, record.headers, log.len_of(*at));
+            }
+            let mut ends = ends.iter();
+            dying.retain_mut(|at| {
+                let Some((prev, group, len)) = ends.next() else { return false };
+                log.discount(*at, *len);
+                headers.release(*group);
+                *at = *prev;
+                !prev.is_none()
+            });
         }
     }
 
