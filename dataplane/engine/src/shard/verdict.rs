@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{DYING_MAX, Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
+use super::{DYING_MAX, Dying, Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
 use crate::Millis;
 use crate::batch::Batch;
 use crate::buffer::deadline::{BUCKET_MS, Deadlines};
@@ -130,18 +130,17 @@ impl Shard {
         settled
     }
 
-    /// Does what [`Shard::settle`] does, but may leave the spans in the accounts until [`Shard::bury`].
+    /// Does what [`Shard::settle`] does, but leaves part of it to [`Shard::bury`].
     fn resolve(&mut self, slot: u32, early: Option<Early>, out: &mut Batch) -> Settled {
         let Some(entry) = self.index.remove(slot) else {
             return Settled::default();
         };
         let kept = self.judge(&entry, early);
-        self.memory.remember(entry.key, kept);
         self.programs.leave(entry.program);
         if kept {
             self.gather(&entry, out);
         }
-        self.forget(slot, &entry);
+        self.forget(slot, &entry, kept);
         Settled { kept, bytes: entry.facts.bytes }
     }
 
@@ -182,8 +181,8 @@ impl Shard {
         }
     }
 
-    /// Takes the spans of a trace out of all accounts, now or when the next are buried.
-    fn forget(&mut self, slot: u32, entry: &Entry) {
+    /// Takes a trace and its spans out of all accounts; what touches memory far away waits for others.
+    fn forget(&mut self, slot: u32, entry: &Entry, kept: bool) {
         if entry.facts.spans > CHAINED_SPANS {
             let Self { log, duplicates, .. } = self;
             let mut at = entry.chain.head;
@@ -193,26 +192,33 @@ impl Shard {
             }
         }
         if !entry.chain.head.is_none() {
-            self.dying.push(entry.chain.head);
+            self.graves.push(entry.chain.head);
         }
+        self.dying.push(Dying { key: entry.key, slot, kept });
         if self.dying.len() == DYING_MAX {
             self.bury();
         }
     }
 
-    /// Takes the spans of the traces that were decided out of all accounts, one of each trace in turn. Their
-    /// records lie far apart: those of many traces a processor fetches from memory at the same time, those of
-    /// one chain only one after the other.
+    /// Completes what [`Shard::forget`] began: remembers verdicts, and takes spans out of the accounts, one of
+    /// each trace in turn. All of that lies far apart: what belongs to many traces a processor fetches from
+    /// memory at the same time, what belongs to one only step by step.
     fn bury(&mut self) {
-        let Self { log, headers, dying, .. } = self;
+        let Self { log, headers, index, memory, dying, graves, .. } = self;
+        for trace in &*dying {
+            index.unlink(trace.key, trace.slot);
+        }
+        for trace in dying.drain(..) {
+            memory.remember(trace.key, trace.kept);
+        }
         let mut ends = [(Location::NONE, 0, 0); DYING_MAX];
-        while !dying.is_empty() {
-            for (at, end) in dying.iter().zip(&mut ends) {
+        while !graves.is_empty() {
+            for (at, end) in graves.iter().zip(&mut ends) {
                 let record = log.record(*at);
                 *end = (record.prev, record.headers, log.len_of(*at));
             }
             let mut ends = ends.iter();
-            dying.retain_mut(|at| {
+            graves.retain_mut(|at| {
                 let Some((prev, group, len)) = ends.next() else { return false };
                 log.discount(*at, *len);
                 headers.release(*group);
