@@ -340,8 +340,8 @@ fn seed(role: &RoleOptions) -> Result<KeySeed, RoleError> {
         .map_err(|error| RoleError::Usage(format!("--seed-file {}: {error}", path.display())))
 }
 
-/// The shards of a gateway. One processor is left to receiving, checking and sending, which is half of the work
-/// of one shard; and a shard more walks every request once more.
+/// The shards of a gateway. One processor is left to receiving, checking and sending, which is half of the
+/// work of one shard; and a shard more walks every request once more.
 fn shards(role: &RoleOptions) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     role.threads.unwrap_or(processors.saturating_sub(1)).clamp(1, SHARDS_MAX)

@@ -94,8 +94,8 @@ fn any_change_of_a_usual_attribute_is_judged_as_prost_does() {
     }
 }
 
-/// Attributes in a row are looked at together: the bytes of texts are counted that are not ASCII, and those of
-/// numbers that need not be, so every byte of a row may tell on another attribute's.
+/// Attributes in a row are looked at together: the bytes of texts are counted that are not ASCII, and those
+/// of numbers that need not be, so every byte of a row may tell on another attribute's.
 #[test]
 fn any_change_in_a_row_of_attributes_is_judged_as_prost_does() {
     let attribute = |key: &[u8], value: &[u8]| field(9, &[field(1, key), field(2, value)].concat());

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-/// A list of pieces, and how much of it was read. A clone shares them and costs nothing, so that what has to be
-/// sent again need not be built again.
+/// A list of pieces, and how much of it was read. A clone shares them and costs nothing, so that what has
+/// to be sent again need not be built again.
 #[derive(Clone, Debug, Default)]
 pub struct Pieces {
     list: Arc<[Bytes]>,

@@ -68,7 +68,7 @@ impl Index {
         slot
     }
 
-    /// Takes a trace out, which [`Index::unlink`] has to complete before the next trace is looked up or added.
+    /// Takes a trace out; [`Index::unlink`] has to complete that before a trace is looked up or added.
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Entry> {
         self.entries.remove(slot)
     }

@@ -200,9 +200,9 @@ impl Shard {
         }
     }
 
-    /// Completes what [`Shard::forget`] began: remembers verdicts, and takes spans out of the accounts, one of
-    /// each trace in turn. All of that lies far apart: what belongs to many traces a processor fetches from
-    /// memory at the same time, what belongs to one only step by step.
+    /// Completes what [`Shard::forget`] began: remembers verdicts, and takes spans out of the accounts, one
+    /// of each trace in turn. All of that lies far apart: what belongs to many traces a processor fetches
+    /// from memory at the same time, what belongs to one only step by step.
     fn bury(&mut self) {
         let Self { log, headers, index, memory, dying, graves, .. } = self;
         for trace in &*dying {
