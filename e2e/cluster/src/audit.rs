@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::error::{Error, OnFile};
 
-/// What the API server writes down: every request of everybody but Kubernetes itself. A watch is written down when
-/// it begins, everything else when it has been answered.
+/// What the API server writes down: every request of everybody but Kubernetes itself. A watch is written
+/// down when it begins, everything else when it has been answered.
 pub(crate) const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy

@@ -136,8 +136,8 @@ impl fmt::Display for Capabilities {
 
 /// What a test begins with: the built programs, or `None` after saying that the test is skipped and why.
 ///
-/// The line `skipped: <test>: <reason>` goes to standard error past the test runner's capture; `.ci/run` counts
-/// and lists these lines. With `RINGTAIL_CLUSTER_REQUIRED=1` a skip is a failure.
+/// The line `skipped: <test>: <reason>` goes to standard error past the test runner's capture; `.ci/run`
+/// counts and lists these lines. With `RINGTAIL_CLUSTER_REQUIRED=1` a skip is a failure.
 #[expect(clippy::panic, reason = "called by tests only, where a panic is a failure")]
 pub fn require(level: Level) -> Option<Toolchain> {
     let lacking = Capabilities::report().lacking(level);

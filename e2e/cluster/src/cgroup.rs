@@ -1,4 +1,5 @@
-//! The cgroup of a node: made before its first process, frozen, thawed and removed, in version 1 and version 2.
+//! The cgroup of a node: made before its first process, frozen, thawed and removed, in version 1 and
+//! version 2.
 
 use std::fmt;
 use std::fs;
@@ -128,7 +129,8 @@ impl Cgroup {
         if !tree.ends_with("cpuset") {
             return Ok(());
         }
-        // A cpuset of version 1 starts empty and takes no process before it has CPUs and memory, from the top.
+        // A cpuset of version 1 starts empty and takes no process before it has CPUs and memory, from the
+        // top.
         for level in &levels {
             for name in ["cpuset.cpus", "cpuset.mems"] {
                 let (from, to) = (tree.join(name), level.join(name));

@@ -3,11 +3,13 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
@@ -16,21 +18,30 @@ use crate::capabilities::{Capabilities, Level};
 use crate::command;
 use crate::control_plane::{ControlPlane, Site};
 use crate::error::{Error, OnFile};
+use crate::image;
 use crate::kubeconfig::{self, Proof};
 use crate::network::{self, Addresses};
+use crate::node::{Node, Supplies};
 use crate::options::Options;
 use crate::pki::Pki;
 use crate::process::Process;
 use crate::run::Run;
 use crate::toolchain::Toolchain;
+use crate::wait;
 
 /// How long a token lasts that a test asks for: longer than any test, shorter than the API server's limit.
 const TOKEN_SECONDS: i64 = 3600;
+
+/// Three nodes take some three seconds on two idle cores.
+const NODES_READY_WITHIN: Duration = Duration::from_secs(120);
 
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
     // Dropped in this order: processes, then what they stand on.
+    nodes: Vec<Node>,
+    /// Archives that every node gets, also one that comes later.
+    images: Mutex<Vec<PathBuf>>,
     plane: ControlPlane,
     pki: Pki,
     toolchain: Toolchain,
@@ -41,8 +52,8 @@ pub struct Cluster {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Starts a cluster and waits until it works. The programs must have been built; `ringtail_cluster::require`
-    /// tells a test whether they are.
+    /// Starts a cluster and waits until it works. The programs must have been built;
+    /// `ringtail_cluster::require` tells a test whether they are.
     pub async fn start(options: Options) -> Result<Self, Error> {
         Capabilities::report().check(options.level)?;
         let toolchain = Toolchain::find()?;
@@ -58,7 +69,74 @@ impl Cluster {
         let site =
             Site { run: &run, pki: &pki, toolchain: &toolchain, options: &options, addresses };
         let plane = ControlPlane::start(&site).await?;
-        Ok(Self { plane, pki, toolchain, options, run })
+        let mut images = Vec::new();
+        if addresses.is_some() {
+            images.push(image::write(&toolchain.program("pause"), &run.path("pause"))?);
+        }
+        let (nodes, images, count) = (Vec::new(), Mutex::new(images), options.nodes);
+        let mut cluster = Self { nodes, images, plane, pki, toolchain, options, run };
+        cluster.add_nodes(count).await?;
+        Ok(cluster)
+    }
+
+    /// Adds nodes and waits until all are Ready.
+    pub async fn add_nodes(&mut self, count: u8) -> Result<(), Error> {
+        let first = u8::try_from(self.nodes.len()).unwrap_or(u8::MAX).saturating_add(1);
+        let last = first.saturating_add(count).saturating_sub(1);
+        if count == 0 {
+            return Ok(());
+        }
+        if self.options.level < Level::Nodes || last > network::NODES_MAX {
+            let most = network::NODES_MAX;
+            let problem = format!(
+                "node {last}: only a cluster of `Options::nodes` has nodes, {most} at most"
+            );
+            return Err(Error::Misuse(problem));
+        }
+        let images = self.images().clone();
+        let supplies = Supplies {
+            run: &self.run,
+            toolchain: &self.toolchain,
+            pki: &self.pki,
+            server: &self.plane.server,
+            addresses: Addresses::new(self.run.slot),
+            images: &images,
+        };
+        let started = join_all((first..=last).map(|number| Node::start(&supplies, number))).await;
+        for node in started {
+            self.nodes.push(node?);
+        }
+        self.wait_until_nodes_ready(NODES_READY_WITHIN).await
+    }
+
+    /// Waits until every node is Ready.
+    pub async fn wait_until_nodes_ready(&self, within: Duration) -> Result<(), Error> {
+        let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(self.client().await?);
+        let kubelets: Vec<_> = self.nodes.iter().map(Node::kubelet).collect();
+        wait::until(within, "the readiness of every node", &kubelets, async || {
+            let list = nodes.list(&ListParams::default()).await.ok()?;
+            let ready = list.iter().filter(|node| is_ready(node)).count();
+            (ready >= self.nodes.len()).then_some(())
+        })
+        .await
+    }
+
+    /// Gives every node the images of an archive, also nodes that are added later.
+    pub async fn load_image(&self, archive: &Path) -> Result<(), Error> {
+        for loaded in join_all(self.nodes.iter().map(|node| node.load_image(archive))).await {
+            loaded?;
+        }
+        self.images().push(archive.to_owned());
+        Ok(())
+    }
+
+    /// The nodes: `n1`, `n2`, ...
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    fn images(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client with all rights, which lives on the runtime that calls.
@@ -143,7 +221,8 @@ impl Cluster {
     ) -> Command {
         let mut command = command::command(self.toolchain.program(program));
         command.args(args).env("KUBECONFIG", self.kubeconfig());
-        // Clusters come and go at the same address; what a person's home remembers of one is wrong for the next.
+        // Clusters come and go at the same address; what a person's home remembers of one is wrong for the
+        // next.
         command.env("KUBECACHEDIR", self.run.path("kubecache"));
         for (variable, folder) in [
             ("HELM_CACHE_HOME", "helm/cache"),
@@ -196,6 +275,11 @@ impl Cluster {
     }
 }
 
+fn is_ready(node: &k8s_openapi::api::core::v1::Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 /// A client by a kubeconfig file.
 pub(crate) async fn client(path: &Path) -> Result<Client, Error> {
     let kubeconfig = Kubeconfig::read_from(path)?;
@@ -205,7 +289,7 @@ pub(crate) async fn client(path: &Path) -> Result<Client, Error> {
 }
 
 /// Runs a command without holding up the runtime's other tasks.
-async fn finish(command: Command) -> Result<String, Error> {
+pub(crate) async fn finish(command: Command) -> Result<String, Error> {
     let mut running = tokio::process::Command::from(command);
     let output = running.kill_on_drop(true).output().await;
     command::outcome(running.as_std(), output)

@@ -1,6 +1,7 @@
 //! Runs other programs to their end, and says what they said when they fail.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use crate::error::Error;
@@ -13,6 +14,8 @@ const PROXIES: [&str; 6] =
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
+    // containerd looks for runc, the CNI plugins for iptables.
+    command.env("PATH", std::env::join_paths(folders()).unwrap_or_default());
     for name in PROXIES {
         command.env_remove(name);
     }
@@ -59,10 +62,13 @@ fn line(command: &Command) -> String {
 }
 
 /// Where a program lies, if it can be found.
-pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    folders().into_iter().map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The folders of programs. Administrators' are often not on the path of a build user.
+fn folders() -> Vec<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Administrators' programs are often not on the path of a build user.
-    let administrators = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    let folders = std::env::split_paths(&path).chain(administrators);
-    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+    let administrators = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(administrators).collect()
 }

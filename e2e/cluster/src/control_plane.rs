@@ -119,10 +119,6 @@ impl ControlPlane {
         let both = [&self.etcd, &self.api_server];
         wait::until(within, "a ready API server", &both, async || ready(client).await).await
     }
-
-    pub(crate) fn processes(&self) -> [&Process; 4] {
-        [&self.etcd, &self.api_server, &self.controller_manager, &self.scheduler]
-    }
 }
 
 /// Whether the API server serves everything.
@@ -274,6 +270,8 @@ fn controller_flags(site: &Site<'_>) -> Vec<OsString> {
         .with("kube-api-burst", "1000")
         .with("leader-elect", "false")
         .with("secure-port", "0")
+        // By default it makes this folder under /usr.
+        .with("flex-volume-plugin-dir", site.run.path("volumeplugins"))
         .with("allocate-node-cidrs", "false")
         .with("node-monitor-period", "2s")
         .with("node-monitor-grace-period", "15s");

@@ -1,4 +1,5 @@
-//! `ringtail-cluster`: builds the programs of a cluster, says what this machine lacks, keeps one up for a person.
+//! `ringtail-cluster`: builds the programs of a cluster, says what this machine lacks, keeps one up for a
+//! person.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Addresses and interfaces of a cluster: one network namespace with a bridge, one more for each node.
 //!
-//! The range 198.18.0.0/15 is set aside for tests of network devices (RFC 2544), so nothing that this machine talks
-//! to lies in it. Each cluster has 16 of its 512 blocks of 256 addresses: block 0 for machines, 1 for services,
-//! and one for the pods of each node. The machine itself is a neighbour on the bridge: pods can be reached
-//! from it directly, and nothing is translated or filtered on the way.
+//! The range 198.18.0.0/15 is set aside for tests of network devices (RFC 2544), so nothing that this
+//! machine talks to lies in it. Each cluster has 16 of its 512 blocks of 256 addresses: block 0 for
+//! machines, 1 for services, and one for the pods of each node. The machine itself is a neighbour on the
+//! bridge: pods can be reached from it directly, and nothing is translated or filtered on the way.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -163,8 +163,7 @@ pub(crate) fn remove(name: &str) {
 }
 
 fn ip(args: &[&str]) -> Result<(), Error> {
-    let program = command::find("ip").unwrap_or_else(|| "ip".into());
-    command::run(&program.to_string_lossy(), args).map(|_| ())
+    command::run("ip", args).map(|_| ())
 }
 
 #[cfg(test)]

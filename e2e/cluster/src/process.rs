@@ -9,7 +9,7 @@ use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::command;
 use crate::error::{Error, OnFile};
@@ -23,6 +23,13 @@ const TAIL_LINES: usize = 15;
 
 /// A fork right after the start takes far less; more means that the launcher itself failed.
 const FORK_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two looks for the fork.
+const FORK_PAUSE: Duration = Duration::from_millis(5);
+
+/// How often, and how far apart, a clearing looks for processes again: one may fork while it is looked for.
+const KILL_ROUNDS: u32 = 100;
+const KILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// How to start a process.
 #[derive(Debug, Clone, Default)]
@@ -175,30 +182,33 @@ impl Process {
         let Some(running) = running.as_ref() else { return Err(self.error("is not running")) };
         pidfd_send_signal(&running.target, signal).map_err(Into::into).on("signal", &self.name)?;
         // A wrapper that forked stops with its child, and must be told as well that it goes on.
-        if let (true, Some(launcher)) = (self.launch.forks, Pid::from_child(&running.child).into())
-        {
-            let _ = rustix::process::kill_process(launcher, signal);
+        if self.launch.forks {
+            let _ = kill_process(Pid::from_child(&running.child), signal);
         }
         Ok(())
     }
 
     /// The process proper: the child, or the child's child where wrappers fork.
     fn target(&self, child: &mut Child) -> Result<(Pid, OwnedFd), Error> {
-        let mut pid = Pid::from_child(child);
+        let launched = Pid::from_child(child);
+        let pid = if self.launch.forks { self.forked(launched, child)? } else { launched };
+        let target = pidfd_open(pid, PidfdFlags::empty()).map_err(Into::into);
+        Ok((pid, target.on("open the process of", &self.name)?))
+    }
+
+    /// Waits for the launcher's only child.
+    fn forked(&self, launcher: Pid, child: &mut Child) -> Result<Pid, Error> {
         let deadline = Instant::now() + FORK_WAIT;
-        while self.launch.forks {
-            if let Some(only) = children(pid).first() {
-                pid = *only;
-                break;
+        loop {
+            if let Some(only) = children(launcher).first() {
+                return Ok(*only);
             }
             let ended = child.try_wait().on("ask for the state of", &self.name)?.is_some();
             if ended || Instant::now() > deadline {
                 return Err(self.error("did not start"));
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(FORK_PAUSE);
         }
-        let target = pidfd_open(pid, PidfdFlags::empty()).map_err(Into::into);
-        Ok((pid, target.on("open the process of", &self.name)?))
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
@@ -221,8 +231,7 @@ fn children(of: Pid) -> Vec<Pid> {
 
 /// Kills every process that carries this mark, and returns when none is left or nothing more can be done.
 pub(crate) fn kill_marked(mark: &str) {
-    // Killing is quick, but a process may fork while it is looked for, so the search is repeated.
-    for _ in 0..100 {
+    for _ in 0..KILL_ROUNDS {
         let marked = marked(mark);
         if marked.is_empty() {
             return;
@@ -230,7 +239,7 @@ pub(crate) fn kill_marked(mark: &str) {
         for target in marked {
             let _ = pidfd_send_signal(&target, Signal::KILL);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(KILL_PAUSE);
     }
 }
 
@@ -240,7 +249,8 @@ fn marked(mark: &str) -> Vec<OwnedFd> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
     pids.filter_map(|pid| {
-        // Opened before it is read: what is signalled is then the process whose environment was read, or nothing.
+        // Opened before it is read: what is signalled is then the process whose environment was read, or
+        // nothing.
         let target = pidfd_open(pid, PidfdFlags::empty()).ok()?;
         let environment = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
         environment.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()).then_some(target)

@@ -110,8 +110,8 @@ fn sweep() -> Result<Vec<String>, Error> {
     sweep_held(&base)
 }
 
-/// Ends every run of this user: asks living owners to (SIGTERM), clears up after dead ones. Returns the names of
-/// those that are gone.
+/// Ends every run of this user: asks living owners to (SIGTERM), clears up after dead ones. Returns the
+/// names of those that are gone.
 pub async fn end_others(within: Duration) -> Result<Vec<String>, Error> {
     let mut gone = sweep()?;
     let owners = owners()?;

@@ -1,4 +1,5 @@
-//! A control plane on loopback does what tests need of it: identities, rules, garbage, faults, and no traces left.
+//! A control plane on loopback does what tests need of it: identities, rules, garbage, faults, and no
+//! traces left.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
 
