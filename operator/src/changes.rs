@@ -74,10 +74,8 @@ impl<K: Resource> Changes<K> {
 
     fn look_at(&self, object: &K) -> ((String, String), Seen) {
         let meta = object.meta();
-        let key = (
-            meta.namespace.clone().unwrap_or_default(),
-            meta.name.clone().unwrap_or_default(),
-        );
+        let key =
+            (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
         (key, Seen { print: (self.print)(object), owner: (self.owner)(meta) })
     }
 

@@ -117,7 +117,8 @@ const ALARMS: [(&str, Alarm); 5] = [
 
 /// The conditions of what was observed, sorted by type. `before` tells since when each has had its status.
 pub fn conditions(observed: &Observed, before: &[Condition], now: Timestamp) -> Vec<Condition> {
-    let mut verdicts: Vec<_> = CHECKS.iter().map(|(type_, check)| (*type_, check(observed))).collect();
+    let mut verdicts: Vec<_> =
+        CHECKS.iter().map(|(type_, check)| (*type_, check(observed))).collect();
     verdicts.push((types::READY, summary(&verdicts)));
     let alarms = ALARMS.iter().filter_map(|(type_, alarm)| Some((*type_, alarm(observed)?)));
     verdicts.extend(alarms);
@@ -130,7 +131,12 @@ pub fn conditions(observed: &Observed, before: &[Condition], now: Timestamp) -> 
 }
 
 /// The condition of a resource that cannot even be read.
-pub fn unreadable(error: &str, generation: i64, before: &[Condition], now: Timestamp) -> Vec<Condition> {
+pub fn unreadable(
+    error: &str,
+    generation: i64,
+    before: &[Condition],
+    now: Timestamp,
+) -> Vec<Condition> {
     let message = format!("the resource cannot be read by this version of the operator: {error}");
     let observed = Observed {
         generation,

@@ -21,7 +21,8 @@ const PODS: &[(&str, &[&str])] = &[
     ("hostAliases", &["ip"]),
     ("ownerReferences", &["uid"]),
 ];
-const SERVICES: &[(&str, &[&str])] = &[("ports", &["port", "protocol"]), ("ownerReferences", &["uid"])];
+const SERVICES: &[(&str, &[&str])] =
+    &[("ports", &["port", "protocol"]), ("ownerReferences", &["uid"])];
 const OTHERS: &[(&str, &[&str])] = &[("ownerReferences", &["uid"])];
 
 /// Whether `live` has everything that `wanted` says.
@@ -137,10 +138,22 @@ mod tests {
             ("another value", Kind::Role, json!({"a": 1}), json!({"a": 2}), false),
             ("a field gone", Kind::Role, json!({"a": 1}), json!({}), false),
             ("empty is absent", Kind::Role, json!({"a": {"b": []}}), json!({}), true),
-            ("a rule more", Kind::Role, json!({"rules": [{"a": 1}]}), json!({"rules": [{"a": 1}, {}]}), false),
+            (
+                "a rule more",
+                Kind::Role,
+                json!({"rules": [{"a": 1}]}),
+                json!({"rules": [{"a": 1}, {}]}),
+                false,
+            ),
             ("quantities", Kind::Deployment, json!({"cpu": "0.5"}), json!({"cpu": "500m"}), true),
             ("memory", Kind::Deployment, json!({"m": "1024Mi"}), json!({"m": "1Gi"}), true),
-            ("other quantity", Kind::Deployment, json!({"m": "1000Mi"}), json!({"m": "1Gi"}), false),
+            (
+                "other quantity",
+                Kind::Deployment,
+                json!({"m": "1000Mi"}),
+                json!({"m": "1Gi"}),
+                false,
+            ),
             (
                 "an injected container",
                 Kind::Deployment,

@@ -81,15 +81,21 @@ impl Happening {
 impl Events {
     /// `client` is behind the gate, so that only the leader records.
     pub fn new(client: Client, identity: &str) -> Self {
-        let reporter =
-            Reporter { controller: labels::OPERATOR.to_owned(), instance: Some(identity.to_owned()) };
+        let reporter = Reporter {
+            controller: labels::OPERATOR.to_owned(),
+            instance: Some(identity.to_owned()),
+        };
         Self(Recorder::new(client, reporter))
     }
 
     /// Records it. An event that gets lost is only told: what it says is in the conditions too.
     pub async fn record(&self, pipeline: &TracePipeline, happening: Happening) {
         let event = Event {
-            type_: if happening.reason.is_warning() { EventType::Warning } else { EventType::Normal },
+            type_: if happening.reason.is_warning() {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: format!("{:?}", happening.reason),
             note: Some(happening.note),
             action: happening.reason.action().to_owned(),

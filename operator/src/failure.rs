@@ -13,7 +13,9 @@ use crate::{
 #[derive(Debug, Error)]
 pub enum Failure {
     /// A name that a child needs is taken.
-    #[error("{kind} {name} exists and does not belong to this pipeline; delete it, or name the pipeline otherwise")]
+    #[error(
+        "{kind} {name} exists and does not belong to this pipeline; delete it, or name the pipeline otherwise"
+    )]
     Foreign {
         /// The kind of the object.
         kind: Kind,
@@ -30,6 +32,9 @@ pub enum Failure {
         /// How it failed.
         source: Box<kube::Error>,
     },
+    /// It took too long as a whole.
+    #[error("the reconcile took longer than it may; it goes on from where it came to")]
+    Timeout,
     /// A certificate or key could not be made.
     #[error("cannot make {what}: {reason}")]
     Mint {
@@ -67,7 +72,10 @@ pub enum Category {
 
 impl Failure {
     /// For `map_err`.
-    pub fn request(verb: &'static str, what: impl fmt::Display) -> impl FnOnce(kube::Error) -> Self {
+    pub fn request(
+        verb: &'static str,
+        what: impl fmt::Display,
+    ) -> impl FnOnce(kube::Error) -> Self {
         move |source| Self::Request { verb, what: what.to_string(), source: Box::new(source) }
     }
 
@@ -76,6 +84,7 @@ impl Failure {
         match self {
             Self::Foreign { .. } => Category::Foreign,
             Self::Mint { .. } => Category::Mint,
+            Self::Timeout => Category::Network,
             Self::Request { source, .. } => of_request(source),
         }
     }

@@ -19,7 +19,8 @@ pub fn of(meta: &ObjectMeta) -> u64 {
         if entry.subresource.as_deref() == Some("status") {
             continue;
         }
-        (&entry.manager, &entry.operation, entry.time.as_ref().map(|time| time.0)).hash(&mut hasher);
+        (&entry.manager, &entry.operation, entry.time.as_ref().map(|time| time.0))
+            .hash(&mut hasher);
         // Two edits within one second have the same time.
         entry.fields_v1.as_ref().map(|fields| fields.0.to_string()).hash(&mut hasher);
     }

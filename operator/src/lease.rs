@@ -54,7 +54,9 @@ pub enum Leadership {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Lost {
     /// Nothing was renewed in time: the API server is away, or this process stood still.
-    #[error("the lease could not be renewed in time; this process ends so that it cannot act on old knowledge")]
+    #[error(
+        "the lease could not be renewed in time; this process ends so that it cannot act on old knowledge"
+    )]
     Expired,
     /// The record names another holder.
     #[error("the lease was taken by another operator; this process ends")]
@@ -89,12 +91,18 @@ impl Leadership {
 
 impl Candidate {
     /// `client` must not be behind the gate: a candidate writes before it leads.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        name: &str,
+        identity: &str,
+        state: watch::Sender<Leadership>,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
-            state: watch::Sender::new(Leadership::Unknown),
+            state,
         }
     }
 
@@ -103,9 +111,10 @@ impl Candidate {
         self.state.subscribe()
     }
 
-    /// Stands for leadership, then leads, until it is lost.
-    pub async fn run(&self) -> Lost {
+    /// Stands for leadership, then leads, until it is lost. Says when it begins to lead.
+    pub async fn run(&self, begins: impl FnOnce(bool)) -> Lost {
         let until = self.stand().await;
+        begins(true);
         tracing::info!(identity = self.identity, "leading");
         let lost = self.lead(until).await;
         self.state.send_replace(Leadership::Lost);
@@ -128,7 +137,8 @@ impl Candidate {
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
-        let replaced = self.api.replace(&self.name, &PostParams::default(), &lease);
+        let params = PostParams::default();
+        let replaced = self.api.replace(&self.name, &params, &lease);
         if let Ok(Err(error)) = timeout(REQUEST_TIMEOUT, replaced).await {
             tracing::info!(%error, "the lease was not given back; it expires by itself");
         }
@@ -216,8 +226,9 @@ impl Candidate {
         let spec = lease.spec.get_or_insert_default();
         let now = MicroTime(Timestamp::now());
         if !renewed {
-            spec.lease_transitions = Some(spec.lease_transitions.map_or(0, |n| n.saturating_add(1)));
-            spec.acquire_time = Some(now);
+            spec.lease_transitions =
+                Some(spec.lease_transitions.map_or(0, |n| n.saturating_add(1)));
+            spec.acquire_time = Some(now.clone());
         }
         spec.holder_identity = Some(self.identity.clone());
         spec.lease_duration_seconds = i32::try_from(DURATION.as_secs()).ok();

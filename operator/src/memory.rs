@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::Value;
 
 use crate::kind::Kind;
@@ -16,6 +17,8 @@ pub struct Memory {
     pub failures: u32,
     /// Children that were seen to be as they should.
     pub verified: HashMap<(Kind, String), Verified>,
+    /// The Secrets of ours, by name, with the fingerprint that they had.
+    pub secrets: HashMap<String, (u64, Secret)>,
     /// The status that was written last, and the version that the pipeline had then.
     pub status: Option<(u64, Value)>,
 }

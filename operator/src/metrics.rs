@@ -202,7 +202,10 @@ fn outcome(well: bool) -> String {
 // === impl Labels ===
 
 impl<const N: usize> EncodeLabelSet for Labels<N> {
-    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>) -> fmt::Result {
+    fn encode(
+        &self,
+        encoder: &mut prometheus_client::encoding::LabelSetEncoder<'_>,
+    ) -> fmt::Result {
         for pair in &self.0 {
             prometheus_client::encoding::EncodeLabel::encode(pair, encoder.encode_label())?;
         }
@@ -228,7 +231,12 @@ mod tests {
         for metric in TABLE {
             assert!(text.contains(&format!("# HELP {} ", metric.name)), "{}:\n{text}", metric.name);
             for label in metric.labels {
-                assert!(text.contains(&format!("{label}=\"")), "{} of {}:\n{text}", label, metric.name);
+                assert!(
+                    text.contains(&format!("{label}=\"")),
+                    "{} of {}:\n{text}",
+                    label,
+                    metric.name
+                );
             }
         }
         metrics.forget("ns", "shop");

@@ -3,7 +3,10 @@
 //! Pods learn of a new Secret a minute or two late, each in its own time, so that nothing may be used before
 //! everybody trusts it. A CA is therefore made long before it signs, and trusted until it ends by itself.
 
-use std::{collections::BTreeMap, time::{Duration, SystemTime}};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::ResourceExt;
@@ -99,7 +102,11 @@ impl Lifetimes {
 /// The names of the three Secrets: CA, gateway, agent.
 pub fn secret_names(pipeline: &TracePipeline) -> [String; 3] {
     let name = pipeline.name_any();
-    [format!("{name}-peer-ca"), format!("{name}-gateway-peer-tls"), format!("{name}-agent-peer-tls")]
+    [
+        format!("{name}-peer-ca"),
+        format!("{name}-gateway-peer-tls"),
+        format!("{name}-agent-peer-tls"),
+    ]
 }
 
 /// The certificates that a pipeline should have now. What is good is kept byte for byte.
@@ -130,7 +137,8 @@ pub fn renew(
         };
         due = due.min(lifetimes.renewal(&leaf));
         let name = format!("{}-{}-peer-tls", pipeline.name_any(), component.name());
-        let data = [(CERTIFICATE, leaf.certificate), (KEY, leaf.key), (TRUSTED, ca.trusted.clone())];
+        let data =
+            [(CERTIFICATE, leaf.certificate), (KEY, leaf.key), (TRUSTED, ca.trusted.clone())];
         secrets.push(secret(pipeline, component, name, data.into()));
     }
     Ok(Renewed { secrets, due_in: due.duration_since(now).unwrap_or_default(), made })
@@ -142,7 +150,8 @@ fn secret(
     name: String,
     data: BTreeMap<&'static str, String>,
 ) -> Child {
-    let data = data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())));
+    let data =
+        data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())));
     let secret = Secret {
         metadata: build::meta(pipeline, component, name),
         type_: Some("kubernetes.io/tls".to_owned()),
@@ -170,7 +179,8 @@ impl Authority {
         now: SystemTime,
         made: &mut Vec<&'static str>,
     ) -> Result<Self, Failure> {
-        let read = |certificate, key| present.and_then(|secret| read_pair(secret, certificate, key));
+        let read =
+            |certificate, key| present.and_then(|secret| read_pair(secret, certificate, key));
         let mut current = read(CERTIFICATE, KEY).filter(|ca| ca.ends > now);
         let mut next = read(NEXT_CERTIFICATE, NEXT_KEY).filter(|ca| ca.ends > now);
         if next.is_some() && current.as_ref().is_none_or(|ca| lifetimes.promotion(ca) <= now) {
@@ -208,7 +218,8 @@ impl Authority {
     // Every CA has a name of its own.
     fn signed(&self, leaf: &Pair) -> bool {
         let issuer = with_certificate(&leaf.certificate, |leaf| leaf.issuer().as_raw().to_vec());
-        let subject = with_certificate(&self.current.certificate, |ca| ca.subject().as_raw().to_vec());
+        let subject =
+            with_certificate(&self.current.certificate, |ca| ca.subject().as_raw().to_vec());
         issuer.is_some() && issuer == subject
     }
 
@@ -248,7 +259,11 @@ fn alternative_names(pipeline: &TracePipeline, component: Component) -> Vec<Stri
     vec![service.clone(), format!("{service}.{namespace}"), format!("{service}.{namespace}.svc")]
 }
 
-fn authority(pipeline: &TracePipeline, lifetime: Duration, now: SystemTime) -> Result<Pair, Failure> {
+fn authority(
+    pipeline: &TracePipeline,
+    lifetime: Duration,
+    now: SystemTime,
+) -> Result<Pair, Failure> {
     let minted = || {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
@@ -311,7 +326,9 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 fn read_pair(secret: &Secret, certificate: &str, key: &str) -> Option<Pair> {
     let (certificate, key) = (text(secret, certificate)?, text(secret, key)?);
     let pair = KeyPair::from_pem(&key).ok()?;
-    let public = with_certificate(&certificate, |parsed| parsed.public_key().subject_public_key.data.to_vec())?;
+    let public = with_certificate(&certificate, |parsed| {
+        parsed.public_key().subject_public_key.data.to_vec()
+    })?;
     let ends = ends(&certificate)?;
     (pair.public_key_raw() == public).then_some(Pair { certificate, key, ends })
 }

@@ -13,10 +13,12 @@ use crate::{
     build::{self, Child, Inputs},
     conditions::Observed,
     events::{Events, Happening, Reason},
-    failure::{Category, Failure},
+    failure::Failure,
+    kind::Kind,
     memory::{Memories, Memory},
     metrics::Metrics,
     peer_tls::Lifetimes,
+    seed,
     settings::Settings,
     stats::view::Views,
     stores::{Guarded, Stores},
@@ -36,6 +38,8 @@ use dereference::Dereferenced;
 const RESYNC: Duration = Duration::from_secs(600);
 /// While something is in the way that has no event of its own.
 const RETRY: Duration = Duration::from_secs(30);
+/// A certificate that is due at once must not make a reconcile follow itself.
+const RENEWAL_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// A pipeline has some twenty children at 30 s an answer at worst; nobody waits that long for one pipeline.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -132,20 +136,27 @@ async fn run(
             return Ok(());
         }
     };
-    let found = dereference::dereference(pipeline, &valid, world).await?;
+    let found = dereference::dereference(pipeline, &valid, world, memory).await?;
     progress.observed.unresolved = Some(found.unresolved.clone());
-    progress.again = (!found.unresolved.is_empty()).then_some(RETRY);
-    let inputs =
-        Inputs { pipeline, valid: &valid, settings: &world.settings, live: &found.live };
+    let inputs = Inputs { pipeline, valid: &valid, settings: &world.settings, live: &found.live };
     let mut wanted = build::build(&inputs);
-    progress.observed.config_hash = build::loaded_hash(&wanted);
-    if pipeline_is_paused(pipeline) {
+    progress.observed.config_hash = build::config_hash(&wanted);
+    if pipeline.spec.paused {
         return Ok(());
     }
-    apply(pipeline, world, memory, progress, &found, &mut wanted).await?;
-    if progress.again.is_none() {
-        progress.again = found.renew_in;
+    // Pods that lack a Secret would hang; those that run go on with what they have.
+    if !found.unresolved.is_empty() {
+        progress.again = Some(RETRY);
+        return Ok(());
     }
+    progress.again = found.renew_in.map(|due| due.clamp(RENEWAL_PAUSE_MIN, RESYNC));
+    wanted.extend(found.secrets.iter().cloned());
+    wanted.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    apply(pipeline, world, memory, progress, &found, &wanted).await?;
+    let pruned = prune::prune(&world.client, &world.stores, pipeline, &wanted).await?;
+    world.metrics.pruned(pruned.len());
+    let notes = pruned.into_iter().map(|child| format!("{child} is no longer wanted"));
+    progress.happenings.extend(notes.map(|note| Happening::new(Reason::ChildPruned, note)));
     Ok(())
 }
 
@@ -155,19 +166,16 @@ async fn apply(
     memory: &mut Memory,
     progress: &mut Progress,
     found: &Dereferenced,
-    wanted: &mut Vec<Child>,
+    wanted: &[Child],
 ) -> Result<(), Failure> {
     let applier = Applier { client: &world.client, stores: &world.stores, pipeline };
-    if let Some(seed) = &found.new_seed {
-        let there = applier.create_once(seed).await?;
-        if crate::seed::hash(&there).as_deref() != Some(found.live.seed_hash.as_str()) {
-            return Err(Failure::SeedRace);
-        }
-    }
-    wanted.extend(found.secrets.iter().cloned());
-    wanted.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
-    for child in wanted.iter() {
-        let outcome = applier.apply(child, memory).await?;
+    let seed = seed::secret_name(pipeline);
+    for child in wanted {
+        let is_new_seed = found.seed_is_new && child.kind == Kind::Secret && child.name == seed;
+        let outcome = match is_new_seed {
+            true => applier.create(child, memory).await?,
+            false => applier.apply(child, memory).await?,
+        };
         world.metrics.applied(outcome);
         match outcome {
             Outcome::Restored => progress.happenings.push(Happening::new(
@@ -178,9 +186,10 @@ async fn apply(
             Outcome::Unchanged | Outcome::Created | Outcome::Changed => {}
         }
     }
-    let mut kept = wanted.clone();
-    kept.extend(found.kept.iter().cloned());
-    let pruned = prune::prune(&world.client, &world.stores, pipeline, &kept).await?;
-    world.metrics.pruned(pruned);
+    let renewed = found.renewed.join(", ");
+    if !renewed.is_empty() {
+        let note = format!("certificates made: {renewed}");
+        progress.happenings.push(Happening::new(Reason::CertificateRenewed, note));
+    }
     Ok(())
 }

@@ -15,12 +15,30 @@ pub struct SecretKey {
 }
 
 /// What the pipeline refers to, sorted.
-pub fn of(_pipeline: &TracePipeline) -> Vec<SecretKey> {
-    Vec::new()
+pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
+    let exporters = pipeline.spec.exporters.iter().filter_map(|exporter| exporter.otlp.as_ref());
+    let headers = exporters.flat_map(|otlp| &otlp.headers);
+    let references = headers.filter_map(|header| header.secret_key_ref.as_ref());
+    let mut found: Vec<_> =
+        references.map(|r| SecretKey { name: r.name.clone(), key: r.key.clone() }).collect();
+    if let Some(peers) = &pipeline.spec.security.peer_tls.secret_ref {
+        let pairs = [&peers.gateway, &peers.agent].into_iter();
+        let keys = |name: &String| ["tls.crt", "tls.key", "ca.crt"].map(|key| (name.clone(), key));
+        found.extend(
+            pairs.flat_map(keys).map(|(name, key)| SecretKey { name, key: key.to_owned() }),
+        );
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The pipelines that refer to a Secret.
-pub fn referring(pipelines: &Store<Guarded>, namespace: &str, secret: &str) -> Vec<ObjectRef<Guarded>> {
+pub fn referring(
+    pipelines: &Store<Guarded>,
+    namespace: &str,
+    secret: &str,
+) -> Vec<ObjectRef<Guarded>> {
     let refers = |pipeline: &Guarded| {
         pipeline.0.as_ref().is_ok_and(|pipeline| {
             pipeline.metadata.namespace.as_deref() == Some(namespace)

@@ -30,7 +30,8 @@ pub fn secret_name(pipeline: &TracePipeline) -> String {
 /// The Secret with a new seed, and the seed's hash.
 pub fn mint(pipeline: &TracePipeline) -> Result<(Child, String), Failure> {
     let mut bytes = [0; SEED_BYTES];
-    let failure = |error: getrandom::Error| Failure::Mint { what: "a ring seed", reason: error.to_string() };
+    let failure =
+        |error: getrandom::Error| Failure::Mint { what: "a ring seed", reason: error.to_string() };
     getrandom::fill(&mut bytes).map_err(failure)?;
     let seed = hex(&bytes).into_bytes();
     let hash = hash_of(&seed);

@@ -55,9 +55,15 @@ pub fn pod(object: &mut DynamicObject) {
     for field in ["phase", "reason", "podIP"] {
         kept.insert(field.to_owned(), status[field].clone());
     }
-    kept.insert("conditions".to_owned(), each(&status["conditions"], &["type", "status", "reason", "message"]));
+    kept.insert(
+        "conditions".to_owned(),
+        each(&status["conditions"], &["type", "status", "reason", "message"]),
+    );
     for list in ["initContainerStatuses", "containerStatuses"] {
-        kept.insert(list.to_owned(), each(&status[list], &["name", "ready", "restartCount", "state"]));
+        kept.insert(
+            list.to_owned(),
+            each(&status[list], &["name", "ready", "restartCount", "state"]),
+        );
     }
     object.data = json!({"status": kept});
 }
@@ -84,7 +90,11 @@ pub fn pod_print(object: &DynamicObject) -> u64 {
 fn each(list: &Value, fields: &[&str]) -> Value {
     let items = list.as_array().into_iter().flatten();
     let pick = |item: &Value| -> Value {
-        fields.iter().map(|field| ((*field).to_owned(), item[field].clone())).collect::<Map<_, _>>().into()
+        fields
+            .iter()
+            .map(|field| ((*field).to_owned(), item[field].clone()))
+            .collect::<Map<_, _>>()
+            .into()
     };
     items.map(pick).collect()
 }

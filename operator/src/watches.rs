@@ -34,7 +34,12 @@ use crate::{
 pub type Triggers = BoxStream<'static, ObjectRef<Guarded>>;
 
 /// Opens the watches of a scope. Nothing is asked before they are polled.
-pub fn open(client: &Client, scope: &Scope, settings: &Settings, metrics: &Metrics) -> (Stores, Triggers) {
+pub fn open(
+    client: &Client,
+    scope: &Scope,
+    settings: &Settings,
+    metrics: &Metrics,
+) -> (Stores, Triggers) {
     let opening = Opening { client, scope, metrics };
     let (pipelines, main) = opening.pipelines();
     let (pods, stream) = opening.pods();
@@ -176,7 +181,8 @@ fn of_ours() -> watcher::Config {
 }
 
 fn is_ours(child: &ChildMeta) -> bool {
-    let managed_by = child.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
+    let managed_by =
+        child.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
     managed_by.is_some_and(|by| by == labels::OPERATOR)
 }
 

@@ -37,7 +37,11 @@ fn acknowledged(view: &View, hash: &str) -> Verdict {
         return Verdict::holds(reason::CONFIG_ACKNOWLEDGED, message);
     }
     let names: Vec<_> = behind.iter().take(NAMED_MAX).map(|loaded| loaded.pod.as_str()).collect();
-    let waiting = if names.is_empty() { String::new() } else { format!("; waiting for {}", names.join(", ")) };
+    let waiting = if names.is_empty() {
+        String::new()
+    } else {
+        format!("; waiting for {}", names.join(", "))
+    };
     Verdict::fails(
         reason::CONFIG_PROPAGATING,
         format!("{loaded}/{} gateways use it{waiting}", view.expected),

@@ -16,9 +16,10 @@ pub(super) fn converged(observed: &Observed) -> Verdict {
     match ring.standing {
         Standing::Unknown => Verdict::unknown(reason::STALE_OBSERVATIONS, "no gateway answers"),
         Standing::NoMembers => Verdict::fails(reason::NO_MEMBERS, "there is no gateway"),
-        Standing::Converged => {
-            Verdict::holds(reason::CONVERGED, format!("{} gateways; {agreement}", ring.members.len()))
-        }
+        Standing::Converged => Verdict::holds(
+            reason::CONVERGED,
+            format!("{} gateways; {agreement}", ring.members.len()),
+        ),
         Standing::Changing if ring.draining > 0 => Verdict::fails(
             reason::MEMBERSHIP_CHANGING,
             format!("{agreement}; {} on their way out", ring.draining),

@@ -9,7 +9,8 @@ pub(super) fn accepted(observed: &Observed) -> Verdict {
     let Some(first) = observed.problems.first() else {
         return Verdict::holds(reason::VALID, "the resource makes sense");
     };
-    let messages: Vec<_> = observed.problems.iter().map(|problem| problem.message.as_str()).collect();
+    let messages: Vec<_> =
+        observed.problems.iter().map(|problem| problem.message.as_str()).collect();
     Verdict::fails(first.reason, messages.join("; "))
 }
 
@@ -19,9 +20,12 @@ pub(super) fn resolved_refs(observed: &Observed) -> Verdict {
             Verdict::unknown(reason::PROGRESSING, "references were not looked up yet")
         }
         None => Verdict::unknown(reason::INVALID_SPEC, "an invalid resource is not looked into"),
-        Some([]) => Verdict::holds(reason::RESOLVED, "everything that the resource refers to exists"),
+        Some([]) => {
+            Verdict::holds(reason::RESOLVED, "everything that the resource refers to exists")
+        }
         Some(unresolved) => {
-            let messages: Vec<_> = unresolved.iter().map(|missing| missing.message.as_str()).collect();
+            let messages: Vec<_> =
+                unresolved.iter().map(|missing| missing.message.as_str()).collect();
             Verdict::fails(unresolved[0].reason, messages.join("; "))
         }
     }
@@ -33,7 +37,8 @@ pub(super) fn paused(observed: &Observed) -> Option<Verdict> {
 }
 
 pub(super) fn peers_unauthenticated(observed: &Observed) -> Option<Verdict> {
-    let message = "security.peerTLS.mode is Disabled: whoever reaches a gateway's peer port is trusted";
+    let message =
+        "security.peerTLS.mode is Disabled: whoever reaches a gateway's peer port is trusted";
     observed.peers_unauthenticated.then(|| Verdict::holds(reason::PEER_TLS_DISABLED, message))
 }
 

@@ -65,14 +65,22 @@ pub(super) fn reconciling(observed: &Observed) -> Option<Verdict> {
 }
 
 // Why a tier is not there: what pods wait for says more than how many are missing.
-fn unavailable(tier: &Tier, workload: &Workload, otherwise: &'static str, ready: String) -> Verdict {
+fn unavailable(
+    tier: &Tier,
+    workload: &Workload,
+    otherwise: &'static str,
+    ready: String,
+) -> Verdict {
     if let Some(refused) = &tier.refused {
         return Verdict::fails(reason::PODS_REFUSED, format!("{ready}; {refused}"));
     }
     if let Some(cause) = tier.waiting.iter().map(|waiting| waiting.cause).min() {
         let pods = tier.waiting.iter().filter(|waiting| waiting.cause == cause);
         let names: Vec<_> = pods.take(NAMED_MAX).map(|waiting| waiting.pod.as_str()).collect();
-        return Verdict::fails(of_cause(cause), format!("{ready}; waiting for {}", names.join(", ")));
+        return Verdict::fails(
+            of_cause(cause),
+            format!("{ready}; waiting for {}", names.join(", ")),
+        );
     }
     if !workload.observed || workload.updated < workload.desired {
         let message = format!("{ready}; {} of the newest settings", workload.updated);

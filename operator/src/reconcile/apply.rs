@@ -1,6 +1,5 @@
 //! The stage that makes children so: server-side apply of what is not as it should be, and nothing else.
 
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, ResourceExt,
     api::{DynamicObject, ObjectMeta, Patch, PatchParams, PostParams},
@@ -75,19 +74,21 @@ impl Applier<'_> {
         Ok(outcome)
     }
 
-    /// Makes a Secret unless there is one of that name, whatever it holds. Returns the one that is there then.
-    pub async fn create_once(&self, secret: &Secret) -> Result<Secret, Failure> {
-        let name = secret.name_any();
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace());
-        let params = PostParams { field_manager: Some(labels::OPERATOR.to_owned()), ..PostParams::default() };
-        match api.create(&params, secret).await {
-            Ok(secret) => Ok(secret),
-            // Another operator, just before it lost its lease.
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                api.get(&name).await.map_err(Failure::request("get", format!("Secret {name}")))
-            }
-            Err(error) => Err(Failure::request("create", format!("Secret {name}"))(error)),
-        }
+    /// Makes a child that must not be there yet. If it is, somebody was faster, and what is known of the cluster is
+    /// out of date.
+    pub async fn create(&self, child: &Child, memory: &mut Memory) -> Result<Outcome, Failure> {
+        let (manifest, hash) = stamped(child);
+        let object: DynamicObject = serde_json::from_value(manifest)
+            .map_err(|error| Failure::Mint { what: "a manifest", reason: error.to_string() })?;
+        let params = PostParams {
+            field_manager: Some(labels::OPERATOR.to_owned()),
+            ..PostParams::default()
+        };
+        let written = self.api(child).create(&params, &object).await;
+        let written = written.map_err(Failure::request("create", described(child)))?;
+        memory.verified.insert((child.kind, child.name.clone()), verified(hash, &written.metadata));
+        tracing::info!(kind = %child.kind, name = child.name, "created");
+        Ok(Outcome::Created)
     }
 
     fn is_verified(&self, child: &Child, hash: &str, known: Option<&Verified>) -> bool {

@@ -146,10 +146,15 @@ impl Reader<'_> {
             match self.read(&name).await? {
                 None => unresolved.push(Unresolved {
                     reason: reason::SECRET_NOT_FOUND,
-                    message: format!("Secret {name} does not exist in namespace {}", self.namespace),
+                    message: format!(
+                        "Secret {name} does not exist in namespace {}",
+                        self.namespace
+                    ),
                 }),
                 Some(secret) => {
-                    let has = |key: &String| secret.data.as_ref().is_some_and(|data| data.contains_key(key));
+                    let has = |key: &String| {
+                        secret.data.as_ref().is_some_and(|data| data.contains_key(key))
+                    };
                     let missing = keys.iter().filter(|key| !has(key)).map(|key| Unresolved {
                         reason: reason::KEY_MISSING,
                         message: format!("Secret {name} has no key {key}"),

@@ -54,8 +54,9 @@ pub fn observe(stores: &Stores, pipeline: &TracePipeline, component: Component) 
     let uid = pipeline.uid().unwrap_or_default();
     let workloads = stores.workloads_of(kind, &uid);
     let pods = stores.pods_of(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
-    let of_tier =
-        |pod: &&Arc<DynamicObject>| pod.labels().get(labels::COMPONENT).is_some_and(|tier| tier == component.name());
+    let of_tier = |pod: &&Arc<DynamicObject>| {
+        pod.labels().get(labels::COMPONENT).is_some_and(|tier| tier == component.name())
+    };
     Tier {
         workload: sum(workloads.iter().map(|object| workload(kind, object))),
         deadline_exceeded: workloads.iter().any(|object| {
@@ -70,11 +71,13 @@ pub fn observe(stores: &Stores, pipeline: &TracePipeline, component: Component) 
 /// What there is of a Deployment or DaemonSet.
 pub fn workload(kind: Kind, object: &DynamicObject) -> Workload {
     let (spec, status) = (&object.data["spec"], &object.data["status"]);
-    let number = |value: &Value| value.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or_default();
-    let [desired, ready, updated, available] = if kind == Kind::DaemonSet {
+    let number =
+        |value: &Value| value.as_i64().and_then(|n| i32::try_from(n).ok()).unwrap_or_default();
+    let [desired, present, ready, updated, available] = if kind == Kind::DaemonSet {
         let field = |name: &str| number(&status[name]);
         [
             field("desiredNumberScheduled"),
+            field("currentNumberScheduled"),
             field("numberReady"),
             field("updatedNumberScheduled"),
             field("numberAvailable"),
@@ -82,6 +85,7 @@ pub fn workload(kind: Kind, object: &DynamicObject) -> Workload {
     } else {
         [
             number(&spec["replicas"]),
+            number(&status["replicas"]),
             number(&status["readyReplicas"]),
             number(&status["updatedReplicas"]),
             number(&status["availableReplicas"]),
@@ -92,6 +96,7 @@ pub fn workload(kind: Kind, object: &DynamicObject) -> Workload {
         config_hash: annotations[labels::CONFIG_HASH].as_str().map(str::to_owned),
         colour: object.labels().get(labels::COLOUR).cloned(),
         desired,
+        present,
         ready,
         updated,
         available,
@@ -106,6 +111,7 @@ fn sum(workloads: impl Iterator<Item = Workload>) -> Option<Workload> {
         config_hash: if a.config_hash == b.config_hash { a.config_hash } else { None },
         colour: None,
         desired: a.desired + b.desired,
+        present: a.present + b.present,
         ready: a.ready + b.ready,
         updated: a.updated + b.updated,
         available: a.available + b.available,
@@ -131,7 +137,8 @@ fn condition<'a>(object: &'a DynamicObject, type_: &str) -> Option<&'a Value> {
 
 // Quotas, admission policies and the restricted profile refuse pods, and no pod is there to say so.
 fn refusal(object: &DynamicObject) -> Option<String> {
-    let condition = condition(object, "ReplicaFailure").filter(|condition| condition["status"] == "True")?;
+    let condition =
+        condition(object, "ReplicaFailure").filter(|condition| condition["status"] == "True")?;
     Some(condition["message"].as_str().unwrap_or_default().to_owned())
 }
 
@@ -149,7 +156,8 @@ fn waiting(pod: &DynamicObject) -> Option<Waiting> {
             _ => None,
         })
         .collect();
-    let scheduled = condition(pod, "PodScheduled").filter(|condition| condition["status"] == "False");
+    let scheduled =
+        condition(pod, "PodScheduled").filter(|condition| condition["status"] == "False");
     if let Some(condition) = scheduled {
         let message = condition["message"].as_str().unwrap_or_default();
         let ports = message.contains("free ports");

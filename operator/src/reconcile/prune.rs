@@ -10,17 +10,17 @@ use ringtail_crds::TracePipeline;
 
 use crate::{build::Child, failure::Failure, kind::Kind, labels, stores::Stores};
 
-/// Deletes what the pipeline owns and nobody wants, and says how many that were. Only for after everything that is
+/// Deletes what the pipeline owns and nobody wants, and says what that was. Only for after everything that is
 /// wanted was applied: what replaces a child must be there before the child goes.
 pub async fn prune(
     client: &Client,
     stores: &Stores,
     pipeline: &TracePipeline,
     wanted: &[Child],
-) -> Result<usize, Failure> {
+) -> Result<Vec<String>, Failure> {
     let uid = pipeline.uid().unwrap_or_default();
     let names: HashSet<_> = wanted.iter().map(|child| (child.kind, child.name.as_str())).collect();
-    let mut pruned = 0;
+    let mut pruned = Vec::new();
     for (kind, meta) in stores.children_of(&uid) {
         let name = meta.name.clone().unwrap_or_default();
         if names.contains(&(kind, name.as_str())) || !is_ours(&meta, pipeline) {
@@ -28,7 +28,7 @@ pub async fn prune(
         }
         delete(client, kind, &name, &meta).await?;
         tracing::info!(%kind, name, "pruned");
-        pruned += 1;
+        pruned.push(format!("{kind} {name}"));
     }
     Ok(pruned)
 }

@@ -62,8 +62,12 @@ pub async fn write_unreadable(world: &World, invalid: &InvalidObject) -> Result<
     };
     let before = live.data["status"].clone();
     let generation = meta.generation.unwrap_or_default();
-    let conditions =
-        conditions::unreadable(&invalid.error, generation, &conditions_of(&before), Timestamp::now());
+    let conditions = conditions::unreadable(
+        &invalid.error,
+        generation,
+        &conditions_of(&before),
+        Timestamp::now(),
+    );
     // What else the status says is about the last resource that could be read, and stays.
     let mut wanted = own_part(before.clone());
     wanted["observedGeneration"] = generation.into();
@@ -187,7 +191,8 @@ fn transitions(before: &[Condition], after: &[Condition], progress: &Progress) -
         conditions.iter().find(|c| c.type_ == type_).map(|c| c.status.clone())
     };
     let becomes = |type_: &str, wanted: &str| {
-        status(after, type_).as_deref() == Some(wanted) && status(before, type_).as_deref() != Some(wanted)
+        status(after, type_).as_deref() == Some(wanted)
+            && status(before, type_).as_deref() != Some(wanted)
     };
     let message = |type_: &str| {
         after.iter().find(|c| c.type_ == type_).map(|c| c.message.clone()).unwrap_or_default()

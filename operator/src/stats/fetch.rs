@@ -50,7 +50,8 @@ async fn ask(ip: IpAddr, port: u16) -> Result<Answer, NoStats> {
     let stream = TcpStream::connect((ip, port)).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let exchange = async {
-        let request = Request::get("/stats").header(header::HOST, "gateway").body(Empty::<Bytes>::new());
+        let request =
+            Request::get("/stats").header(header::HOST, "gateway").body(Empty::<Bytes>::new());
         // A constant request is well-formed.
         let Ok(request) = request else { return Err(NoStats::Body) };
         let response = sender.send_request(request).await?;

@@ -26,7 +26,11 @@ use super::{
     view::{Degraded, Loaded, View, Views},
     write,
 };
-use crate::{labels, metrics::Metrics, stores::{Guarded, Stores}};
+use crate::{
+    labels,
+    metrics::Metrics,
+    stores::{Guarded, Stores},
+};
 
 /// Twenty polls in the window of `status.sampling`, and two before a split is told.
 pub const INTERVAL: Duration = Duration::from_secs(15);
@@ -125,7 +129,8 @@ impl Poll {
             let gateways = self.gateways_of(pipeline);
             let expected = u32::try_from(gateways.len()).unwrap_or(u32::MAX);
             answers.insert(uid.clone(), (expected, BTreeMap::new()));
-            asked.extend(gateways.into_iter().filter_map(|(pod, ip)| Some((uid.clone(), pod, ip?))));
+            asked
+                .extend(gateways.into_iter().filter_map(|(pod, ip)| Some((uid.clone(), pod, ip?))));
         }
         let requests = asked.into_iter().map(async |(uid, pod, ip)| {
             let answer = fetch::fetch(ip, self.port).await;
@@ -149,7 +154,10 @@ impl Poll {
     fn gateways_of(&self, pipeline: &TracePipeline) -> Vec<(String, Option<IpAddr>)> {
         let namespace = pipeline.namespace().unwrap_or_default();
         let pods = self.stores.pods_of(&namespace, &pipeline.name_any());
-        pods.iter().filter(|pod| should_answer(pod)).map(|pod| (pod.name_any(), address(pod))).collect()
+        pods.iter()
+            .filter(|pod| should_answer(pod))
+            .map(|pod| (pod.name_any(), address(pod)))
+            .collect()
     }
 
     async fn write_all(&self, state: &[Arc<Guarded>], trackers: &mut HashMap<String, Tracker>) {
@@ -199,7 +207,8 @@ impl Tracker {
             Arc::make_mut(&mut self.view).ring.standing = Standing::NoMembers;
             return;
         }
-        self.silent_polls = if answers.is_empty() { self.silent_polls.saturating_add(1) } else { 0 };
+        self.silent_polls =
+            if answers.is_empty() { self.silent_polls.saturating_add(1) } else { 0 };
         if answers.is_empty() && self.silent_polls < SILENT_POLLS_MAX {
             // One poll without an answer is a hiccup of the network; what was known is kept.
             let view = Arc::make_mut(&mut self.view);
@@ -223,7 +232,8 @@ impl Tracker {
 
     fn degraded(&self, answers: &BTreeMap<String, Answer>) -> Vec<Degraded> {
         let sums = self.tally.sums(|pod| answers.contains_key(pod));
-        let late = sums.late_spans.saturating_mul(1_000) > sums.decided().saturating_mul(LATE_PERMILLE_MIN);
+        let late = sums.late_spans.saturating_mul(1_000)
+            > sums.decided().saturating_mul(LATE_PERMILLE_MIN);
         let found = [
             (sums.early > 0, Degraded::Evictions),
             (sums.unexported_spans > 0, Degraded::Exporters),
@@ -251,5 +261,9 @@ impl Tracker {
 }
 
 fn loaded(pod: &str, answer: &Answer) -> Loaded {
-    Loaded { pod: pod.to_owned(), hash: answer.config.hash.clone(), error: answer.config.error.clone() }
+    Loaded {
+        pod: pod.to_owned(),
+        hash: answer.config.hash.clone(),
+        error: answer.config.error.clone(),
+    }
 }

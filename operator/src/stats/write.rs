@@ -62,7 +62,11 @@ impl Written {
 }
 
 /// Writes it.
-pub async fn write(client: &Client, pipeline: &TracePipeline, wanted: &Written) -> kube::Result<()> {
+pub async fn write(
+    client: &Client,
+    pipeline: &TracePipeline,
+    wanted: &Written,
+) -> kube::Result<()> {
     let namespace = pipeline.namespace().unwrap_or_default();
     let api: Api<TracePipeline> = Api::namespaced(client.clone(), &namespace);
     // The UID keeps what belongs to a deleted pipeline out of a new one of the same name.
