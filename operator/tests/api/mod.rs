@@ -119,6 +119,13 @@ impl Api {
         requests.map(|(method, path)| format!("{method} {path}")).collect()
     }
 
+    /// Paths of every read so far.
+    pub(crate) fn reads(&self) -> Vec<String> {
+        let store = self.0.lock().unwrap();
+        let reads = store.requests.iter().filter(|(method, _)| method == "GET");
+        reads.map(|(_, path)| path.clone()).collect()
+    }
+
     /// From now on every request passes by `fault` first: method and path in, status code out.
     pub(crate) fn set_fault(&self, fault: Option<Fault>) {
         self.0.lock().unwrap().fault = fault;
