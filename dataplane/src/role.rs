@@ -3,13 +3,14 @@
 //! Order at the end: readiness goes off and no new span is taken; requests under way are answered; what is
 //! held is delivered (agent) or decided and exported (gateway); the ledger is printed as the last line.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use ringtail_crds::resolved::{ReceiverPorts, Resolver};
 use ringtail_crds::{Compression, ValidPipeline};
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::ScanLimits;
@@ -29,6 +30,8 @@ use crate::transport::{
 };
 use crate::{admin, export};
 
+mod backends; // from the manifest's exporters to the tasks' settings
+
 /// How long a stopping process may take to hand on what it holds. Under the 60 s of grace that its pod gets.
 const DRAIN_WITHIN: Duration = Duration::from_secs(25);
 /// How long a stopping gateway still answers agents with "draining" before it closes its receivers: two of
@@ -37,6 +40,8 @@ const LEAVE_NOTICE: Duration = Duration::from_millis(1600);
 /// Shard threads of a gateway at most: more than any pod has processors, since each needs a buffer of its
 /// own.
 const SHARDS_MAX: usize = 16;
+/// Where gateways take OTLP: the Services of a pipeline count on it.
+const GATEWAY_PORTS: ReceiverPorts = ReceiverPorts { grpc: 4317, http: 4318 };
 /// Keys the ring when no seed file is given. It is public, so whoever can choose trace IDs can aim at one
 /// gateway: right for a laptop; the operator gives every pipeline a seed of its own.
 const DEFAULT_SEED: [u8; 16] = *b"ringtail-no-seed";
@@ -50,12 +55,12 @@ pub struct RoleOptions {
     /// What the process calls itself; placement on the ring depends on it. Default: the host name.
     #[arg(long, value_name = "ID")]
     pub identity: Option<String>,
-    /// Where to take OTLP/gRPC.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4317")]
-    pub otlp_grpc: SocketAddr,
-    /// Where to take OTLP/HTTP.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4318")]
-    pub otlp_http: SocketAddr,
+    /// Where to take OTLP/gRPC. Default: all addresses, port 4317, or the manifest's for agents.
+    #[arg(long, value_name = "ADDR")]
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Where to take OTLP/HTTP. Default: all addresses, port 4318, or the manifest's for agents.
+    #[arg(long, value_name = "ADDR")]
+    pub otlp_http: Option<SocketAddr>,
     /// Where to serve metrics, probes and stats.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8888")]
     pub admin: SocketAddr,
@@ -94,6 +99,9 @@ pub struct GatewayOptions {
     /// Replaces the endpoint of an exporter; may be repeated.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
+    /// Directory with the Secrets that headers refer to, as files NAME/KEY.
+    #[arg(long, value_name = "DIR", default_value = "/etc/ringtail/secrets")]
+    pub secrets_dir: PathBuf,
     /// Replaces `sampling.decisionWait`.
     #[arg(long, value_name = "DURATION", value_parser = ringtail_crds::parse_duration)]
     pub decision_wait: Option<Duration>,
@@ -154,13 +162,8 @@ pub async fn run_agent(
     pipeline: ValidPipeline,
 ) -> Result<ExitCode, RoleError> {
     let AgentOptions { role, gateways } = options;
-    let gateways = if gateways.is_empty() { pipeline.gateways.clone() } else { gateways };
-    if gateways.is_empty() {
-        let why = "the agent knows no gateway: name them in spec.routing.resolver.static.endpoints, \
-                   or with --gateway HOST:PORT";
-        return Err(RoleError::Usage(why.to_owned()));
-    }
-    let sockets = Sockets::bind(&role)?;
+    let gateways = known_gateways(gateways, &pipeline.resolver)?;
+    let sockets = Sockets::bind(&role, pipeline.receivers)?;
     let budget = Budget::share(Tier::Agent, memory::limit(Tier::Agent, role.memory_limit), 0);
     let (stop, stopping) = watch::channel(false);
     let config = agent::Config {
@@ -195,17 +198,17 @@ pub async fn run_gateway(
     options: GatewayOptions,
     pipeline: ValidPipeline,
 ) -> Result<ExitCode, RoleError> {
-    let GatewayOptions { role, exports, decision_wait } = options;
+    let GatewayOptions { role, exports, secrets_dir, decision_wait } = options;
     let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
-    let sockets = Sockets::bind(&role)?;
+    let sockets = Sockets::bind(&role, GATEWAY_PORTS)?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, wanted);
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
-    for config in exporter_configs(&pipeline, &exports, budget.send)? {
+    for config in backends::configs(&pipeline, &exports, &secrets_dir, budget.send)? {
         let (handle, task) = export::ExporterHandle::new(config)?;
         tasks.spawn(task.run());
         exporters.push(handle);
@@ -258,10 +261,11 @@ struct Receivers {
 }
 
 impl Sockets {
-    fn bind(role: &RoleOptions) -> Result<Self, RoleError> {
+    fn bind(role: &RoleOptions, ports: ReceiverPorts) -> Result<Self, RoleError> {
+        let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         Ok(Self {
-            grpc: bind(role.otlp_grpc)?,
-            http: bind(role.otlp_http)?,
+            grpc: bind(role.otlp_grpc.unwrap_or_else(|| everywhere(ports.grpc)))?,
+            http: bind(role.otlp_http.unwrap_or_else(|| everywhere(ports.http)))?,
             admin: bind(role.admin)?,
         })
     }
@@ -352,64 +356,16 @@ fn encoding(compression: Compression) -> Encoding {
     }
 }
 
-/// The exporters with the endpoints that flags replace, their queues scaled down together when the budget
-/// is smaller.
-fn exporter_configs(
-    pipeline: &ValidPipeline,
-    exports: &[String],
-    budget: u64,
-) -> Result<Vec<export::Config>, RoleError> {
-    let replaced = parse_exports(exports, pipeline)?;
-    let wanted: u64 = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
-    let configs = pipeline.exporters.iter().map(|exporter| {
-        let share =
-            u128::from(exporter.queue_max_bytes) * u128::from(budget) / u128::from(wanted.max(1));
-        let queue_bytes = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
-        let endpoint = replaced.iter().find(|(name, _)| *name == exporter.name);
-        Ok(export::Config {
-            name: exporter.name.clone(),
-            endpoint: endpoint.map_or(&exporter.endpoint, |(_, endpoint)| endpoint).clone(),
-            encoding: encoding(exporter.compression),
-            timeout: exporter.timeout,
-            headers: headers(&exporter.headers)?,
-            queue_bytes,
-            retry_first: exporter.retry.initial_interval,
-            retry_max: exporter.retry.max_interval,
-            retry_for: exporter.retry.max_elapsed,
-        })
-    });
-    configs.collect()
-}
-
-fn headers(pairs: &[(String, String)]) -> Result<http::HeaderMap, RoleError> {
-    let parse = |(name, value): &(String, String)| {
-        // The value may be a secret and is not repeated.
-        let wrong = || RoleError::Usage(format!("header {name:?}: not a header name or value"));
-        let name = http::HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
-        let value = http::HeaderValue::try_from(value.as_str()).map_err(|_| wrong())?;
-        Ok((name, value))
-    };
-    pairs.iter().map(parse).collect()
-}
-
-fn parse_exports(
-    exports: &[String],
-    pipeline: &ValidPipeline,
-) -> Result<Vec<(String, String)>, RoleError> {
-    let parse = |text: &String| {
-        let (name, endpoint) = text
-            .split_once('=')
-            .ok_or_else(|| RoleError::Usage(format!("--export {text}: write NAME=HOST:PORT")))?;
-        if !pipeline.exporters.iter().any(|exporter| exporter.name == name) {
-            let known: Vec<&str> = pipeline.exporters.iter().map(|e| e.name.as_str()).collect();
-            let known = known.join(", ");
-            let why =
-                format!("--export {text}: the manifest has no exporter {name}; it has {known}");
-            return Err(RoleError::Usage(why));
-        }
-        Ok((name.to_owned(), endpoint.trim_start_matches("http://").to_owned()))
-    };
-    exports.iter().map(parse).collect()
+fn known_gateways(flags: Vec<String>, resolver: &Resolver) -> Result<Vec<String>, RoleError> {
+    match resolver {
+        _ if !flags.is_empty() => Ok(flags),
+        Resolver::Static(endpoints) => Ok(endpoints.clone()),
+        Resolver::Kubernetes => Err(RoleError::Usage(
+            "the agent knows no gateway: name them with --gateway HOST:PORT, or in \
+             spec.routing.resolver.static.endpoints with spec.gateway.type External"
+                .to_owned(),
+        )),
+    }
 }
 
 /// Resolves on SIGTERM, SIGINT, or the end of standard input when that means the end of the parent.
