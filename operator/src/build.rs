@@ -8,6 +8,7 @@ use kube::{Resource, ResourceExt};
 use ringtail_crds::{TracePipeline, ValidPipeline};
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{kind::Kind, labels, live::Live, settings::Settings};
 
@@ -46,6 +47,15 @@ pub fn build(inputs: &Inputs<'_>) -> Vec<Child> {
     });
     children.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
     children
+}
+
+/// What gateways say in `/stats` once they have loaded the manifest among these children: the first 16 hex digits of
+/// the SHA-256 of its bytes.
+pub fn config_hash(children: &[Child]) -> Option<String> {
+    let manifests = children.iter().filter(|child| child.kind == Kind::ConfigMap);
+    let text =
+        manifests.filter_map(|child| child.manifest["data"][config_map::KEY].as_str()).next()?;
+    Some(Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 // === impl Inputs ===

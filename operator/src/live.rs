@@ -25,6 +25,8 @@ pub struct Workload {
     pub colour: Option<String>,
     /// `spec.replicas`; for a DaemonSet the nodes that should run it.
     pub desired: i32,
+    /// Pods that exist.
+    pub present: i32,
     /// Pods that are ready.
     pub ready: i32,
     /// Pods of the newest template.
