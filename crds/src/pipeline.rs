@@ -19,6 +19,7 @@ use crate::{
 
 /// A fleet that samples traces by their tails: agents take spans in and send each trace to one gateway,
 /// which waits for all of it, keeps or drops it whole, and exports what is kept.
+#[expect(clippy::duplicated_attributes, reason = "columns have types, and several the same one")]
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "ringtail.dev",

@@ -29,6 +29,27 @@ const GRACE_SECONDS_MAX: i64 = 3_600;
 /// Twice what a drain may take (25 s), with room for one more request to a slow backend.
 const GRACE_SECONDS: i64 = 60;
 
+/// The parts of `spec` that have pod settings.
+pub(crate) const TIERS: [&str; 2] = ["agent", "gateway"];
+/// The container that runs Ringtail.
+pub const OWN_CONTAINER: &str = "ringtail";
+/// Where the operator mounts what the container reads.
+pub const OWN_DIRECTORY: &str = "/etc/ringtail";
+/// What names of the operator's volumes begin with.
+pub const OWN_VOLUMES: &str = "ringtail-";
+/// Variables that the operator sets.
+pub const OWN_VARIABLES: [&str; 4] = ["POD_NAME", "POD_NAMESPACE", "NODE_NAME", "POD_IP"];
+/// Labels that the operator sets, beside all that begin with [`OWN_LABEL_PREFIX`].
+pub const OWN_LABELS: [&str; 5] = [
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/component",
+    "app.kubernetes.io/managed-by",
+    "app.kubernetes.io/part-of",
+];
+/// What other labels of the operator begin with.
+pub const OWN_LABEL_PREFIX: &str = "ringtail.dev/";
+
 /// Settings of a tier's pods.
 ///
 /// They are merged into what the operator builds, so a field that is not set keeps the operator's value.

@@ -97,8 +97,6 @@ fn parse_exports(
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
-
     use super::*;
 
     fn secret() -> Vec<(String, HeaderValue)> {
