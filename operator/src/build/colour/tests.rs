@@ -1,0 +1,1 @@
+//! Which Deployments there are, situation by situation.
