@@ -51,9 +51,12 @@ impl Bench {
         let bench = Self { cluster, client };
         let definition = ringtail_crds::schema::definition();
         bench.apply(&serde_json::to_value(definition).unwrap()).await;
-        let established = ["wait", "--for=condition=Established", "crd/tracepipelines.ringtail.dev"];
+        let established =
+            ["wait", "--for=condition=Established", "crd/tracepipelines.ringtail.dev"];
         bench.cluster.kubectl(established).await.unwrap();
-        bench.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})).await;
+        bench
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
+            .await;
         Some(bench)
     }
 
@@ -81,7 +84,10 @@ impl Bench {
             ("Role", format!("{name}-lease"), SYSTEM, &[Place::Lease][..]),
         ] {
             let meta = json!({"name": name, "namespace": namespace});
-            self.apply(&json!({"apiVersion": api, "kind": kind, "metadata": meta, "rules": rules(places)})).await;
+            self.apply(
+                &json!({"apiVersion": api, "kind": kind, "metadata": meta, "rules": rules(places)}),
+            )
+            .await;
             self.apply(&json!({
                 "apiVersion": api, "kind": format!("{kind}Binding"), "metadata": meta, "subjects": subjects,
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
@@ -109,7 +115,8 @@ impl Bench {
     }
 
     async fn namespace(&self, name: &str) {
-        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+            .await;
     }
 
     fn pipelines(&self, namespace: &str) -> Api<DynamicObject> {
@@ -136,7 +143,8 @@ impl Bench {
     async fn names(&self, namespace: &str) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_optional()) {
-            let params = ListParams::default().labels("app.kubernetes.io/managed-by=ringtail-operator");
+            let params =
+                ListParams::default().labels("app.kubernetes.io/managed-by=ringtail-operator");
             let found = self.children(kind, namespace).list(&params).await.unwrap();
             names.extend(found.iter().map(|child| format!("{kind}/{}", child.name_any())));
         }
@@ -151,7 +159,8 @@ impl Bench {
 
     async fn wait_for_condition(&self, namespace: &str, type_: &str, reason: &str) {
         let what = format!("{type_} with reason {reason}");
-        eventually(&what, async || self.condition(namespace, type_).await["reason"] == reason).await;
+        eventually(&what, async || self.condition(namespace, type_).await["reason"] == reason)
+            .await;
     }
 
     /// Until nothing is written for some seconds.
@@ -316,11 +325,8 @@ async fn restored(bench: &Bench) {
         .await;
     }
     let args = ["--namespace=life", "deployment/shop-gateway"];
-    let edits: [&[&str]; 3] = [
-        &["set", "image", "*=nginx"],
-        &["label", "team=checkout"],
-        &["annotate", "note=theirs"],
-    ];
+    let edits: [&[&str]; 3] =
+        [&["set", "image", "*=nginx"], &["label", "team=checkout"], &["annotate", "note=theirs"]];
     for edit in edits {
         let (verb, rest) = edit.split_at(if edit[0] == "set" { 2 } else { 1 });
         bench.cluster.kubectl(verb.iter().chain(&args).chain(rest)).await.unwrap();
@@ -342,14 +348,19 @@ async fn paused(bench: &Bench) {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(services.get_opt("shop-agent").await.unwrap().is_none(), "restored while paused");
     bench.change("life", json!({"spec": {"paused": false}})).await;
-    eventually("the Service", async || services.get_opt("shop-agent").await.unwrap().is_some()).await;
+    eventually("the Service", async || services.get_opt("shop-agent").await.unwrap().is_some())
+        .await;
 }
 
 async fn pruned(bench: &Bench, names: &BTreeSet<String>) {
     let tls = json!({"spec": {"security": {"peerTLS": {"mode": "Disabled"}}}});
     bench.change("life", tls).await;
     eventually("no certificates", async || {
-        !bench.names("life").await.iter().any(|name| name.contains("peer-tls") || name.contains("peer-ca"))
+        !bench
+            .names("life")
+            .await
+            .iter()
+            .any(|name| name.contains("peer-tls") || name.contains("peer-ca"))
     })
     .await;
     bench.wait_for_condition("life", "PeersUnauthenticated", "PeerTLSDisabled").await;
@@ -460,8 +471,19 @@ async fn a_signal_ends_it_well_and_the_next_one_leads_at_once() {
     bench.wait_for_condition("turn", "Accepted", "Valid").await;
     first.signal(rustix::process::Signal::TERM);
     assert!(first.ended().await.success(), "{}", first.log());
-    let lease = ["get", "lease", "ringtail-operator", "--namespace", SYSTEM, "-o", "jsonpath={.spec.holderIdentity}"];
+    let lease = [
+        "get",
+        "lease",
+        "ringtail-operator",
+        "--namespace",
+        SYSTEM,
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ];
     assert_eq!(bench.cluster.kubectl(lease).await.unwrap(), "");
     let _second = bench.operator("operator-b", &[]).await;
-    eventually("the second leads", async || bench.cluster.kubectl(lease).await.unwrap() == "operator-b").await;
+    eventually("the second leads", async || {
+        bench.cluster.kubectl(lease).await.unwrap() == "operator-b"
+    })
+    .await;
 }
