@@ -7,27 +7,33 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use ringtail_crds::{Compression, ValidPipeline};
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::ScanLimits;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::neighbours::Neighbours;
+use self::sockets::Sockets;
+use self::stop::{Parent, wait_for_stop};
 use crate::agent::splitter::BatchLimits;
 use crate::agent::{self, Agent};
+use crate::config::{Apply, Loaded, ShowOnly};
+use crate::export;
 use crate::gateway::{self, Gateway};
+use crate::membership::instance;
 use crate::memory::{self, Budget, Tier};
-use crate::metrics::Source;
-use crate::peer::Identity;
-use crate::stats::{LedgerReport, Listening, Report};
-use crate::transport::{
-    Admission, BindError, Encoding, EndpointError, Handler, Protocol, ServerLimits, bind, serve,
-};
-use crate::{admin, export};
+use crate::metrics::TierSource;
+use crate::peer::{Identity, Role};
+use crate::stats::{LedgerReport, Report};
+use crate::transport::{BindError, Encoding, EndpointError};
+
+pub mod neighbours;
+mod sockets;
+pub mod stop;
 
 /// How long a stopping process may take to hand on what it holds. Under the 60 s of grace that its pod gets.
 const DRAIN_WITHIN: Duration = Duration::from_secs(25);
@@ -66,10 +72,19 @@ pub struct RoleOptions {
     /// File with the seed of the ring: 32 hexadecimal digits, the same for every process of a fleet.
     #[arg(long, value_name = "FILE")]
     pub seed_file: Option<PathBuf>,
+    /// Namespace of the pipeline. Default: POD_NAMESPACE, else the one that the cluster's configuration names.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Find gateways through Kubernetes.
+    #[arg(long, hide = true)]
+    pub watch_kubernetes: bool,
     /// Threads: receivers of an agent, shards of a gateway. Default: 1 (agent), the processors (gateway).
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Stop when standard input ends, as it does when the parent dies.
+    /// Stop when standard input ends, as it does when the parent dies; its lines may list the gateways.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
 }
@@ -80,7 +95,7 @@ pub struct AgentOptions {
     #[command(flatten)]
     /// Flags of both roles.
     pub role: RoleOptions,
-    /// A gateway; may be repeated. Replaces `routing.resolver.static`.
+    /// A gateway; may be repeated. Replaces `routing.resolver`.
     #[arg(long = "gateway", value_name = "HOST:PORT")]
     pub gateways: Vec<String>,
 }
@@ -91,6 +106,9 @@ pub struct GatewayOptions {
     #[command(flatten)]
     /// Flags of both roles.
     pub role: RoleOptions,
+    /// Another gateway; may be repeated, this gateway itself may be among them. Replaces `routing.resolver`.
+    #[arg(long = "peer", value_name = "HOST:PORT")]
+    pub peers: Vec<String>,
     /// Replaces the endpoint of an exporter; may be repeated.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
@@ -124,13 +142,6 @@ pub enum RoleError {
     },
 }
 
-/// Sockets of a role, bound and not yet serving.
-struct Sockets {
-    grpc: TcpListener,
-    http: TcpListener,
-    admin: TcpListener,
-}
-
 // === impl RoleError ===
 
 impl RoleError {
@@ -149,24 +160,18 @@ impl RoleError {
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run_agent(
-    options: AgentOptions,
-    pipeline: ValidPipeline,
-) -> Result<ExitCode, RoleError> {
+pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
     let AgentOptions { role, gateways } = options;
-    let gateways = if gateways.is_empty() { pipeline.gateways.clone() } else { gateways };
-    if gateways.is_empty() {
-        let why = "the agent knows no gateway: name them in spec.routing.resolver.static.endpoints, \
-                   or with --gateway HOST:PORT";
-        return Err(RoleError::Usage(why.to_owned()));
-    }
+    let parent = role.exit_with_parent.then(Parent::listen);
+    let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
     let sockets = Sockets::bind(&role)?;
     let budget = Budget::share(Tier::Agent, memory::limit(Tier::Agent, role.memory_limit), 0);
     let (stop, stopping) = watch::channel(false);
+    let pipeline = &loaded.pipeline;
     let config = agent::Config {
-        identity: identity(&role)?,
+        identity: identity(&role, Role::Agent)?,
         seed: seed(&role)?,
-        gateways,
+        gateways: neighbours.discovery.clone(),
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,
@@ -176,11 +181,14 @@ pub async fn run_agent(
         send_budget: budget.send,
         scan: ScanLimits::default(),
     };
-    tracing::info!(identity = %config.identity.id, ?budget, gateways = ?config.gateways, "agent");
-    let agent = Agent::start(config, stopping.clone())?;
-    let source = Source::Agent(Arc::clone(agent.core()));
+    tracing::info!(identity = %config.identity.id, ?budget, "agent");
+    let agent = Agent::start(config, stopping.clone());
+    let (source, follower) =
+        neighbours.follow(&role, &loaded, TierSource::Agent(Arc::clone(agent.core())));
+    let following = tokio::spawn(follower.run(ShowOnly));
     let receivers = sockets.serve(agent.intake(), source.clone(), budget.receive, &stopping)?;
-    wait_for_stop(role.exit_with_parent).await;
+    wait_for_stop(parent).await;
+    following.abort();
     stop.send_replace(true);
     receivers.finish().await;
     agent.drain(DRAIN_WITHIN).await;
@@ -191,11 +199,11 @@ pub async fn run_agent(
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run_gateway(
-    options: GatewayOptions,
-    pipeline: ValidPipeline,
-) -> Result<ExitCode, RoleError> {
-    let GatewayOptions { role, exports, decision_wait } = options;
+pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
+    let GatewayOptions { role, peers, exports, decision_wait } = options;
+    let parent = role.exit_with_parent.then(Parent::listen);
+    let pipeline = &loaded.pipeline;
+    let neighbours = Neighbours::of_gateway(&role, &peers, pipeline, parent.as_ref()).await?;
     let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
@@ -205,13 +213,14 @@ pub async fn run_gateway(
     let budget = Budget::share(Tier::Gateway, limit, wanted);
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
-    for config in exporter_configs(&pipeline, &exports, budget.send)? {
+    for config in exporter_configs(pipeline, &exports, budget.send)? {
         let (handle, task) = export::ExporterHandle::new(config)?;
         tasks.spawn(task.run());
         exporters.push(handle);
     }
+    let identity = identity(&role, Role::Gateway)?;
     let config = gateway::Config {
-        identity: identity(&role)?,
+        identity: instance::learn(identity, neighbours.discovery.candidates.clone()).await,
         seed: seed(&role)?,
         shards: u32::try_from(threads(&role)).unwrap_or(1),
         decision_wait: decision_wait.unwrap_or(pipeline.decision_wait),
@@ -224,16 +233,35 @@ pub async fn run_gateway(
     let (stop, stopping) = watch::channel(false);
     let gateway = Gateway::start(config, &pipeline.policies, program, exporters)
         .map_err(|source| RoleError::System { what: "starting shard threads", source })?;
-    let source = Source::Gateway(Arc::clone(&gateway));
+    let discovery = neighbours.discovery.clone();
+    let (source, follower) =
+        neighbours.follow(&role, &loaded, TierSource::Gateway(Arc::clone(&gateway)));
+    tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
     let intake = gateway::Intake(Arc::clone(&gateway));
     let receivers = sockets.serve(intake, source.clone(), budget.receive, &stopping)?;
-    wait_for_stop(role.exit_with_parent).await;
+    // Others are asked once this gateway can be asked itself.
+    tasks.spawn(gateway.join_ring(discovery));
+    wait_for_stop(parent).await;
     gateway.leave();
     tokio::time::sleep(LEAVE_NOTICE).await;
     stop.send_replace(true);
     receivers.finish().await;
     gateway.drain(DRAIN_WITHIN).await;
     Ok(report(source.ledger()))
+}
+
+/// Takes the sampling of a new manifest into use.
+struct Reload {
+    gateway: Arc<Gateway>,
+    /// The flag that replaces the manifest's.
+    decision_wait: Option<Duration>,
+}
+
+impl Apply for Reload {
+    async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
+        let wait = self.decision_wait.unwrap_or(pipeline.decision_wait);
+        self.gateway.reload(&pipeline.policies, wait, pipeline.max_trace_spans).await
+    }
 }
 
 fn report(ledger: LedgerReport) -> ExitCode {
@@ -250,73 +278,9 @@ fn print_line(line: &Report) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-// === impl Sockets ===
-
-/// Receivers under way.
-struct Receivers {
-    tasks: JoinSet<usize>,
-}
-
-impl Sockets {
-    fn bind(role: &RoleOptions) -> Result<Self, RoleError> {
-        Ok(Self {
-            grpc: bind(role.otlp_grpc)?,
-            http: bind(role.otlp_http)?,
-            admin: bind(role.admin)?,
-        })
-    }
-
-    /// Serves all three and prints the addresses.
-    fn serve<H: Handler + Clone>(
-        self,
-        handler: H,
-        source: Source,
-        receive_budget: u64,
-        stopping: &watch::Receiver<bool>,
-    ) -> Result<Receivers, RoleError> {
-        let listening = Listening {
-            otlp_grpc: local(&self.grpc)?,
-            otlp_http: Some(local(&self.http)?),
-            admin: local(&self.admin)?,
-        };
-        let admission = Admission::new(receive_budget);
-        let mut tasks = JoinSet::new();
-        for (listener, protocol) in [(self.grpc, Protocol::Grpc), (self.http, Protocol::Http)] {
-            let limits = ServerLimits::default();
-            let (handler, admission) = (handler.clone(), admission.clone());
-            tasks.spawn(serve(listener, protocol, limits, admission, handler, stopping.clone()));
-        }
-        let admin = admin::serve(self.admin, source, stopping.clone());
-        tokio::spawn(async move {
-            if let Err(error) = admin.await {
-                tracing::error!(%error, "the admin port stopped");
-            }
-        });
-        print_line(&Report::Listening(listening));
-        Ok(Receivers { tasks })
-    }
-}
-
-impl Receivers {
-    /// Waits until every request under way is answered.
-    async fn finish(mut self) {
-        while let Some(cut_off) = self.tasks.join_next().await {
-            if let Ok(connections @ 1..) = cut_off {
-                tracing::warn!(connections, "connections were cut off with requests under way");
-            }
-        }
-    }
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr, RoleError> {
-    listener
-        .local_addr()
-        .map_err(|source| RoleError::System { what: "asking for a socket's address", source })
-}
-
 // === from flags and manifest to plain data ===
 
-fn identity(role: &RoleOptions) -> Result<Identity, RoleError> {
+fn identity(role: &RoleOptions, tier: Role) -> Result<Identity, RoleError> {
     let id = match &role.identity {
         Some(id) => id.clone(),
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -326,9 +290,7 @@ fn identity(role: &RoleOptions) -> Result<Identity, RoleError> {
     if id.is_empty() {
         return Err(RoleError::Usage("--identity must not be empty".to_owned()));
     }
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let inst = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    Ok(Identity { id, inst })
+    Ok(Identity { id, inst: instance::now(), role: tier })
 }
 
 fn seed(role: &RoleOptions) -> Result<KeySeed, RoleError> {
@@ -410,40 +372,4 @@ fn parse_exports(
         Ok((name.to_owned(), endpoint.trim_start_matches("http://").to_owned()))
     };
     exports.iter().map(parse).collect()
-}
-
-/// Resolves on SIGTERM, SIGINT, or the end of standard input when that means the end of the parent.
-///
-/// A second signal ends the process at once.
-async fn wait_for_stop(exit_with_parent: bool) {
-    let (Ok(mut term), Ok(mut int)) = (
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()),
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be received; stopping");
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = stdin_ends(), if exit_with_parent => {}
-    }
-    tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        tracing::error!("stopped by a second signal before everything was handed on");
-        std::process::exit(1);
-    });
-}
-
-async fn stdin_ends() {
-    use std::io::Read;
-    // A thread of its own: reading standard input cannot be interrupted, and must not keep the runtime from
-    // ending.
-    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
-    std::thread::spawn(move || {
-        let mut sink = [0_u8; 64];
-        while matches!(std::io::stdin().read(&mut sink), Ok(read) if read > 0) {}
-        drop(ended);
-    });
-    let _ = wait.await;
 }

@@ -66,6 +66,9 @@ pub struct Stats {
     pub identity: String,
     /// Grows with every start of this identity.
     pub inst: u64,
+    /// The manifest in force.
+    #[serde(default)]
+    pub config: ConfigStats,
     /// The view of the ring that the process routes by.
     pub ring: RingStats,
     /// Where every span went so far.
@@ -82,6 +85,17 @@ pub struct Stats {
     pub decisions: Option<DecisionStats>,
 }
 
+/// Which manifest is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStats {
+    /// The first 16 hex digits of the SHA-256 of its bytes.
+    pub hash: String,
+    /// Why a newer one is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// A view of the ring.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +104,29 @@ pub struct RingStats {
     pub digest: String,
     /// Identities of the members, sorted.
     pub members: Vec<String>,
+    /// Who stamped which digest on what a gateway got lately; gateways only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<ObserverStats>,
+    /// Gateways that are on their way out, this process included.
+    #[serde(default)]
+    pub draining: u64,
+    /// Candidates that are not taken as gateways: they have another seed, or are not what they should be.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub foreign: u64,
+}
+
+/// Another process as a gateway hears it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObserverStats {
+    /// What it calls itself.
+    pub identity: String,
+    /// Its tier.
+    pub role: Role,
+    /// The digest that it stamped last.
+    pub digest: String,
+    /// How long ago that was.
+    pub age_millis: u64,
 }
 
 /// What is buffered.
@@ -273,6 +310,11 @@ impl AddAssign<&Self> for LedgerReport {
 /// The sum over all reasons.
 pub fn total(reasons: &Reasons) -> u64 {
     reasons.values().sum()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn add_reasons(sum: &mut Reasons, more: &Reasons) {

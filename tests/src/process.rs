@@ -176,6 +176,17 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Stops it with SIGTERM and checks that its ledger balances, nothing is held and it exits with 0.
+    pub fn stop_balanced(self) -> Ended {
+        let end = self.stop();
+        assert!(end.ledger.balanced && end.ledger.balances(), "{end:#?}");
+        assert_eq!(end.ledger.held, 0, "{end:#?}");
+        assert!(end.status.success(), "{end:#?}");
+        end
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // Only reached with a live child when a test fails half way.
