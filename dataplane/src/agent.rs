@@ -23,7 +23,7 @@ use crate::membership::{self, Membership, Place, Roster, Tier};
 use crate::otlp;
 use crate::peer::{Dialect, Identity};
 use crate::transport::{
-    Call, Client, ClientLimits, Encoding, EndpointError, Handler, Refusal, Reply,
+    Call, Client, ClientLimits, Encoding, EndpointError, Handler, Keyring, Refusal, Reply,
 };
 
 pub mod core;
@@ -46,6 +46,8 @@ pub struct Config {
     pub seed: KeySeed,
     /// Where gateways may be.
     pub gateways: Discovery,
+    /// Certificates, where there is TLS between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -71,6 +73,7 @@ pub struct Agent {
 /// What an agent makes of membership: a link a candidate, and a ring of links.
 struct Links {
     core: Arc<Core>,
+    keyring: Option<Arc<Keyring>>,
     senders: Arc<Mutex<JoinSet<()>>>,
 }
 
@@ -101,11 +104,16 @@ impl Agent {
             identity: config.identity,
             seed: config.seed,
             candidates: config.gateways.candidates,
+            keyring: config.keyring.clone(),
             voice: Arc::clone(&core) as _,
             counts: Arc::clone(&core.counts),
             own_state: None,
         };
-        let links = Links { core: Arc::clone(&core), senders: Arc::clone(&senders) };
+        let links = Links {
+            core: Arc::clone(&core),
+            keyring: config.keyring,
+            senders: Arc::clone(&senders),
+        };
         tasks.spawn(Membership::run(membership, links));
         tasks.spawn(flush_by_age(Arc::clone(&core), config.batch_timeout));
         Self { core, senders, scan: config.scan, stopping, tasks }
@@ -165,7 +173,8 @@ impl Tier for Links {
         address: &str,
         dialect: watch::Receiver<Dialect>,
     ) -> Result<Place, EndpointError> {
-        let client = Arc::new(Client::new(address, &ClientLimits::default())?);
+        let (limits, keyring) = (ClientLimits::default(), self.keyring.as_ref());
+        let client = Arc::new(Client::with_keyring(address, &limits, keyring)?);
         let (link, queue) = self.core.add_link(address);
         let place = link.index;
         let sender = Sender::new(link, Arc::clone(&self.core), client, dialect, queue);

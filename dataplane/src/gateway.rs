@@ -25,8 +25,8 @@ use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
 use crate::membership::{self, Membership};
 use crate::otlp::{export_reply, invalid_ids};
-use crate::peer::{DeliverRequest, DeliverResponse, HelloRequest, Identity};
-use crate::transport::{Call, Handler, Method, Permit, Refusal, Reply};
+use crate::peer::{DeliverRequest, DeliverResponse, HelloRequest, Identity, Member, Role};
+use crate::transport::{Call, Handler, Keyring, Method, Peer, Permit, Refusal, Reply};
 
 pub mod output;
 pub mod peers;
@@ -94,7 +94,23 @@ pub struct PolicyInfo {
 
 /// The gateway's side of its receivers.
 #[derive(Clone, Debug)]
-pub struct Intake(pub Arc<Gateway>);
+pub struct Intake {
+    /// Behind the door.
+    pub gateway: Arc<Gateway>,
+    /// Which door.
+    pub door: Door,
+}
+
+/// Who may come in where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Everybody: there is no TLS between the tiers.
+    Open,
+    /// SDKs and Collectors; peers have a port of their own.
+    Clients,
+    /// Peers, by their certificate.
+    Peers,
+}
 
 // === impl Gateway ===
 
@@ -138,11 +154,16 @@ impl Gateway {
     }
 
     /// Finds the other gateways, and follows who they are until the task is aborted.
-    pub fn join_ring(&self, discovery: Discovery) -> impl Future<Output = ()> + use<> {
+    pub fn join_ring(
+        &self,
+        discovery: Discovery,
+        keyring: Option<Arc<Keyring>>,
+    ) -> impl Future<Output = ()> + use<> {
         let config = membership::Config {
             identity: self.peers.identity.clone(),
             seed: self.seed,
             candidates: discovery.candidates,
+            keyring,
             voice: Arc::clone(&self.peers) as _,
             counts: Arc::clone(&self.peers.counts),
             own_state: Some(self.peers.state()),
@@ -221,15 +242,7 @@ impl Gateway {
         }
     }
 
-    fn hello(&self, request: Bytes) -> Result<Reply, Refusal> {
-        let hello = HelloRequest::decode(request)
-            .map_err(|error| Refusal::Malformed(format!("not a HelloRequest: {error}")))?;
-        Ok(Reply { message: self.peers.answer(&hello).encode_to_vec().into() })
-    }
-
-    async fn deliver(&self, message: Bytes, permit: Permit) -> Result<Reply, Refusal> {
-        let request = DeliverRequest::decode(message)
-            .map_err(|error| Refusal::Malformed(format!("not a DeliverRequest: {error}")))?;
+    async fn deliver(&self, request: DeliverRequest, permit: Permit) -> Result<Reply, Refusal> {
         self.peers.hear(request.from.as_ref(), request.digest);
         let rejected_spans = self.store(request.spans, permit, &self.counters.from_peers).await?;
         let answer = DeliverResponse {
@@ -332,19 +345,50 @@ impl PolicyInfo {
 
 // === impl Intake ===
 
+impl Intake {
+    /// Whether the process that a message is from may be behind this connection.
+    fn admit(&self, from: Option<&Member>, peer: Peer) -> Result<(), Refusal> {
+        let claimed = from.map_or(Role::Unspecified, Member::role);
+        let shown = peer.certified.map(Role::from);
+        if self.door != Door::Peers || shown == Some(claimed) {
+            return Ok(());
+        }
+        tracing::warn!(%peer, ?claimed, ?shown, "a peer claims to be what its certificate does not say");
+        Err(Refusal::Forbidden("the certificate is not of the tier that the message claims".into()))
+    }
+}
+
 impl Handler for Intake {
     fn admits(&self, method: Method) -> Result<(), Refusal> {
-        match method {
-            Method::ExportTraces | Method::Hello | Method::Deliver => Ok(()),
-            other => Err(other.unserved()),
+        let for_peers = "peers of this pipeline speak TLS to the peer port (4319); plain OTLP is \
+                         taken here";
+        match (method, self.door) {
+            (Method::ExportTraces, Door::Open | Door::Clients)
+            | (Method::Hello | Method::Deliver, Door::Open | Door::Peers) => Ok(()),
+            (Method::Hello | Method::Deliver, Door::Clients) => {
+                self.gateway.peers.turned_away.fetch_add(1, Relaxed);
+                Err(Refusal::Forbidden(for_peers.to_owned()))
+            }
+            (other, _) => Err(other.unserved()),
         }
     }
 
     async fn handle(&self, call: Call) -> Result<Reply, Refusal> {
-        let gateway = &self.0;
+        let gateway = &self.gateway;
         match call.method {
-            Method::Hello => gateway.hello(call.message),
-            Method::Deliver => gateway.deliver(call.message, call.permit).await,
+            Method::Hello => {
+                let hello = HelloRequest::decode(call.message)
+                    .map_err(|error| Refusal::Malformed(format!("not a HelloRequest: {error}")))?;
+                self.admit(hello.from.as_ref(), call.peer)?;
+                Ok(Reply { message: gateway.peers.answer(&hello).encode_to_vec().into() })
+            }
+            Method::Deliver => {
+                let request = DeliverRequest::decode(call.message).map_err(|error| {
+                    Refusal::Malformed(format!("not a DeliverRequest: {error}"))
+                })?;
+                self.admit(request.from.as_ref(), call.peer)?;
+                gateway.deliver(request, call.permit).await
+            }
             Method::ExportTraces => {
                 let source = &gateway.counters.from_clients;
                 gateway.store(call.message, call.permit, source).await.map(export_reply)

@@ -23,7 +23,7 @@ use self::asker::{Asker, News};
 use crate::discovery::{Candidates, Standing};
 use crate::pause;
 use crate::peer::{Dialect, Identity, State};
-use crate::transport::EndpointError;
+use crate::transport::{EndpointError, Keyring};
 
 pub mod asker;
 pub mod instance;
@@ -108,6 +108,8 @@ pub struct Config {
     pub seed: KeySeed,
     /// Where candidates come from.
     pub candidates: watch::Receiver<Candidates>,
+    /// Certificates for asking, where there is TLS between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
     /// How this process introduces itself.
     pub voice: Arc<dyn Voice>,
     /// Where counts are shown.
@@ -216,7 +218,8 @@ impl<T: Tier> Membership<T> {
             number: self.opened,
             address: address.to_owned(),
             seed_id: self.config.seed.id(),
-            takes_collectors: self.config.own_state.is_none(),
+            takes_collectors: self.config.own_state.is_none() && self.config.keyring.is_none(),
+            keyring: self.config.keyring.clone(),
             voice: Arc::clone(&self.config.voice),
             dialect,
             news: self.news.clone(),

@@ -4,6 +4,7 @@
 //! rest is `ringtail_*`. Counters get their `_total` from the encoder.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
@@ -17,6 +18,7 @@ use crate::discovery::Health;
 use crate::gateway::Gateway;
 use crate::membership::Counts;
 use crate::stats::{LedgerReport, Reasons};
+use crate::transport::{Keyring, Outcome};
 
 /// Bounds in milliseconds of the Collector's `loadbalancer_backend_latency`.
 const LATENCY_BOUNDS_MS: [f64; 10] =
@@ -118,6 +120,12 @@ table! {
         "Requests to the API server";
     STALE_SECONDS = Gauge "ringtail_discovery_stale_seconds" ["resource"]
         "For how long the API server could not be followed; 0 while it can";
+    HANDSHAKES = Counter "ringtail_peer_handshakes" ["outcome"]
+        "Connections to the peer port, by what became of the handshake";
+    TURNED_AWAY = Counter "ringtail_peer_turned_away" []
+        "Calls of the peer protocol to the port of clients, refused";
+    CERTIFICATES = Counter "ringtail_peer_certificates" ["outcome"]
+        "Newer certificates, by whether they are used (applied, refused)";
     OBSERVERS = Gauge "ringtail_ring_observers" ["agreeing"]
         "Processes that stamped a digest on what they sent lately, by whether it is this gateway's";
     CONFIG_RELOADS = Counter "ringtail_config_reloads" ["outcome"]
@@ -151,20 +159,22 @@ pub struct Source {
     /// Its tier.
     pub tier: TierSource,
     /// How discovery fares.
-    pub discovery: std::sync::Arc<Health>,
+    pub discovery: Arc<Health>,
     /// How the watch of the manifest fares, where there is one.
-    pub manifest: Option<std::sync::Arc<Health>>,
+    pub manifest: Option<Arc<Health>>,
     /// The manifest in force.
-    pub config: std::sync::Arc<InForce>,
+    pub config: Arc<InForce>,
+    /// The certificates, where there is TLS between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
 }
 
 /// Whose metrics they are.
 #[derive(Clone)]
 pub enum TierSource {
     /// An agent.
-    Agent(std::sync::Arc<Core>),
+    Agent(Arc<Core>),
     /// A gateway.
-    Gateway(std::sync::Arc<Gateway>),
+    Gateway(Arc<Gateway>),
 }
 
 /// A histogram for the time that gateways take to answer.
@@ -245,6 +255,16 @@ impl Source {
                     sample(&STALE_SECONDS, &[resource], stale),
                 ]);
             }
+        }
+        if let Some(keyring) = &self.keyring {
+            let handshakes = |outcome: Outcome| {
+                count(&HANDSHAKES, &[outcome.label()], keyring.handshakes(outcome))
+            };
+            samples.extend(Outcome::ALL.map(handshakes));
+            samples.extend([
+                count(&CERTIFICATES, &["applied"], keyring.reloads.load(Relaxed)),
+                count(&CERTIFICATES, &["refused"], keyring.refusals.load(Relaxed)),
+            ]);
         }
         let config = self.config.stats();
         samples.extend([
@@ -367,6 +387,8 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
     let digest = format!("{:016x}", gateway.peers.digest());
     let observers = gateway.peers.observers.list();
     let agreeing = observers.iter().filter(|observer| observer.digest == digest).count() as u64;
+    let turned_away = gateway.peers.turned_away.load(Relaxed);
+    samples.push(count(&TURNED_AWAY, &[], turned_away));
     samples.push(gauge(&OBSERVERS, &["true"], agreeing));
     samples.push(gauge(&OBSERVERS, &["false"], observers.len() as u64 - agreeing));
     for policy in gateway.policies().iter() {

@@ -11,6 +11,8 @@ pub use generated::{
     DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, Role, State,
 };
 
+use crate::stats;
+
 #[expect(
     missing_docs,
     reason = "generated from peer.proto, which documents every message and field"
@@ -51,6 +53,15 @@ impl Identity {
     pub fn hello(&self, state: State, digest: u64) -> Vec<u8> {
         HelloRequest { from: Some(self.member(state)), ring_versions: vec![RING_VERSION], digest }
             .encode_to_vec()
+    }
+}
+
+impl From<stats::Role> for Role {
+    fn from(role: stats::Role) -> Self {
+        match role {
+            stats::Role::Agent => Self::Agent,
+            stats::Role::Gateway => Self::Gateway,
+        }
     }
 }
 

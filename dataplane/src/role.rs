@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use ringtail_crds::resolved::ReceiverPorts;
 use ringtail_crds::{Compression, ValidPipeline};
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::ScanLimits;
@@ -17,23 +18,24 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::neighbours::Neighbours;
-use self::sockets::Sockets;
+use self::sockets::{PeerDoor, Sockets};
 use self::stop::{Parent, wait_for_stop};
 use crate::agent::splitter::BatchLimits;
 use crate::agent::{self, Agent};
 use crate::config::{Apply, Loaded, ShowOnly};
 use crate::export;
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Door, Gateway};
 use crate::membership::instance;
 use crate::memory::{self, Budget, Tier};
 use crate::metrics::TierSource;
 use crate::peer::{Identity, Role};
-use crate::stats::{LedgerReport, Report};
-use crate::transport::{BindError, Encoding, EndpointError};
+use crate::stats::{self, LedgerReport, Report};
+use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
-pub mod neighbours;
-mod sockets;
-pub mod stop;
+mod backends; //   from the manifest's exporters to the tasks' settings
+pub mod neighbours; // where gateways and a newer manifest are looked for
+mod sockets; //    what a role listens on
+pub mod stop; //   signals, and the parent
 
 /// How long a stopping process may take to hand on what it holds. Under the 60 s of grace that its pod gets.
 const DRAIN_WITHIN: Duration = Duration::from_secs(25);
@@ -43,6 +45,8 @@ const LEAVE_NOTICE: Duration = Duration::from_millis(1600);
 /// Shard threads of a gateway at most: more than any pod has processors, since each needs a buffer of its
 /// own.
 const SHARDS_MAX: usize = 16;
+/// Where gateways take OTLP: the Services of a pipeline count on it.
+const GATEWAY_PORTS: ReceiverPorts = ReceiverPorts { grpc: 4317, http: 4318 };
 /// Keys the ring when no seed file is given. It is public, so whoever can choose trace IDs can aim at one
 /// gateway: right for a laptop; the operator gives every pipeline a seed of its own.
 const DEFAULT_SEED: [u8; 16] = *b"ringtail-no-seed";
@@ -56,12 +60,12 @@ pub struct RoleOptions {
     /// What the process calls itself; placement on the ring depends on it. Default: the host name.
     #[arg(long, value_name = "ID")]
     pub identity: Option<String>,
-    /// Where to take OTLP/gRPC.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4317")]
-    pub otlp_grpc: SocketAddr,
-    /// Where to take OTLP/HTTP.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4318")]
-    pub otlp_http: SocketAddr,
+    /// Where to take OTLP/gRPC. Default: all addresses, port 4317, or the manifest's for agents.
+    #[arg(long, value_name = "ADDR")]
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Where to take OTLP/HTTP. Default: all addresses, port 4318, or the manifest's for agents.
+    #[arg(long, value_name = "ADDR")]
+    pub otlp_http: Option<SocketAddr>,
     /// Where to serve metrics, probes and stats.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8888")]
     pub admin: SocketAddr,
@@ -75,12 +79,13 @@ pub struct RoleOptions {
     /// Namespace of the pipeline. Default: POD_NAMESPACE, else the one that the cluster's configuration names.
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account.
+    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account, else it is not asked.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Find gateways through Kubernetes.
-    #[arg(long, hide = true)]
-    pub watch_kubernetes: bool,
+    /// Directory with the certificates of this tier: tls.crt, tls.key, ca.crt. Agents and gateways then speak
+    /// mutual TLS, on a port of its own. New files are used for new connections.
+    #[arg(long, value_name = "DIR")]
+    pub peer_tls: Option<PathBuf>,
     /// Threads: receivers of an agent, shards of a gateway. Default: 1 (agent), the processors (gateway).
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -109,9 +114,15 @@ pub struct GatewayOptions {
     /// Another gateway; may be repeated, this gateway itself may be among them. Replaces `routing.resolver`.
     #[arg(long = "peer", value_name = "HOST:PORT")]
     pub peers: Vec<String>,
+    /// Where to take agents and other gateways, with --peer-tls.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4319")]
+    pub peer_listen: SocketAddr,
     /// Replaces the endpoint of an exporter; may be repeated.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
+    /// Directory with the Secrets that headers refer to, as files NAME/KEY.
+    #[arg(long, value_name = "DIR", default_value = "/etc/ringtail/secrets")]
+    pub secrets_dir: PathBuf,
     /// Replaces `sampling.decisionWait`.
     #[arg(long, value_name = "DURATION", value_parser = ringtail_crds::parse_duration)]
     pub decision_wait: Option<Duration>,
@@ -164,7 +175,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let AgentOptions { role, gateways } = options;
     let parent = role.exit_with_parent.then(Parent::listen);
     let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
-    let sockets = Sockets::bind(&role)?;
+    let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
+    let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
     let budget = Budget::share(Tier::Agent, memory::limit(Tier::Agent, role.memory_limit), 0);
     let (stop, stopping) = watch::channel(false);
     let pipeline = &loaded.pipeline;
@@ -172,6 +184,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         identity: identity(&role, Role::Agent)?,
         seed: seed(&role)?,
         gateways: neighbours.discovery.clone(),
+        keyring: keyring.clone(),
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,
@@ -183,10 +196,11 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     };
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
     let agent = Agent::start(config, stopping.clone());
-    let (source, follower) =
-        neighbours.follow(&role, &loaded, TierSource::Agent(Arc::clone(agent.core())));
+    let tier = TierSource::Agent(Arc::clone(agent.core()));
+    let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring);
     let following = tokio::spawn(follower.run(ShowOnly));
-    let receivers = sockets.serve(agent.intake(), source.clone(), budget.receive, &stopping)?;
+    let receivers =
+        sockets.serve(agent.intake(), None, source.clone(), budget.receive, &stopping)?;
     wait_for_stop(parent).await;
     following.abort();
     stop.send_replace(true);
@@ -200,27 +214,33 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
 /// # Errors
 /// When it cannot start.
 pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
-    let GatewayOptions { role, peers, exports, decision_wait } = options;
+    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, decision_wait } = options;
     let parent = role.exit_with_parent.then(Parent::listen);
     let pipeline = &loaded.pipeline;
     let neighbours = Neighbours::of_gateway(&role, &peers, pipeline, parent.as_ref()).await?;
     let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
-    let sockets = Sockets::bind(&role)?;
+    let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
+    let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, wanted);
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
-    for config in exporter_configs(pipeline, &exports, budget.send)? {
+    for config in backends::configs(pipeline, &exports, &secrets_dir, budget.send)? {
         let (handle, task) = export::ExporterHandle::new(config)?;
         tasks.spawn(task.run());
         exporters.push(handle);
     }
     let identity = identity(&role, Role::Gateway)?;
     let config = gateway::Config {
-        identity: instance::learn(identity, neighbours.discovery.candidates.clone()).await,
+        identity: instance::learn(
+            identity,
+            neighbours.discovery.candidates.clone(),
+            keyring.as_ref(),
+        )
+        .await,
         seed: seed(&role)?,
         shards: u32::try_from(threads(&role)).unwrap_or(1),
         decision_wait: decision_wait.unwrap_or(pipeline.decision_wait),
@@ -234,13 +254,16 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let gateway = Gateway::start(config, &pipeline.policies, program, exporters)
         .map_err(|source| RoleError::System { what: "starting shard threads", source })?;
     let discovery = neighbours.discovery.clone();
-    let (source, follower) =
-        neighbours.follow(&role, &loaded, TierSource::Gateway(Arc::clone(&gateway)));
+    let tier = TierSource::Gateway(Arc::clone(&gateway));
+    let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring.clone());
     tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
-    let intake = gateway::Intake(Arc::clone(&gateway));
-    let receivers = sockets.serve(intake, source.clone(), budget.receive, &stopping)?;
+    let intake = |door| gateway::Intake { gateway: Arc::clone(&gateway), door };
+    let door = if keyring.is_some() { Door::Clients } else { Door::Open };
+    let peers = keyring.clone().map(|keyring| PeerDoor { handler: intake(Door::Peers), keyring });
+    let receivers =
+        sockets.serve(intake(door), peers, source.clone(), budget.receive, &stopping)?;
     // Others are asked once this gateway can be asked itself.
-    tasks.spawn(gateway.join_ring(discovery));
+    tasks.spawn(gateway.join_ring(discovery, keyring));
     wait_for_stop(parent).await;
     gateway.leave();
     tokio::time::sleep(LEAVE_NOTICE).await;
@@ -293,6 +316,19 @@ fn identity(role: &RoleOptions, tier: Role) -> Result<Identity, RoleError> {
     Ok(Identity { id, inst: instance::now(), role: tier })
 }
 
+/// The certificates, followed from now on.
+fn keyring(
+    role: &RoleOptions,
+    loaded: &Loaded,
+    tier: stats::Role,
+) -> Result<Option<Arc<Keyring>>, RoleError> {
+    let Some(directory) = &role.peer_tls else { return Ok(None) };
+    let keyring = Keyring::open(directory, &loaded.pipeline.name, tier)
+        .map_err(|error| RoleError::Usage(format!("--peer-tls: {error}")))?;
+    tokio::spawn(Arc::clone(&keyring).follow());
+    Ok(Some(keyring))
+}
+
 fn seed(role: &RoleOptions) -> Result<KeySeed, RoleError> {
     let Some(path) = &role.seed_file else { return Ok(KeySeed::new(DEFAULT_SEED)) };
     let text = std::fs::read_to_string(path)
@@ -312,64 +348,4 @@ fn encoding(compression: Compression) -> Encoding {
         Compression::Gzip => Encoding::Gzip,
         Compression::Zstd => Encoding::Zstd,
     }
-}
-
-/// The exporters with the endpoints that flags replace, their queues scaled down together when the budget
-/// is smaller.
-fn exporter_configs(
-    pipeline: &ValidPipeline,
-    exports: &[String],
-    budget: u64,
-) -> Result<Vec<export::Config>, RoleError> {
-    let replaced = parse_exports(exports, pipeline)?;
-    let wanted: u64 = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
-    let configs = pipeline.exporters.iter().map(|exporter| {
-        let share =
-            u128::from(exporter.queue_max_bytes) * u128::from(budget) / u128::from(wanted.max(1));
-        let queue_bytes = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
-        let endpoint = replaced.iter().find(|(name, _)| *name == exporter.name);
-        Ok(export::Config {
-            name: exporter.name.clone(),
-            endpoint: endpoint.map_or(&exporter.endpoint, |(_, endpoint)| endpoint).clone(),
-            encoding: encoding(exporter.compression),
-            timeout: exporter.timeout,
-            headers: headers(&exporter.headers)?,
-            queue_bytes,
-            retry_first: exporter.retry.initial_interval,
-            retry_max: exporter.retry.max_interval,
-            retry_for: exporter.retry.max_elapsed,
-        })
-    });
-    configs.collect()
-}
-
-fn headers(pairs: &[(String, String)]) -> Result<http::HeaderMap, RoleError> {
-    let parse = |(name, value): &(String, String)| {
-        // The value may be a secret and is not repeated.
-        let wrong = || RoleError::Usage(format!("header {name:?}: not a header name or value"));
-        let name = http::HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
-        let value = http::HeaderValue::try_from(value.as_str()).map_err(|_| wrong())?;
-        Ok((name, value))
-    };
-    pairs.iter().map(parse).collect()
-}
-
-fn parse_exports(
-    exports: &[String],
-    pipeline: &ValidPipeline,
-) -> Result<Vec<(String, String)>, RoleError> {
-    let parse = |text: &String| {
-        let (name, endpoint) = text
-            .split_once('=')
-            .ok_or_else(|| RoleError::Usage(format!("--export {text}: write NAME=HOST:PORT")))?;
-        if !pipeline.exporters.iter().any(|exporter| exporter.name == name) {
-            let known: Vec<&str> = pipeline.exporters.iter().map(|e| e.name.as_str()).collect();
-            let known = known.join(", ");
-            let why =
-                format!("--export {text}: the manifest has no exporter {name}; it has {known}");
-            return Err(RoleError::Usage(why));
-        }
-        Ok((name.to_owned(), endpoint.trim_start_matches("http://").to_owned()))
-    };
-    exports.iter().map(parse).collect()
 }

@@ -27,11 +27,14 @@ pub enum Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listening {
-    /// OTLP/gRPC; a gateway takes spans from its agents here too.
+    /// OTLP/gRPC; a gateway without certificates takes spans from its agents here too.
     pub otlp_grpc: SocketAddr,
     /// OTLP/HTTP, when the role serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp_http: Option<SocketAddr>,
+    /// `ringtail.peer.v1` in TLS, on a gateway with certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
     /// Metrics, probes and `/stats`.
     pub admin: SocketAddr,
 }

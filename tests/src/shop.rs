@@ -105,7 +105,7 @@ impl Shop {
         let [manifest, kubeconfig] =
             [&self.manifest, &self.kubeconfig].map(|path| path.to_str().expect("UTF-8"));
         let mut args = args.to_vec();
-        args.extend(["--pipeline", manifest, "--kubeconfig", kubeconfig, "--watch-kubernetes"]);
+        args.extend(["--pipeline", manifest, "--kubeconfig", kubeconfig]);
         Process::start(&args)
     }
 

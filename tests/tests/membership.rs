@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
@@ -248,7 +247,7 @@ async fn a_restart_gets_a_higher_instance_whatever_the_clock_says() {
     assert_eq!(answer.member.unwrap().id, "gw-0");
     let again = Identity { inst: 1000, ..far_ahead.clone() };
     let peers = Discovery::fixed(&[address, "127.0.0.1:1".to_owned()]);
-    assert_eq!(learn(again, Arc::new(peers).candidates.clone()).await.inst, (1 << 50) + 1);
+    assert_eq!(learn(again, peers.candidates, None).await.inst, (1 << 50) + 1);
     shop.stop();
 }
 

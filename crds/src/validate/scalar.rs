@@ -74,6 +74,10 @@ fn check_whole(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
         (Some(least), Some(most)) if low || high => {
             Some(format!("must be from {least} to {most}, not {number}"))
         }
+        (None, None) if schema.format.as_deref() == Some("int32") => {
+            let fits = number.as_i64().is_some_and(|value| i32::try_from(value).is_ok());
+            (!fits).then(|| "must fit 32 bits".to_owned())
+        }
         // All others are int64.
         (None, None) if number.as_i64().is_none() => Some("must fit 64 bits".to_owned()),
         _ => None,

@@ -53,10 +53,10 @@ pub struct Cluster {
 /// Why there is no way to the API server. A server that cannot be reached now is none of these.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// Neither a kubeconfig nor a service account.
+    /// Neither KUBECONFIG nor the service account does.
     #[error(
-        "the manifest finds gateways through Kubernetes, and no cluster is configured: {0}; run in a pod, \
-         set KUBECONFIG or --kubeconfig, or name the addresses with --gateway (agent) or --peer (gateway)"
+        "the cluster's configuration cannot be read: {0}; mend it, or name the addresses with --gateway \
+         (agent) or --peer (gateway)"
     )]
     Infer(#[from] Box<InferConfigError>),
     /// The file that was named does not do.

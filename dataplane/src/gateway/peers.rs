@@ -25,6 +25,8 @@ pub struct Peers {
     pub counts: Arc<Counts>,
     /// How often the view changed.
     pub view_changes: AtomicU64,
+    /// Peers that were turned away from the port of clients.
+    pub turned_away: AtomicU64,
     seed: KeySeed,
     view: ArcSwapOption<View>,
     seen: Seen,
@@ -45,6 +47,7 @@ impl Peers {
             observers: Observers::default(),
             counts: Arc::default(),
             view_changes: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
             seed,
             view: ArcSwapOption::empty(),
             seen: Seen::default(),

@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{Status, Voice};
-use crate::peer::{Dialect, HelloResponse, State};
-use crate::transport::{CallError, Client, ClientLimits, Code, Encoding, Method, framed};
+use crate::peer::{Dialect, HelloResponse, Role, State};
+use crate::transport::{CallError, Client, ClientLimits, Code, Encoding, Keyring, Method, framed};
 
 /// How often a candidate is asked.
 pub const HELLO_EVERY: Duration = Duration::from_millis(750);
@@ -40,6 +40,8 @@ pub struct Asker {
     pub seed_id: u64,
     /// Whether a peer that does not know `Hello` is a member too.
     pub takes_collectors: bool,
+    /// Certificates, where there is TLS between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
     /// What is said when asking.
     pub voice: Arc<dyn Voice>,
     /// Where it tells how spans are to be framed.
@@ -54,7 +56,8 @@ impl Asker {
     /// Asks, reports changes, and goes on.
     pub async fn run(self) {
         // A connection of its own: an answer must not wait behind a megabyte of spans.
-        let client = match Client::new(&self.address, &ClientLimits::default()) {
+        let limits = ClientLimits::default();
+        let client = match Client::with_keyring(&self.address, &limits, self.keyring.as_ref()) {
             Ok(client) => client,
             Err(error) => return tracing::warn!(%error, "a candidate cannot be asked"),
         };
@@ -95,6 +98,10 @@ impl Asker {
             };
         };
         if seed_id != self.seed_id {
+            return Status::Foreign;
+        }
+        // Whoever answers on the way to a gateway and is none would keep what it is sent.
+        if member.role() == Role::Agent {
             return Status::Foreign;
         }
         match member.state() {

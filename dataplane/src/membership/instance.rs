@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::asker::ask;
 use crate::discovery::Candidates;
 use crate::peer::{Identity, State};
-use crate::transport::{Client, ClientLimits};
+use crate::transport::{Client, ClientLimits, Keyring};
 
 /// How long a gateway that starts waits for others to remember it. In a cold start nobody does.
 const LEARN_WITHIN: Duration = Duration::from_secs(1);
@@ -69,7 +69,11 @@ pub fn now() -> u64 {
 }
 
 /// Gives `identity` an instance above every one that a candidate remembers, if they say so in time.
-pub async fn learn(identity: Identity, mut candidates: watch::Receiver<Candidates>) -> Identity {
+pub async fn learn(
+    identity: Identity,
+    mut candidates: watch::Receiver<Candidates>,
+    keyring: Option<&Arc<Keyring>>,
+) -> Identity {
     let deadline = Instant::now() + LEARN_WITHIN;
     let known = timeout_at(deadline, candidates.wait_for(Option::is_some)).await;
     let list = match known {
@@ -78,9 +82,11 @@ pub async fn learn(identity: Identity, mut candidates: watch::Receiver<Candidate
     };
     let mut asked = JoinSet::new();
     for candidate in list.iter() {
-        let (address, identity) = (candidate.address.clone(), identity.clone());
+        let limits = ClientLimits::default();
+        let client = Client::with_keyring(&candidate.address, &limits, keyring);
+        let identity = identity.clone();
         asked.spawn(async move {
-            let client = Client::new(&address, &ClientLimits::default()).ok()?;
+            let client = client.ok()?;
             let answer = ask(&client, identity.hello(State::Joining, 0)).await.ok()??;
             // An earlier instance of this very id may still answer at its old address.
             let own = answer.member.filter(|member| member.id == identity.id);
@@ -123,9 +129,9 @@ mod tests {
         let identity =
             Identity { id: "gw-0".to_owned(), inst: 9, role: crate::peer::Role::Gateway };
         let (_list, candidates) = watch::channel(Some(Arc::from([])));
-        assert_eq!(learn(identity.clone(), candidates).await.inst, 9);
+        assert_eq!(learn(identity.clone(), candidates, None).await.inst, 9);
         let (list, candidates) = watch::channel(None);
         drop(list);
-        assert_eq!(learn(identity, candidates).await.inst, 9);
+        assert_eq!(learn(identity, candidates, None).await.inst, 9);
     }
 }

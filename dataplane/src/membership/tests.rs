@@ -57,6 +57,7 @@ impl Bench {
             identity: Identity { id: "me".to_owned(), inst: 7, role },
             seed: SEED,
             candidates,
+            keyring: None,
             voice: Arc::new(Silence),
             counts: Arc::default(),
             own_state: (role == Role::Gateway).then_some(state),
