@@ -139,13 +139,19 @@ impl Api {
     }
 
     /// Lists a pod behind a Service, in a slice of its own since its port is its own.
-    pub fn put_endpoint(&self, service: &str, pod: &str, address: SocketAddr, standing: Standing) {
+    pub fn put_endpoint(
+        &self,
+        service: &str,
+        pod: &str,
+        (port, address): (&str, SocketAddr),
+        standing: Standing,
+    ) {
         let Standing { serving, terminating } = standing;
         let name = format!("{service}-{pod}");
         let object = json!({
             "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4",
-            "ports": [{"name": "otlp-grpc", "port": address.port(), "protocol": "TCP"}],
+            "ports": [{"name": port, "port": address.port(), "protocol": "TCP"}],
             "endpoints": [{
                 "addresses": [address.ip().to_string()],
                 "conditions": {

@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod certificates;
 pub mod fleet;
 pub mod http;
 pub mod process;

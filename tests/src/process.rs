@@ -119,6 +119,13 @@ impl Process {
         fetch(self.listening.admin, path)
     }
 
+    /// The sum of the samples of a metric whose line contains `label`.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.admin("/metrics");
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// Waits until `/stats` satisfies `wanted`.
     ///
     /// # Panics
@@ -194,6 +201,18 @@ impl Drop for Process {
         // Only reached with a live child when a test fails half way.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When that takes too long.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "waiting for {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use crate::api::{Api, SERVING, Standing};
+use crate::certificates::Authority;
 use crate::process::{Ended, Process};
 
 /// Its manifest; `WAIT` and `POLICIES` are to be replaced.
@@ -42,6 +43,8 @@ pub struct Shop {
     backend: String,
     manifest: PathBuf,
     kubeconfig: PathBuf,
+    /// Whether tiers have certificates, in directories of their names.
+    tls: bool,
     // Removed with the fleet.
     directory: TempDir,
 }
@@ -68,6 +71,7 @@ impl Shop {
             gateways: Vec::new(),
             backend: backend.to_owned(),
             manifest: path,
+            tls: false,
             directory,
         }
     }
@@ -84,6 +88,14 @@ impl Shop {
         }
         shop.await_members(gateways);
         shop
+    }
+
+    /// New certificates of both tiers, by this authority; these are trusted.
+    pub fn certify(&mut self, authority: &Authority, trusted: &[&Authority]) {
+        for tier in ["agent", "gateway"] {
+            authority.issue(self.directory.path(), tier, trusted);
+        }
+        self.tls = true;
     }
 
     /// Starts a gateway; nothing lists it yet.
@@ -105,7 +117,15 @@ impl Shop {
         let [manifest, kubeconfig] =
             [&self.manifest, &self.kubeconfig].map(|path| path.to_str().expect("UTF-8"));
         let mut args = args.to_vec();
+        let certificates = self.directory.path().join(args[0]);
+        let certificates = certificates.to_str().expect("UTF-8");
         args.extend(["--pipeline", manifest, "--kubeconfig", kubeconfig]);
+        if self.tls && args[0] == "gateway" {
+            args.extend(["--peer-listen", "127.0.0.1:0"]);
+        }
+        if self.tls {
+            args.extend(["--peer-tls", certificates]);
+        }
         Process::start(&args)
     }
 
@@ -114,7 +134,12 @@ impl Shop {
         let gateway = &self.gateways[index];
         let id = gateway.stats().identity;
         for service in ["shop-gateway-headless", "shop-gateway-peers"] {
-            self.api.put_endpoint(service, &id, gateway.listening.otlp_grpc, standing);
+            let listening = &gateway.listening;
+            let port = match listening.peer {
+                Some(peer) => ("peer", peer),
+                None => ("otlp-grpc", listening.otlp_grpc),
+            };
+            self.api.put_endpoint(service, &id, port, standing);
         }
     }
 

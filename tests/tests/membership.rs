@@ -14,7 +14,7 @@ use ringtail::stats;
 use ringtail::transport::{Client, ClientLimits};
 use ringtail_tests::api::{SERVING, STARTING, TERMINATING};
 use ringtail_tests::backend::Backend;
-use ringtail_tests::process::{PATIENCE, Process};
+use ringtail_tests::process::{Process, wait_until};
 use ringtail_tests::shop::{ALL, ERRORS, Shop, manifest};
 use ringtail_tests::traces::Trace;
 
@@ -33,22 +33,6 @@ async fn send(sender: &mut Sender, numbers: std::ops::Range<u64>) {
     for number in numbers {
         sender.export(trace(number).part(0, 1)).await.expect("spans are taken");
     }
-}
-
-/// Waits until `condition` holds.
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let started = Instant::now();
-    while !condition() {
-        assert!(started.elapsed() < PATIENCE, "waiting for {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-}
-
-/// The sum of the samples of a metric whose line contains `label`.
-fn metric(process: &Process, name: &str, label: &str) -> f64 {
-    let text = process.admin("/metrics");
-    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,8 +121,8 @@ async fn without_the_api_server_everybody_keeps_the_last_view() {
     for process in shop.processes() {
         wait_until("failures of both watches", || {
             ["endpointslices", "configmaps"].iter().all(|resource| {
-                metric(process, "ringtail_discovery_stale_seconds", resource) > 0.0
-                    && metric(process, "ringtail_discovery_watch_failures_total", resource) >= 2.0
+                process.metric("ringtail_discovery_stale_seconds", resource) > 0.0
+                    && process.metric("ringtail_discovery_watch_failures_total", resource) >= 2.0
             })
         });
     }
@@ -154,7 +138,7 @@ async fn without_the_api_server_everybody_keeps_the_last_view() {
     assert_ne!(shop.await_members(3), digest);
     for process in shop.processes() {
         wait_until("a watch that is up again", || {
-            metric(process, "ringtail_discovery_stale_seconds", "") == 0.0
+            process.metric("ringtail_discovery_stale_seconds", "") == 0.0
         });
     }
     send(&mut agent, 100..200).await;
@@ -184,7 +168,7 @@ async fn cut_watches_and_refusals_are_ridden_out_without_a_burst() {
                 shop.api.cut_watches();
                 for process in shop.processes() {
                     wait_until("a refusal", || {
-                        metric(process, "ringtail_discovery_stale_seconds", "slices") > 0.0
+                        process.metric("ringtail_discovery_stale_seconds", "slices") > 0.0
                     });
                 }
                 shop.api.refuse_with(None);
@@ -230,7 +214,7 @@ async fn a_gateway_with_another_seed_is_no_member() {
     for process in shop.processes() {
         let stats = process.wait_for("a stranger", |stats| stats.ring.foreign == 1);
         assert_eq!(stats.ring.members.len(), 1);
-        wait_until("the metric", || metric(process, "ringtail_discovery_foreign", "") == 1.0);
+        wait_until("the metric", || process.metric("ringtail_discovery_foreign", "") == 1.0);
     }
     shop.stop();
 }
@@ -270,7 +254,7 @@ async fn a_policy_change_is_used_without_restart_and_nothing_is_lost() {
         let stats = process.wait_for("a refusal", |stats| stats.config.error.is_some());
         assert_eq!(stats.config.hash, before);
         assert!(stats.config.error.unwrap().contains("policies[0].type"));
-        assert_eq!(metric(process, "ringtail_config_refused", ""), 1.0);
+        assert_eq!(process.metric("ringtail_config_refused", ""), 1.0);
     }
 
     let newer = manifest("1500ms", ALL);
