@@ -1,15 +1,19 @@
 # A menu: one line each. Logic lives in Rust, and CI calls nothing else.
 # demo and test share the dev profile: on a cold clone optimising would take longer than it could ever save there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench ci generate fmt fmt-check lint
+.PHONY: help demo test cluster cluster-build bench ci generate fmt fmt-check lint
 CARGO ?= cargo
 
 help: ## this menu
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 demo: ## a local fleet samples the traces of a small shop for 20 seconds; no cluster
 	$(CARGO) run -p ringtail -- run examples/shop.yaml --demo --decision-wait 3s --duration 20s
 test: ## everything that needs no cluster
 	$(CARGO) test --workspace
+cluster: ## a real Kubernetes with three nodes on this machine until Ctrl-C; prints KUBECONFIG (root)
+	$(CARGO) run -p ringtail-cluster -- up
+cluster-build: ## build the programs of a cluster once, about 20 minutes of CPU, and install what nodes need
+	$(CARGO) run -p ringtail-cluster -- build
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
 ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current

@@ -62,6 +62,8 @@ table! {
         "Spans that an exporter gave up";
     DROPPED = Counter "otelcol_processor_dropped_spans" ["processor", "reason"]
         "Spans lost after they were accepted";
+    LEFT_OUT = Counter "ringtail_left_out_fields" ["reason"]
+        "Fields of accepted requests that are not passed on, because no span owns them";
     BACKENDS = Gauge "otelcol_loadbalancer_num_backends" ["resolver"]
         "Gateways in the ring";
     BACKEND_UPDATES = Counter "otelcol_loadbalancer_num_backend_updates" ["resolver"]
@@ -108,7 +110,7 @@ table! {
         "Bytes of spans on their way to gateways, open batches included";
     CANDIDATES = Gauge "ringtail_discovery_candidates" ["resolver"]
         "Addresses where gateways may be, as discovery lists them";
-    LEFT_OUT = Gauge "ringtail_discovery_left_out" ["resolver"]
+    UNLISTED = Gauge "ringtail_discovery_left_out" ["resolver"]
         "Addresses that are listed and not kept in touch with, because there are too many";
     DRAINING = Gauge "ringtail_discovery_draining" []
         "Gateways on their way out";
@@ -208,10 +210,18 @@ impl Source {
     /// Every sample as of now.
     pub fn samples(&self) -> Vec<Sample> {
         let mut samples = ledger_samples(&self.ledger());
-        match &self.tier {
-            TierSource::Agent(core) => agent_samples(core, &mut samples),
-            TierSource::Gateway(gateway) => gateway_samples(gateway, &mut samples),
-        }
+        let counters = match &self.tier {
+            TierSource::Agent(core) => {
+                agent_samples(core, &mut samples);
+                &core.counters
+            }
+            TierSource::Gateway(gateway) => {
+                gateway_samples(gateway, &mut samples);
+                &gateway.counters
+            }
+        };
+        let left_out = counters.left_out.counts();
+        samples.extend(left_out.map(|(reason, fields)| count(&LEFT_OUT, &[reason], fields)));
         self.ring_samples(&mut samples);
         self.watch_samples(&mut samples);
         samples
@@ -235,7 +245,7 @@ impl Source {
             gauge(&BACKENDS, &[resolver], members as u64),
             count(&BACKEND_UPDATES, &[resolver], changes.load(Relaxed)),
             gauge(&CANDIDATES, &[resolver], counts.candidates.load(Relaxed)),
-            gauge(&LEFT_OUT, &[resolver], self.discovery.left_out.load(Relaxed)),
+            gauge(&UNLISTED, &[resolver], self.discovery.left_out.load(Relaxed)),
             gauge(&DRAINING, &[], counts.draining.load(Relaxed)),
             gauge(&FOREIGN, &[], counts.foreign.load(Relaxed)),
             gauge(&RING, &[&format!("{digest:016x}")], 1),

@@ -10,6 +10,7 @@ use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::Shape;
 use tokio::sync::{Notify, mpsc};
 
+use super::frame::Buffers;
 use super::link::Link;
 use super::links::LinkTable;
 use super::splitter::{BatchLimits, LinkIndex, Ring, Routed, Sealed, Splitter};
@@ -22,6 +23,12 @@ use crate::transport::Encoding;
 /// The smallest batch that a tight budget may lead to: headers are repeated per batch, so smaller ones cost
 /// bandwidth.
 const BATCH_BYTES_MIN: u64 = 16 << 10;
+/// All open batches together have about so many bytes: spans are then sent while they are still in the caches
+/// that a processor shares with few others. With ten gateways, batches of 256 KiB instead of 0.9 MiB take
+/// 30 MiB less memory at full load.
+const OPEN_BYTES: u64 = 5 << 19;
+/// But a batch has at least this, if the budget allows: 280 spans, over which a request's cost is spread.
+const BATCH_BYTES_WANTED: u64 = 128 << 10;
 /// One open batch, one being encoded and the frames under way: so many batches a link may exist at once on
 /// average.
 const BATCHES_PER_LINK: u64 = 4;
@@ -52,6 +59,7 @@ pub struct Core {
     pub counts: Arc<Counts>,
     /// What the manifest says of batches.
     wanted: BatchLimits,
+    pub(super) buffers: Buffers,
     /// Bytes that fill a batch.
     batch_bytes: AtomicU64,
     splitter: Mutex<Splitter>,
@@ -83,6 +91,7 @@ impl Core {
         hop_encoding: Encoding,
         send_budget: u64,
     ) -> Self {
+        let buffers = Buffers::default();
         Self {
             identity,
             counters: Counters::default(),
@@ -93,7 +102,8 @@ impl Core {
             counts: Arc::default(),
             wanted,
             batch_bytes: AtomicU64::new(wanted.bytes as u64),
-            splitter: Mutex::new(Splitter::new(seed, wanted)),
+            splitter: Mutex::new(Splitter::new(seed, wanted, buffers.clone())),
+            buffers,
             ring: ArcSwapOption::empty(),
             links: LinkTable::default(),
             room: Notify::new(),
@@ -134,7 +144,8 @@ impl Core {
     fn share_out(&self, splitter: &mut Splitter) {
         let links = self.links.all().len().max(1) as u64;
         let share = self.send_budget / (BATCHES_PER_LINK * links);
-        let bytes = (self.wanted.bytes as u64).min(share.max(BATCH_BYTES_MIN));
+        let cached = (OPEN_BYTES / links).max(BATCH_BYTES_WANTED);
+        let bytes = (self.wanted.bytes as u64).min(share.max(BATCH_BYTES_MIN)).min(cached);
         self.batch_bytes.store(bytes, Relaxed);
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         splitter.set_limits(BatchLimits { bytes, ..self.wanted });

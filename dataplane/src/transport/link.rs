@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,9 +14,10 @@ use tokio::time::{Instant, timeout};
 use super::backoff::Backoff;
 use super::client::ClientLimits;
 use super::keyring::Keyring;
+use super::pieces::Pieces;
 use super::wire::Wire;
 
-type Line = Connection<TokioIo<Wire>, Full<Bytes>, TokioExecutor>;
+type Line = Connection<TokioIo<Wire>, Full<Pieces>, TokioExecutor>;
 
 /// A connection that lived shorter than this and answered no call counts as a failed attempt: behind a load
 /// balancer without backends, connecting works and the connection is closed at once.
@@ -38,7 +38,7 @@ pub struct ConnectError {
 /// A connection as callers use it.
 #[derive(Clone)]
 pub(super) struct Lease {
-    pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) sender: SendRequest<Full<Pieces>>,
     answered: Arc<AtomicBool>,
 }
 
