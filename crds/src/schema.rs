@@ -44,7 +44,7 @@ fn polish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.title = None;
     // The bounds say it already, and API servers warn of formats that they do not know.
-    schema.format.take_if(|format| format == "uint32");
+    schema.format.take_if(|format| format.starts_with("uint"));
     if let Some(description) = &mut schema.description {
         *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
     }

@@ -104,7 +104,7 @@ async fn pods_are_reached(cluster: &Cluster, client: &Client) {
         assert_eq!(ask(&status.pod_ip.unwrap()), name);
         let log = cluster.kubectl(["logs", "-n", "shop", &name]).await.unwrap();
         assert_eq!(log, "");
-        let to = format!("{service}:{PORT}");
+        let to = format!("echo.shop.svc:{PORT}");
         let answer = cluster
             .kubectl(["exec", "-n", "shop", &name, "--", "/pause", "ask", &to])
             .await
