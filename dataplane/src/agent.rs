@@ -26,6 +26,7 @@ use crate::transport::{
 };
 
 pub mod core;
+mod frame;
 pub mod link;
 pub mod members;
 pub mod splitter;
@@ -175,7 +176,10 @@ impl Intake {
         counters.from_clients.fetch_add(valid + invalid, Relaxed);
         counters.refused.add(Refused::InvalidTraceId, invalid);
         match taken {
-            Ok(()) => Ok(otlp::export_reply(invalid)),
+            Ok(()) => {
+                counters.left_out.add(&shape);
+                Ok(otlp::export_reply(invalid))
+            }
             Err((reason, refusal)) => {
                 counters.refused.add(reason, valid);
                 Err(refusal)

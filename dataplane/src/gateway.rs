@@ -238,6 +238,7 @@ impl Gateway {
             refused.add(Refused::NoRoom, valid);
             return Err(no_room());
         };
+        self.counters.left_out.add(&shape);
         let work = Arc::new(Work { request, shape, _reservation: reservation, _permit: permit });
         // From here on every shard stores its part, whether or not the sender still waits for the answer.
         let stored: Vec<_> = slots.into_iter().map(|slot| slot.insert(&work)).collect();

@@ -57,6 +57,8 @@ table! {
         "Spans that an exporter gave up";
     DROPPED = Counter "otelcol_processor_dropped_spans" ["processor", "reason"]
         "Spans lost after they were accepted";
+    LEFT_OUT = Counter "ringtail_left_out_fields" ["reason"]
+        "Fields of accepted requests that are not passed on, because no span owns them";
     BACKENDS = Gauge "otelcol_loadbalancer_num_backends" ["resolver"]
         "Gateways in the ring";
     BACKEND_UPDATES = Counter "otelcol_loadbalancer_num_backend_updates" ["resolver"]
@@ -160,10 +162,18 @@ impl Source {
     /// Every sample as of now.
     pub fn samples(&self) -> Vec<Sample> {
         let mut samples = ledger_samples(&self.ledger());
-        match self {
-            Self::Agent(core) => agent_samples(core, &mut samples),
-            Self::Gateway(gateway) => gateway_samples(gateway, &mut samples),
-        }
+        let counters = match self {
+            Self::Agent(core) => {
+                agent_samples(core, &mut samples);
+                &core.counters
+            }
+            Self::Gateway(gateway) => {
+                gateway_samples(gateway, &mut samples);
+                &gateway.counters
+            }
+        };
+        let left_out = counters.left_out.counts();
+        samples.extend(left_out.map(|(reason, fields)| count(&LEFT_OUT, &[reason], fields)));
         samples
     }
 }

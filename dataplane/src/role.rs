@@ -71,7 +71,8 @@ pub struct RoleOptions {
     /// File with the seed of the ring: 32 hexadecimal digits, the same for every process of a fleet.
     #[arg(long, value_name = "FILE")]
     pub seed_file: Option<PathBuf>,
-    /// Threads: receivers of an agent, shards of a gateway. Default: 1 (agent), the processors (gateway).
+    /// Threads: receivers of an agent, shards of a gateway. Default: 1 (agent), one less than the processors
+    /// (gateway), but at least one.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Stop when standard input ends, as it does when the parent dies.
@@ -216,7 +217,7 @@ pub async fn run_gateway(
     let config = gateway::Config {
         identity: identity(&role)?,
         seed: seed(&role)?,
-        shards: u32::try_from(threads(&role)).unwrap_or(1),
+        shards: u32::try_from(shards(&role)).unwrap_or(1),
         decision_wait: decision_wait.unwrap_or(pipeline.decision_wait),
         max_trace_spans: pipeline.max_trace_spans,
         buffer_bytes: budget.buffer,
@@ -343,9 +344,11 @@ fn seed(role: &RoleOptions) -> Result<KeySeed, RoleError> {
         .map_err(|error| RoleError::Usage(format!("--seed-file {}: {error}", path.display())))
 }
 
-fn threads(role: &RoleOptions) -> usize {
+/// The shards of a gateway. One processor is left to receiving, checking and sending, which is half of the
+/// work of one shard; and a shard more walks every request once more.
+fn shards(role: &RoleOptions) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    role.threads.unwrap_or(processors).clamp(1, SHARDS_MAX)
+    role.threads.unwrap_or(processors.saturating_sub(1)).clamp(1, SHARDS_MAX)
 }
 
 fn encoding(compression: Compression) -> Encoding {

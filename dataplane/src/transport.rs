@@ -52,6 +52,7 @@ mod compress; //  gzip and zstd, both ways
 mod frame; //     message frames, read and built
 mod limits; //    every limit with its arithmetic
 mod link; //      one connection of a client
+mod pieces; //    bytes in several pieces
 mod server; //    listening and accepting
 mod status; //    gRPC statuses in trailers
 
@@ -61,11 +62,12 @@ pub use backoff::Backoff;
 pub use call::{Call, Handler, Method, Protocol};
 pub use client::{CallError, Client, ClientLimits, EndpointError};
 pub use compress::{ACCEPTED, DeflateError, Encoding, InflateError, deflate, inflate};
-pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as};
+pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as, prefix};
 pub use limits::{
     CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, MAX_CONNECTIONS, MAX_FRAME_BYTES,
     MAX_HEADER_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS, STREAM_WINDOW_BYTES, ServerLimits,
 };
 pub use link::ConnectError;
+pub use pieces::Pieces;
 pub use server::{BindError, bind, serve};
 pub use status::{Code, Status};

@@ -10,6 +10,7 @@ use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::Shape;
 use tokio::sync::Notify;
 
+use super::frame::Buffers;
 use super::link::Link;
 use super::splitter::{BatchLimits, Ring, Routed, Splitter};
 use crate::ledger::{Counters, Dropped};
@@ -20,6 +21,12 @@ use crate::transport::Encoding;
 /// The smallest batch that a tight budget may lead to: headers are repeated per batch, so smaller ones cost
 /// bandwidth.
 const BATCH_BYTES_MIN: u64 = 16 << 10;
+/// All open batches together have about so many bytes: spans are then sent while they are still in the caches
+/// that a processor shares with few others. With ten gateways, batches of 256 KiB instead of 0.9 MiB take
+/// 30 MiB less memory at full load.
+const OPEN_BYTES: u64 = 5 << 19;
+/// But a batch has at least this, if the budget allows: 280 spans, over which a request's cost is spread.
+const BATCH_BYTES_WANTED: u64 = 128 << 10;
 /// One open batch, one being encoded and the frames under way: so many batches a link may exist at once on
 /// average.
 const BATCHES_PER_LINK: u64 = 4;
@@ -46,6 +53,7 @@ pub struct Core {
     pub rerouted_spans: AtomicU64,
     /// How often the published view changed.
     pub view_changes: AtomicU64,
+    pub(super) buffers: Buffers,
     /// Bytes that fill a batch.
     batch_bytes: u64,
     splitter: Mutex<Splitter>,
@@ -77,9 +85,12 @@ impl Core {
         send_budget: u64,
         links: usize,
     ) -> Self {
-        let share = send_budget / (BATCHES_PER_LINK * links.max(1) as u64);
-        let bytes = (wanted.bytes as u64).min(share.max(BATCH_BYTES_MIN));
+        let links = links.max(1) as u64;
+        let share = send_budget / (BATCHES_PER_LINK * links);
+        let cached = (OPEN_BYTES / links).max(BATCH_BYTES_WANTED);
+        let bytes = (wanted.bytes as u64).min(share.max(BATCH_BYTES_MIN)).min(cached);
         let limits = BatchLimits { bytes: usize::try_from(bytes).unwrap_or(usize::MAX), ..wanted };
+        let buffers = Buffers::default();
         Self {
             identity,
             counters: Counters::default(),
@@ -87,8 +98,9 @@ impl Core {
             send_budget,
             rerouted_spans: AtomicU64::new(0),
             view_changes: AtomicU64::new(0),
+            splitter: Mutex::new(Splitter::new(seed, limits, buffers.clone())),
+            buffers,
             batch_bytes: bytes,
-            splitter: Mutex::new(Splitter::new(seed, limits)),
             ring: ArcSwapOption::empty(),
             links: OnceLock::new(),
             room: Notify::new(),

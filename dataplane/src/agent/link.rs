@@ -16,15 +16,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::Core;
+use super::frame::{Encoder, Frame};
 use super::splitter::{LinkIndex, Sealed};
 use crate::ledger::Dropped;
 use crate::metrics::latency_histogram;
 use crate::pause;
-use crate::peer::{self, Dialect, Envelope};
-use crate::transport::{
-    Admission, Backoff, CallError, Client, Encoding, MAX_REQUEST_BYTES, Method, PREFIX_BYTES,
-    framed, framed_as, inflate,
-};
+use crate::peer::{Dialect, Envelope};
+use crate::transport::{Backoff, CallError, Client, Method};
 
 /// Frames under way to one gateway at a time. Four frames of 1 MiB cover a round trip of 40 ms at 100 MB/s.
 const IN_FLIGHT_MAX: usize = 4;
@@ -34,8 +32,6 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
 /// First and longest pause after a failure.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// What `Deliver` has beside its spans: an id of at most 253 bytes, two numbers, tags and lengths.
-const ENVELOPE_BYTES: usize = 320;
 /// How often frames of a gateway that left the ring look for a new one while none takes spans.
 const REROUTE_EVERY: Duration = Duration::from_millis(250);
 
@@ -63,15 +59,6 @@ pub struct Link {
     batches: mpsc::UnboundedSender<Sealed>,
 }
 
-/// An encoded batch.
-#[derive(Clone, Debug)]
-struct Frame {
-    bytes: Bytes,
-    encoding: Encoding,
-    dialect: Dialect,
-    spans: u64,
-}
-
 struct Outcome {
     frame: Frame,
     result: Result<Bytes, CallError>,
@@ -89,26 +76,6 @@ pub struct Sender {
     in_flight: JoinSet<Outcome>,
     backoff: Backoff,
     resume_at: Option<tokio::time::Instant>,
-}
-
-// === impl Frame ===
-
-impl Frame {
-    /// The OTLP bytes in it.
-    fn open(&self) -> Option<Bytes> {
-        let message = self.bytes.slice_ref(self.bytes.get(PREFIX_BYTES..)?);
-        let message = match self.encoding {
-            Encoding::Identity => message,
-            encoding => {
-                // Our own frame, so no bomb; the budget for it is the largest batch that could be made.
-                let limit = 2 * MAX_REQUEST_BYTES;
-                let mut permit = Admission::new(limit).empty();
-                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-                Bytes::from(inflate(encoding, &message, limit, &mut permit).ok()?)
-            }
-        };
-        peer::spans_of(self.dialect, message)
-    }
 }
 
 // === impl Link ===
@@ -202,36 +169,20 @@ impl Sender {
     }
 
     fn enqueue(&mut self, sealed: Sealed) {
-        let batch = sealed.batch;
-        let frame = self.encode(&batch);
-        let (was, is) = (batch.held_bytes() as u64, frame.bytes.len() as u64);
-        self.link.queued_bytes.fetch_add(is, Relaxed);
+        let mut batch = sealed.batch;
+        let was = batch.held_bytes() as u64;
+        let envelope = Envelope { from: &self.core.identity, digest: self.core.digest() };
+        let encoder = Encoder {
+            dialect: *self.dialect.borrow(),
+            encoding: self.core.hop_encoding,
+            envelope,
+            buffers: &self.core.buffers,
+        };
+        let frame = encoder.encode(&mut batch);
+        self.link.queued_bytes.fetch_add(frame.held, Relaxed);
         self.link.queued_bytes.fetch_sub(was, Relaxed);
         self.core.recycle(batch);
         self.pending.push_back(frame);
-    }
-
-    fn encode(&mut self, batch: &ringtail_engine::batch::Batch) -> Frame {
-        let dialect = *self.dialect.borrow();
-        let envelope = Envelope { from: &self.core.identity, digest: self.core.digest() };
-        let write = |out: &mut Vec<u8>| peer::write_batch(dialect, &envelope, batch, out);
-        let plain = || framed(batch.encoded_len() + ENVELOPE_BYTES, write);
-        let (bytes, encoding) = match self.core.hop_encoding {
-            Encoding::Identity => (plain(), Encoding::Identity),
-            encoding => {
-                let mut message = Vec::with_capacity(batch.encoded_len() + ENVELOPE_BYTES);
-                write(&mut message);
-                match framed_as(encoding, &message) {
-                    Ok(bytes) => (bytes, encoding),
-                    // Compression is an economy: without it the spans still arrive.
-                    Err(error) => {
-                        tracing::warn!(%error, "a batch goes out uncompressed");
-                        (plain(), Encoding::Identity)
-                    }
-                }
-            }
-        };
-        Frame { bytes, encoding, dialect, spans: u64::from(batch.spans()) }
     }
 
     fn fill_window(&mut self) {
@@ -256,8 +207,8 @@ impl Sender {
                 Dialect::Ringtail => Method::Deliver,
                 Dialect::Otlp => Method::ExportTraces,
             };
-            let (bytes, none) = (frame.bytes.clone(), http::HeaderMap::new());
-            let result = client.call(method, bytes, frame.encoding, &none, ANSWER_WITHIN).await;
+            let (pieces, none) = (frame.pieces.clone(), http::HeaderMap::new());
+            let result = client.call(method, pieces, frame.encoding, &none, ANSWER_WITHIN).await;
             Outcome { frame, result, took: started.elapsed() }
         });
     }
@@ -267,7 +218,7 @@ impl Sender {
         match result {
             Ok(_) => {
                 self.backoff.succeed();
-                self.link.sent_bytes.fetch_add(frame.bytes.len() as u64, Relaxed);
+                self.link.sent_bytes.fetch_add(frame.pieces.len() as u64, Relaxed);
                 self.link.answers.fetch_add(1, Relaxed);
                 self.link.latency_ms.observe(took.as_secs_f64() * 1e3);
                 self.core.counters.out.fetch_add(frame.spans, Relaxed);
@@ -292,7 +243,7 @@ impl Sender {
     }
 
     fn forget(&self, frame: &Frame) {
-        self.link.queued_bytes.fetch_sub(frame.bytes.len() as u64, Relaxed);
+        self.link.queued_bytes.fetch_sub(frame.held, Relaxed);
         self.link.held_spans.fetch_sub(frame.spans, Relaxed);
         self.core.room_freed();
     }

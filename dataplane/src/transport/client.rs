@@ -19,6 +19,7 @@ use super::compress::{ACCEPTED, Encoding, inflate};
 use super::frame::{BodyReader, FrameError, Message, Pace};
 use super::limits::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES};
 use super::link::{ConnectError, Link};
+use super::pieces::Pieces;
 use super::status::{Code, Status};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -137,18 +138,18 @@ impl Client {
         })
     }
 
-    /// Sends one `frame` (see [`framed`](super::framed)), whose message is in `encoding`, and waits for
+    /// Sends one `frame` (see [`framed`](super::framed)), in one piece or in several, whose message is in `encoding`, and waits for
     /// the message that answers it. `metadata` is sent along; `timeout` covers everything, connecting
     /// too.
     pub async fn call(
         &self,
         method: Method,
-        frame: Bytes,
+        frame: impl Into<Pieces>,
         encoding: Encoding,
         metadata: &HeaderMap,
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
-        let calling = self.exchange(method, frame, encoding, metadata, timeout);
+        let calling = self.exchange(method, frame.into(), encoding, metadata, timeout);
         match tokio::time::timeout(timeout, calling).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(timeout)),
@@ -158,7 +159,7 @@ impl Client {
     async fn exchange(
         &self,
         method: Method,
-        frame: Bytes,
+        frame: Pieces,
         encoding: Encoding,
         metadata: &HeaderMap,
         timeout: Duration,
@@ -176,10 +177,10 @@ impl Client {
     fn request(
         &self,
         method: Method,
-        frame: Bytes,
+        frame: Pieces,
         encoding: Encoding,
         timeout: Duration,
-    ) -> Result<Request<Full<Bytes>>, CallError> {
+    ) -> Result<Request<Full<Pieces>>, CallError> {
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(self.authority.clone())
@@ -232,7 +233,10 @@ const USER_AGENT_TEXT: &str = concat!("ringtail/", env!("CARGO_PKG_VERSION"));
 
 /// Sends on the link's connection; a request that never left, because the connection had just ended, is
 /// sent once more on the next one.
-async fn send(link: &Link, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError> {
+async fn send(
+    link: &Link,
+    request: Request<Full<Pieces>>,
+) -> Result<Response<Incoming>, CallError> {
     let mut lease = link.lease().await?;
     let mut answer = lease.sender.try_send_request(request).await;
     if let Err(failed) = &mut answer

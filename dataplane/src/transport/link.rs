@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,8 +13,9 @@ use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
 use super::client::ClientLimits;
+use super::pieces::Pieces;
 
-type Wire = Connection<TokioIo<TcpStream>, Full<Bytes>, TokioExecutor>;
+type Wire = Connection<TokioIo<TcpStream>, Full<Pieces>, TokioExecutor>;
 
 /// A connection that lived shorter than this and answered no call counts as a failed attempt: behind a load
 /// balancer without backends, connecting works and the connection is closed at once.
@@ -36,7 +36,7 @@ pub struct ConnectError {
 /// A connection as callers use it.
 #[derive(Clone)]
 pub(super) struct Lease {
-    pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) sender: SendRequest<Full<Pieces>>,
     answered: Arc<AtomicBool>,
 }
 

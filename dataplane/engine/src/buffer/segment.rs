@@ -214,11 +214,9 @@ impl Log {
         self.segments[at.segment as usize].span(at.record)
     }
 
-    /// Takes one span out of the account and returns what its record said. A segment without live spans is
-    /// reused.
-    pub(crate) fn release(&mut self, at: Location) -> Record {
+    /// Takes one span, which has `len` bytes, out of the account. A segment without live spans is reused.
+    pub(crate) fn discount(&mut self, at: Location, len: usize) {
         let segment = &mut self.segments[at.segment as usize];
-        let (record, len) = (segment.records[at.record as usize], segment.len_of(at.record));
         segment.live_bytes -= len;
         segment.live_records -= 1;
         self.live_bytes -= len as u64;
@@ -227,7 +225,6 @@ impl Log {
         if segment.live_records == 0 {
             self.recycle(at.segment);
         }
-        record
     }
 
     /// Capacity of everything: bytes, records, spare segments and the lists of them.
