@@ -71,7 +71,7 @@ impl Cluster {
         let plane = ControlPlane::start(&site).await?;
         let (mut images, mut dns) = (Vec::new(), None);
         if let Some(addresses) = addresses {
-            images.push(image::write(&toolchain.program("pause"), &run.path("pause"))?);
+            images.push(image::write(&toolchain.program("pause"), &run.path("pause.tar"))?);
             dns = Some(Dns::start(addresses.host(), run.path("admin.conf"))?);
         }
         let (nodes, images, count) = (Vec::new(), Mutex::new(images), options.nodes);

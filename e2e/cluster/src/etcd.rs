@@ -1,7 +1,9 @@
-//! The two questions that a test has for etcd itself: how far it has come, and to forget what was before.
+//! The one thing that a test wants of etcd itself: to forget what was before.
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,11 +13,12 @@ use crate::error::{Error, OnFile};
 /// Compaction of a test's few objects takes milliseconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Forgets all history: a watch or a list that goes on from an earlier revision is then answered with 410.
+/// Forgets all history: a watch or a list that goes on from before the last change is answered with 410.
 pub(crate) async fn compact(address: &str) -> Result<(), Error> {
-    // Any range tells the current revision; the key of one zero byte is the first that could be.
-    let range = json!({ "key": "AA==", "limit": 1 });
-    let answer = ask(address, "/v3/kv/range", &range).await?;
+    // A write of our own is the revision that is kept. Without it the last change of the API server's would
+    // be kept, and whoever has seen everything but that would still be served.
+    let write = json!({ "key": STANDARD.encode("ringtail-cluster"), "value": "" });
+    let answer = ask(address, "/v3/kv/put", &write).await?;
     let revision = answer["header"]["revision"].clone();
     let compacted = json!({ "revision": revision, "physical": true });
     let answer = ask(address, "/v3/kv/compaction", &compacted).await?;
