@@ -12,7 +12,7 @@ test: ## everything that needs no cluster
 	$(CARGO) test --workspace
 cluster: ## a real Kubernetes with three nodes on this machine until Ctrl-C; prints KUBECONFIG (root)
 	$(CARGO) run --bin ringtail-cluster -- up
-cluster-build: ## build the programs of a cluster once, about 20 minutes of CPU, and install what nodes need
+cluster-build: ## build the programs of a cluster once, about 15 minutes of CPU, and install what nodes need
 	$(CARGO) run --bin ringtail-cluster -- build
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
