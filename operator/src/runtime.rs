@@ -248,7 +248,9 @@ impl Operator {
         loop {
             match optional_kinds(&self.clients.lease).await {
                 Ok(kinds) => return kinds,
-                Err(error) => tracing::warn!(%error, "the API server does not say which kinds it has"),
+                Err(error) => {
+                    tracing::warn!(%error, "the API server does not say which kinds it has")
+                }
             }
             failures += 1;
             let wait = backoff::delay(failures, fastrand::f64()).min(DISCOVERY_PAUSE_MAX);
@@ -282,8 +284,7 @@ impl Operator {
         concurrency: usize,
         stopped: &watch::Receiver<bool>,
     ) -> Part {
-        let (stores, triggers) =
-            watches::open(&self.clients.gated, scope, settings, &self.metrics);
+        let (stores, triggers) = watches::open(&self.clients.gated, scope, settings, &self.metrics);
         let (views, view) = watch::channel(Arc::new(HashMap::new()));
         let (flips, flipped) = mpsc::channel(FLIPS_MAX);
         let poll = poll::Poll {

@@ -23,6 +23,7 @@ use ringtail_cluster::{Audit, AuditEvent, Cluster, Level, Options, require};
 use ringtail_operator::{
     kind::Kind,
     rbac::{Place, TABLE},
+    stats::poll,
 };
 use serde_json::{Value, json};
 
@@ -51,9 +52,12 @@ impl Bench {
         let bench = Self { cluster, client };
         let definition = ringtail_crds::schema::definition();
         bench.apply(&serde_json::to_value(definition).unwrap()).await;
-        let established = ["wait", "--for=condition=Established", "crd/tracepipelines.ringtail.dev"];
+        let established =
+            ["wait", "--for=condition=Established", "crd/tracepipelines.ringtail.dev"];
         bench.cluster.kubectl(established).await.unwrap();
-        bench.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}})).await;
+        bench
+            .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
+            .await;
         Some(bench)
     }
 
@@ -81,7 +85,10 @@ impl Bench {
             ("Role", format!("{name}-lease"), SYSTEM, &[Place::Lease][..]),
         ] {
             let meta = json!({"name": name, "namespace": namespace});
-            self.apply(&json!({"apiVersion": api, "kind": kind, "metadata": meta, "rules": rules(places)})).await;
+            self.apply(
+                &json!({"apiVersion": api, "kind": kind, "metadata": meta, "rules": rules(places)}),
+            )
+            .await;
             self.apply(&json!({
                 "apiVersion": api, "kind": format!("{kind}Binding"), "metadata": meta, "subjects": subjects,
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
@@ -109,7 +116,8 @@ impl Bench {
     }
 
     async fn namespace(&self, name: &str) {
-        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).await;
+        self.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+            .await;
     }
 
     fn pipelines(&self, namespace: &str) -> Api<DynamicObject> {
@@ -136,7 +144,8 @@ impl Bench {
     async fn names(&self, namespace: &str) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for kind in Kind::ALL.into_iter().filter(|kind| !kind.is_optional()) {
-            let params = ListParams::default().labels("app.kubernetes.io/managed-by=ringtail-operator");
+            let params =
+                ListParams::default().labels("app.kubernetes.io/managed-by=ringtail-operator");
             let found = self.children(kind, namespace).list(&params).await.unwrap();
             names.extend(found.iter().map(|child| format!("{kind}/{}", child.name_any())));
         }
@@ -151,14 +160,15 @@ impl Bench {
 
     async fn wait_for_condition(&self, namespace: &str, type_: &str, reason: &str) {
         let what = format!("{type_} with reason {reason}");
-        eventually(&what, async || self.condition(namespace, type_).await["reason"] == reason).await;
+        eventually(&what, async || self.condition(namespace, type_).await["reason"] == reason)
+            .await;
     }
 
-    /// Until nothing is written for some seconds.
+    /// Until nothing is written for longer than it takes to ask gateways for their statistics once more.
     async fn settle(&self, audit: &mut Audit, operator: &Operator) -> Vec<AuditEvent> {
         let mut all = Vec::new();
         loop {
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            tokio::time::sleep(poll::INTERVAL + Duration::from_secs(5)).await;
             let events = operator.requests(audit);
             let quiet = !events.iter().any(|event| is_write(event));
             all.extend(events);
@@ -316,11 +326,8 @@ async fn restored(bench: &Bench) {
         .await;
     }
     let args = ["--namespace=life", "deployment/shop-gateway"];
-    let edits: [&[&str]; 3] = [
-        &["set", "image", "*=nginx"],
-        &["label", "team=checkout"],
-        &["annotate", "note=theirs"],
-    ];
+    let edits: [&[&str]; 3] =
+        [&["set", "image", "*=nginx"], &["label", "team=checkout"], &["annotate", "note=theirs"]];
     for edit in edits {
         let (verb, rest) = edit.split_at(if edit[0] == "set" { 2 } else { 1 });
         bench.cluster.kubectl(verb.iter().chain(&args).chain(rest)).await.unwrap();
@@ -342,14 +349,19 @@ async fn paused(bench: &Bench) {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(services.get_opt("shop-agent").await.unwrap().is_none(), "restored while paused");
     bench.change("life", json!({"spec": {"paused": false}})).await;
-    eventually("the Service", async || services.get_opt("shop-agent").await.unwrap().is_some()).await;
+    eventually("the Service", async || services.get_opt("shop-agent").await.unwrap().is_some())
+        .await;
 }
 
 async fn pruned(bench: &Bench, names: &BTreeSet<String>) {
     let tls = json!({"spec": {"security": {"peerTLS": {"mode": "Disabled"}}}});
     bench.change("life", tls).await;
     eventually("no certificates", async || {
-        !bench.names("life").await.iter().any(|name| name.contains("peer-tls") || name.contains("peer-ca"))
+        !bench
+            .names("life")
+            .await
+            .iter()
+            .any(|name| name.contains("peer-tls") || name.contains("peer-ca"))
     })
     .await;
     bench.wait_for_condition("life", "PeersUnauthenticated", "PeerTLSDisabled").await;
@@ -368,9 +380,10 @@ async fn gone(bench: &Bench) {
 /// Rights that this scenario has no use for, with the reason.
 const UNUSED: &[(&str, &str)] = &[
     ("monitoring.coreos.com", "no such kinds here"),
-    ("networkpolicies", "opt-in"),
     ("horizontalpodautoscalers", "opt-in"),
-    ("delete", "only of what is no longer wanted: Secrets here"),
+    ("create", "an apply that creates needs it, and is written down as a patch"),
+    ("delete", "only of what is no longer wanted: Secrets and a NetworkPolicy here"),
+    ("tracepipelines", "get: for the status of one that cannot be read"),
 ];
 
 /// Nothing was forbidden; what is granted is used, or listed.
@@ -460,8 +473,19 @@ async fn a_signal_ends_it_well_and_the_next_one_leads_at_once() {
     bench.wait_for_condition("turn", "Accepted", "Valid").await;
     first.signal(rustix::process::Signal::TERM);
     assert!(first.ended().await.success(), "{}", first.log());
-    let lease = ["get", "lease", "ringtail-operator", "--namespace", SYSTEM, "-o", "jsonpath={.spec.holderIdentity}"];
+    let lease = [
+        "get",
+        "lease",
+        "ringtail-operator",
+        "--namespace",
+        SYSTEM,
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ];
     assert_eq!(bench.cluster.kubectl(lease).await.unwrap(), "");
     let _second = bench.operator("operator-b", &[]).await;
-    eventually("the second leads", async || bench.cluster.kubectl(lease).await.unwrap() == "operator-b").await;
+    eventually("the second leads", async || {
+        bench.cluster.kubectl(lease).await.unwrap() == "operator-b"
+    })
+    .await;
 }
