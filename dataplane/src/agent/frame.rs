@@ -19,8 +19,8 @@ const ENVELOPE_BYTES: usize = 320;
 /// piece costs about 0.1 us; that is what copying 2 KiB costs.
 const IN_PLACE_BYTES: usize = 2 << 10;
 
-/// Buffers of spans that wait for reuse have at most so many bytes together: those of eleven batches of the
-/// usual size. Further ones are given back.
+/// Buffers of spans that wait for reuse have at most so many bytes together: those of sixteen batches as
+/// ten gateways have them. Further ones are given back.
 const SPARE_BYTES: usize = 4 << 20;
 
 /// An encoded batch.

@@ -21,6 +21,7 @@ use crate::{
     memory::Memory,
     peer_tls::{self, Present},
     references, seed,
+    stats::ring::Standing,
 };
 
 /// What was found.
@@ -95,6 +96,8 @@ fn live(pipeline: &TracePipeline, world: &World, seed_hash: String) -> Live {
     let deployments = world.stores.workloads_of(Kind::Deployment, &uid);
     let daemon_sets = world.stores.workloads_of(Kind::DaemonSet, &uid);
     let view = world.views.borrow().get(&uid).cloned();
+    // What they said when they last answered is no longer so.
+    let view = view.filter(|view| view.ring.standing != Standing::Unknown);
     let pods =
         world.stores.pods_of(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
     let leaving = pods.iter().filter(|pod| {
