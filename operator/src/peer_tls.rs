@@ -1,4 +1,5 @@
-//! Certificates between agents and gateways: a CA for each pipeline and two leaves, renewed long before they end.
+//! Certificates between agents and gateways: a CA for each pipeline and two leaves, renewed long before
+//! they end.
 //!
 //! Pods learn of a new Secret a minute or two late, each in its own time, so that nothing may be used before
 //! everybody trusts it. A CA is therefore made long before it signs, and trusted until it ends by itself.
