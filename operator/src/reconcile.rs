@@ -81,7 +81,8 @@ pub struct Progress {
 /// One reconcile.
 pub async fn reconcile(object: Arc<Guarded>, world: Arc<World>) -> Result<Action, Failure> {
     let begun = Instant::now();
-    // A candidate's reconciles wait until it leads, which may take days. What they were begun with is old by then.
+    // A candidate's reconciles wait until it leads, which may take days. What they were begun with is old
+    // by then.
     let Some(object) = world.stores.pipelines.get(&ObjectRef::from_obj(object.as_ref())) else {
         return Ok(Action::await_change());
     };

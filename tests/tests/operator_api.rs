@@ -539,8 +539,9 @@ async fn a_signal_ends_it_well_and_the_next_one_leads_at_once() {
     .await;
 }
 
-/// The API server is stopped for longer than a lease lasts, and killed again and again. The operator ends, is started
-/// as a kubelet would start it, and comes to the same end without writing what is written already.
+/// The API server is stopped for longer than a lease lasts, and killed again and again. The operator ends,
+/// is started as a kubelet would start it, and comes to the same end without writing what is written
+/// already.
 #[tokio::test]
 async fn an_api_server_that_comes_and_goes_is_outlived() {
     let Some(bench) = Bench::start().await else { return };

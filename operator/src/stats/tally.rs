@@ -58,8 +58,8 @@ impl Tally {
     pub fn advance(&mut self, now_millis: u64) {
         let begin = now_millis.saturating_sub(WINDOW_MILLIS);
         for samples in self.pods.values_mut() {
-            // The oldest that is kept is the last one from before the window: what is counted is the difference to
-            // it.
+            // The oldest that is kept is the last one from before the window: what is counted is the
+            // difference to it.
             while samples.get(1).is_some_and(|second| second.at_millis <= begin) {
                 samples.pop_front();
             }
