@@ -355,14 +355,7 @@ impl Part {
                 reconcile::on_failure,
                 Arc::clone(&world),
             )
-<<<<<<< HEAD
             .for_each(async |outcome| forget(&world, outcome.err()));
-=======
-            .for_each(|outcome| {
-                forget(&world, outcome.err());
-                future::ready(())
-            });
->>>>>>> main
         let polls = async {
             leads.await;
             poll.run().await;

@@ -134,7 +134,7 @@ fn a_leaf_is_good_for_its_tier_alone() {
             (names.join(" "), leaf.extended_key_usage().unwrap().unwrap().value.server_auth)
         })
         .unwrap();
-        assert!(names.contains(&format!("shop-{tier}.observability.svc")), "{names}");
+        assert!(names.contains(&format!("{tier}.shop.ringtail")), "{names}");
         assert_eq!(server, serves, "{tier}");
     }
 }
