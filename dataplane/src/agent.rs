@@ -49,6 +49,8 @@ pub struct Config {
     pub seed: KeySeed,
     /// Candidates, `host:port`.
     pub gateways: Vec<String>,
+    /// Whether it speaks nothing but OTLP: a sidecar is no part of the fleet.
+    pub thin: bool,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -106,6 +108,7 @@ impl Agent {
             let watcher = Watcher {
                 link: index,
                 endpoint: endpoint.clone(),
+                thin: config.thin,
                 client: client()?,
                 core: Arc::clone(&core),
                 dialect,

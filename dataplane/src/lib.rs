@@ -9,6 +9,7 @@
 //! | [`cli`] | the command line |
 //! | [`export`] | kept spans to one backend |
 //! | [`gateway`] | receive -> scan -> insert -> decide -> export |
+//! | [`inject`] | an agent into the pods of workloads |
 //! | [`ledger`] | where every span went |
 //! | [`memory`] | limits and budgets |
 //! | [`metrics`] | one table of names |
@@ -25,6 +26,7 @@ pub mod agent;
 pub mod cli;
 pub mod export;
 pub mod gateway;
+pub mod inject;
 pub mod ledger;
 pub mod memory;
 pub mod metrics;

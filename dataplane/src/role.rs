@@ -89,6 +89,9 @@ pub struct AgentOptions {
     /// A gateway; may be repeated. Replaces `routing.resolver.static`.
     #[arg(long = "gateway", value_name = "HOST:PORT")]
     pub gateways: Vec<String>,
+    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who it is.
+    #[arg(long)]
+    pub thin: bool,
 }
 
 /// Flags of `ringtail gateway`.
@@ -162,7 +165,7 @@ pub async fn run_agent(
     options: AgentOptions,
     pipeline: ValidPipeline,
 ) -> Result<ExitCode, RoleError> {
-    let AgentOptions { role, gateways } = options;
+    let AgentOptions { role, gateways, thin } = options;
     let gateways = known_gateways(gateways, &pipeline.resolver)?;
     let sockets = Sockets::bind(&role, pipeline.receivers)?;
     let budget = Budget::share(Tier::Agent, memory::limit(Tier::Agent, role.memory_limit), 0);
@@ -171,6 +174,7 @@ pub async fn run_agent(
         identity: identity(&role)?,
         seed: seed(&role)?,
         gateways,
+        thin,
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,

@@ -22,6 +22,8 @@ use crate::transport::{CallError, Client, Code, Encoding, Method, framed};
 
 /// How often a candidate is asked.
 const HELLO_EVERY: Duration = Duration::from_millis(750);
+/// How often an agent that is thin looks whether it is answered: there may be one in every pod.
+const THIN_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take.
 const HELLO_WITHIN: Duration = Duration::from_millis(1000);
 /// A member that was heard and then says nothing for so long has left: four missed hellos, and some delay.
@@ -59,6 +61,8 @@ pub struct Watcher {
     pub link: LinkIndex,
     /// `host:port`, also the name of a peer that has no other.
     pub endpoint: String,
+    /// Whether nobody is asked who it is.
+    pub thin: bool,
     /// A connection of its own: an answer must not wait behind a megabyte of spans.
     pub client: Arc<Client>,
     /// Shared state of the agent.
@@ -85,7 +89,7 @@ impl Watcher {
     pub async fn run(self) {
         let mut known = Status::Unknown;
         let mut heard = Instant::now();
-        let mut every = tokio::time::interval(HELLO_EVERY);
+        let mut every = tokio::time::interval(if self.thin { THIN_EVERY } else { HELLO_EVERY });
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
@@ -109,17 +113,20 @@ impl Watcher {
     }
 
     async fn ask(&self) -> Result<Status, CallError> {
-        let hello = self.core.identity.hello(State::Serving, self.core.digest());
-        let frame = framed(hello.len(), |out| out.extend_from_slice(&hello));
+        let (method, message) = if self.thin {
+            // A request without spans asks whether somebody is there, and says nothing of ourselves: a gateway would
+            // count us among those whose ring should agree.
+            (Method::ExportTraces, Vec::new())
+        } else {
+            (Method::Hello, self.core.identity.hello(State::Serving, self.core.digest()))
+        };
+        let frame = framed(message.len(), |out| out.extend_from_slice(&message));
         let none = http::HeaderMap::new();
-        let answer =
-            self.client.call(Method::Hello, frame, Encoding::Identity, &none, HELLO_WITHIN).await;
+        let answer = self.client.call(method, frame, Encoding::Identity, &none, HELLO_WITHIN).await;
         match answer {
+            Ok(_) | Err(CallError::Status { .. }) if self.thin => Ok(self.in_plain_otlp()),
             Ok(answer) => Ok(self.announced(&answer)),
-            Err(CallError::Status { code: Code::Unimplemented, .. }) => {
-                self.dialect.send_replace(Dialect::Otlp);
-                Ok(Status::Serving { id: self.endpoint.clone(), inst: 0 })
-            }
+            Err(CallError::Status { code: Code::Unimplemented, .. }) => Ok(self.in_plain_otlp()),
             Err(error) => Err(error),
         }
     }
@@ -133,11 +140,13 @@ impl Watcher {
             }
             Some(_) => Status::Away,
             // Something that answers every call with OK: it can only be spoken to in plain OTLP.
-            None => {
-                self.dialect.send_replace(Dialect::Otlp);
-                Status::Serving { id: self.endpoint.clone(), inst: 0 }
-            }
+            None => self.in_plain_otlp(),
         }
+    }
+
+    fn in_plain_otlp(&self) -> Status {
+        self.dialect.send_replace(Dialect::Otlp);
+        Status::Serving { id: self.endpoint.clone(), inst: 0 }
     }
 }
 
