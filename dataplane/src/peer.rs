@@ -6,7 +6,11 @@ use prost::Message;
 use ringtail_engine::ring::RING_VERSION;
 use ringtail_engine::wire::put_varint;
 
-pub use generated::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, State};
+pub use generated::{
+    DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, Role, State,
+};
+
+use crate::stats;
 
 #[expect(
     missing_docs,
@@ -32,20 +36,31 @@ pub enum Dialect {
 pub struct Identity {
     /// What the process calls itself.
     pub id: String,
-    /// Grows with every start of the same id: milliseconds since 1970 at the start.
+    /// Grows with every start of the same id (see [`crate::membership::instance`]).
     pub inst: u64,
+    /// Which tier the process is.
+    pub role: Role,
 }
 
 impl Identity {
     /// This process as a member in `state`.
     pub fn member(&self, state: State) -> Member {
-        Member { id: self.id.clone(), inst: self.inst, state: state.into() }
+        Member { id: self.id.clone(), inst: self.inst, state: state.into(), role: self.role.into() }
     }
 
     /// The `Hello` of a process whose view has `digest`.
     pub fn hello(&self, state: State, digest: u64) -> Vec<u8> {
         HelloRequest { from: Some(self.member(state)), ring_versions: vec![RING_VERSION], digest }
             .encode_to_vec()
+    }
+}
+
+impl From<stats::Role> for Role {
+    fn from(role: stats::Role) -> Self {
+        match role {
+            stats::Role::Agent => Self::Agent,
+            stats::Role::Gateway => Self::Gateway,
+        }
     }
 }
 

@@ -69,7 +69,7 @@ fn start_as(api: &Api, identity: &str, flags: &[&str]) -> Running {
         let gated = ClientBuilder::new(service.clone(), "default").with_layer(&gate).build();
         let lease = ClientBuilder::new(service, "default").build();
         let clients = Clients { gated, lease };
-        Operator::new(cli, clients, leadership, metrics).await?.run(std::future::pending()).await
+        Operator::new(cli, clients, leadership, metrics).run(std::future::pending()).await
     }))
 }
 

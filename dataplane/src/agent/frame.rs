@@ -205,7 +205,7 @@ mod tests {
     use ringtail_engine::scan::Headers;
 
     use super::*;
-    use crate::peer::Identity;
+    use crate::peer::{Identity, Role};
 
     /// Spans in runs of the given lengths, in turn under two resources.
     fn batch(runs: &[usize]) -> Batch {
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_frame_in_pieces_is_the_frame_in_one() {
-        let identity = Identity { id: "agent".to_owned(), inst: 7 };
+        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
         let lists: [&[usize]; 5] = [
             &[],
             &[10],
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_when_its_last_frame_is_gone() {
-        let identity = Identity { id: "agent".to_owned(), inst: 7 };
+        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
         let buffers = Buffers::default();
         let envelope = Envelope { from: &identity, digest: 9 };
         let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_frame_does_not_hold_a_buffer_that_is_mostly_spare() {
-        let identity = Identity { id: "agent".to_owned(), inst: 7 };
+        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
         let buffers = Buffers::default();
         let envelope = Envelope { from: &identity, digest: 9 };
         let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);

@@ -3,7 +3,8 @@
 //! A link is owned by one task. Others send it sealed batches and read its gauges. It encodes and
 //! compresses a batch as soon as it gets it, since a compressed frame waits in a fifth of the memory; what
 //! is sent is exactly what waited. When its gateway leaves the ring, everything that is not acknowledged
-//! goes back to the splitter and from there to the next choice of each key.
+//! goes back to the splitter and from there to the next choice of each key. A link whose candidate is gone
+//! ends when nothing is left in it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::Core;
@@ -44,6 +45,10 @@ pub struct Link {
     pub endpoint: String,
     /// Whether its gateway is a member of the published view.
     pub member: AtomicBool,
+    /// Whether its candidate is gone for good: nothing is queued any more.
+    pub retired: AtomicBool,
+    /// Wakes the task when one of the two has changed.
+    pub changed: Notify,
     /// Bytes in its queue and under way.
     pub queued_bytes: AtomicU64,
     /// Spans in its queue and under way.
@@ -91,6 +96,8 @@ impl Link {
             index,
             endpoint,
             member: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            changed: Notify::new(),
             queued_bytes: AtomicU64::new(0),
             held_spans: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -140,11 +147,14 @@ impl Sender {
         }
     }
 
-    /// Runs until `stop` says that nothing more will come and everything has been delivered, or until the
-    /// task is aborted; what is left then is counted by the caller from the link's gauges.
+    /// Runs until its candidate is gone and nothing is left, or until the task is aborted; what is left then
+    /// is counted by the caller from the link's gauges.
     pub async fn run(mut self) {
         loop {
             self.fill_window();
+            if self.is_done() {
+                return;
+            }
             let resume_at = self.resume_at;
             tokio::select! {
                 biased;
@@ -158,9 +168,18 @@ impl Sender {
                     None => return,
                 },
                 () = pause::until(resume_at) => self.resume_at = None,
+                () = self.link.changed.notified() => {}
                 () = tokio::time::sleep(REROUTE_EVERY), if self.stranded() => self.reroute_pending(),
             }
         }
+    }
+
+    /// Whether nothing is left and nothing can come; the agent then knows the link no more.
+    fn is_done(&self) -> bool {
+        self.link.retired.load(Relaxed)
+            && self.pending.is_empty()
+            && self.in_flight.is_empty()
+            && self.core.forget_link(&self.link)
     }
 
     /// Whether frames wait for a gateway that is no longer in the ring.

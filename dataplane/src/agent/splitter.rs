@@ -138,6 +138,11 @@ impl Splitter {
         Ok(router.routed)
     }
 
+    /// Changes when a batch is full; open ones follow with their next span.
+    pub fn set_limits(&mut self, limits: BatchLimits) {
+        self.limits = limits;
+    }
+
     /// Seals every batch whose first span was appended at or before `deadline`.
     pub fn seal_older(&mut self, deadline: Instant) {
         for link in 0..self.open.len() {
@@ -183,7 +188,13 @@ impl Splitter {
         left
     }
 
-    fn seal(&mut self, link: LinkIndex) {
+    /// Whether the open batch of a link has nothing in it.
+    pub fn is_empty(&self, link: LinkIndex) -> bool {
+        self.open.get(link).is_none_or(|open| open.batch.is_empty())
+    }
+
+    /// Seals the open batch of a link.
+    pub fn seal(&mut self, link: LinkIndex) {
         let Some(open) = self.open.get_mut(link) else { return };
         if open.since.take().is_none() {
             return;

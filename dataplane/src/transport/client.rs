@@ -17,6 +17,7 @@ use super::answer::{GRPC_ACCEPT_ENCODING, GRPC_CONTENT_TYPE};
 use super::call::{GRPC_ENCODING, Method};
 use super::compress::{ACCEPTED, Encoding, inflate};
 use super::frame::{BodyReader, FrameError, Message, Pace};
+use super::keyring::Keyring;
 use super::limits::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES};
 use super::link::{ConnectError, Link};
 use super::pieces::Pieces;
@@ -55,7 +56,7 @@ pub struct ClientLimits {
     pub keepalive_timeout: Duration,
 }
 
-/// A client of one server over plaintext HTTP/2 with prior knowledge.
+/// A client of one server over HTTP/2 with prior knowledge, in the clear or with a keyring in TLS.
 #[derive(Debug)]
 pub struct Client {
     authority: Authority,
@@ -121,7 +122,22 @@ impl Default for ClientLimits {
 impl Client {
     /// A client of `endpoint` ("host:port"), which connects at its first call. Must be called inside a
     /// tokio runtime.
+    ///
+    /// # Errors
+    /// When it is no endpoint.
     pub fn new(endpoint: &str, limits: &ClientLimits) -> Result<Self, EndpointError> {
+        Self::with_keyring(endpoint, limits, None)
+    }
+
+    /// A client of a gateway, which speaks TLS if there is a keyring. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When it is no endpoint.
+    pub fn with_keyring(
+        endpoint: &str,
+        limits: &ClientLimits,
+        keyring: Option<&Arc<Keyring>>,
+    ) -> Result<Self, EndpointError> {
         let wrong = |reason: String| EndpointError { endpoint: endpoint.to_owned(), reason };
         let authority: Authority =
             endpoint.parse().map_err(|error: InvalidUri| wrong(error.to_string()))?;
@@ -129,7 +145,7 @@ impl Client {
             return Err(wrong("it has no port".to_owned()));
         }
         let name: Arc<str> = Arc::from(endpoint);
-        let link = || Link::new(Arc::clone(&name), limits.clone());
+        let link = || Link::new(Arc::clone(&name), limits.clone(), keyring.cloned());
         Ok(Self {
             authority,
             links: (0..limits.connections.max(1)).map(|_| link()).collect(),

@@ -85,13 +85,6 @@ impl Api {
         self.change(|store| store.update(key(plural, namespace, name), value, "kubectl"));
     }
 
-    /// Writes a status as a controller of Kubernetes.
-    pub(crate) fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
-        let mut value = self.get(plural, namespace, name).expect("an object with a status");
-        value["status"] = status;
-        self.change(|store| store.store(key(plural, namespace, name), value));
-    }
-
     /// Deletes an object, and what it owns.
     pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
         self.change(|store| store.delete(&key(plural, namespace, name)));

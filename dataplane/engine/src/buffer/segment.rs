@@ -177,6 +177,11 @@ impl Log {
         }
     }
 
+    /// Traces that come from now on are due at most `wait` later.
+    pub(crate) fn set_wait(&mut self, wait: u64) {
+        self.open.set_wait(wait);
+    }
+
     /// Time passes: segments that are open for traces which were due before `now` are closed.
     pub(crate) fn advance(&mut self, now: u64) {
         while let Some(passed) = self.open.passed(now) {
