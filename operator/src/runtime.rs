@@ -355,7 +355,10 @@ impl Part {
                 reconcile::on_failure,
                 Arc::clone(&world),
             )
-            .for_each(|outcome| future::ready(forget(&world, outcome.err())));
+            .for_each(|outcome| {
+                forget(&world, outcome.err());
+                future::ready(())
+            });
         let polls = async {
             leads.await;
             poll.run().await;
