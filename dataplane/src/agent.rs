@@ -49,6 +49,8 @@ pub struct Config {
     pub gateways: Discovery,
     /// Certificates, where there is TLS between the tiers.
     pub keyring: Option<Arc<Keyring>>,
+    /// Whether it speaks nothing but OTLP: a sidecar is no part of the fleet.
+    pub thin: bool,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -106,6 +108,7 @@ impl Agent {
             seed: config.seed,
             candidates: config.gateways.candidates,
             keyring: config.keyring.clone(),
+            thin: config.thin,
             voice: Arc::clone(&core) as _,
             counts: Arc::clone(&core.counts),
             own_state: None,

@@ -104,6 +104,9 @@ pub struct AgentOptions {
     /// A gateway; may be repeated. Replaces `routing.resolver`.
     #[arg(long = "gateway", value_name = "HOST:PORT")]
     pub gateways: Vec<String>,
+    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who it is.
+    #[arg(long)]
+    pub thin: bool,
 }
 
 /// Flags of `ringtail gateway`.
@@ -173,7 +176,7 @@ impl RoleError {
 /// # Errors
 /// When it cannot start.
 pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
-    let AgentOptions { role, gateways } = options;
+    let AgentOptions { role, gateways, thin } = options;
     let parent = role.exit_with_parent.then(Parent::listen);
     let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
@@ -186,6 +189,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         seed: seed(&role)?,
         gateways: neighbours.discovery.clone(),
         keyring: keyring.clone(),
+        thin,
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,
