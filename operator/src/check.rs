@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use clap::Parser;
 use hyper::{Request, StatusCode, Uri, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -12,6 +13,17 @@ use tokio::{net::TcpStream, time};
 const PAUSE: Duration = Duration::from_millis(500);
 /// Of one question. A kubelet's probe has three seconds; across nodes it may take longer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Asks an address, such as an operator's /readyz, until it answers well.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ringtail-operator check", no_binary_name = true)]
+pub struct Check {
+    /// What to ask: http://name:8080/readyz
+    address: Uri,
+    /// For how many seconds to go on asking.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    patience: u64,
+}
 
 /// Why an address is not as it should be.
 #[derive(Debug, Error)]
@@ -46,6 +58,18 @@ pub enum CheckError {
     /// It takes too long.
     #[error("{0} does not answer in {seconds} s", seconds = ANSWER_WITHIN.as_secs())]
     Late(Uri),
+}
+
+// === impl Check ===
+
+impl Check {
+    /// Asks.
+    ///
+    /// # Errors
+    /// The last reason when the answer never was good.
+    pub async fn run(&self) -> Result<(), CheckError> {
+        check(&self.address, Duration::from_secs(self.patience)).await
+    }
 }
 
 /// Asks until the answer is good, for as long as `patience` lasts.
@@ -89,13 +113,17 @@ async fn ask(address: &Uri) -> Result<(), CheckError> {
         ended = connection => return Err(ended.map_or_else(broken, |()| CheckError::Late(address.clone()))),
     };
     let status = answer.status();
-    if status.is_success() { Ok(()) } else { Err(CheckError::Status { address: address.clone(), status }) }
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(CheckError::Status { address: address.clone(), status })
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use axum::{Router, routing::get};
     use tokio::net::TcpListener;
@@ -123,8 +151,13 @@ mod tests {
 
     #[tokio::test]
     async fn gives_up_with_the_last_reason() {
-        let refused = check(&server(usize::MAX).await, Duration::ZERO).await.unwrap_err();
-        assert!(refused.to_string().ends_with("/readyz answers 503 Service Unavailable"), "{refused}");
+        let unready = server(usize::MAX).await.to_string();
+        let options = Check::parse_from([unready.as_str(), "--patience", "0"]);
+        let refused = options.run().await.unwrap_err();
+        assert!(
+            refused.to_string().ends_with("/readyz answers 503 Service Unavailable"),
+            "{refused}"
+        );
         let nobody = check(&"http://127.0.0.1:1/readyz".parse().unwrap(), Duration::ZERO).await;
         assert!(matches!(nobody, Err(CheckError::Connect { .. })), "{nobody:?}");
     }
