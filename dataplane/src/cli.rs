@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ringtail_crds::ValidPipeline;
 
+use crate::config::Loaded;
 use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
 use crate::run::{self, RunOptions};
 
@@ -54,16 +54,16 @@ impl Cli {
     pub async fn run(self) -> Result<ExitCode, RoleError> {
         match self.command {
             Command::Agent(options) => {
-                let pipeline = load(&options.role.pipeline)?;
-                role::run_agent(options, pipeline).await
+                let loaded = load(&options.role.pipeline)?;
+                role::run_agent(options, loaded).await
             }
             Command::Gateway(options) => {
-                let pipeline = load(&options.role.pipeline)?;
-                role::run_gateway(options, pipeline).await
+                let loaded = load(&options.role.pipeline)?;
+                role::run_gateway(options, loaded).await
             }
             Command::Run(options) => {
-                let pipeline = load(&options.file)?;
-                run::run(options, pipeline)
+                let loaded = load(&options.file)?;
+                run::run(options, loaded.pipeline)
                     .await
                     .map_err(|error| RoleError::Fleet(error.to_string()))
             }
@@ -72,22 +72,15 @@ impl Cli {
     }
 }
 
-/// Reads and validates a manifest; the error lists every problem.
-fn load(path: &Path) -> Result<ValidPipeline, RoleError> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| RoleError::Usage(format!("{shown}: {error}")))?;
-    ringtail_crds::validate(&text).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(|p| format!("{shown}: {p}")).collect();
-        RoleError::Usage(lines.join("\n"))
-    })
+fn load(path: &Path) -> Result<Loaded, RoleError> {
+    Loaded::read(path).map_err(RoleError::Usage)
 }
 
 fn validate(files: &[PathBuf]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         match load(file) {
-            Ok(pipeline) => {
+            Ok(Loaded { pipeline, .. }) => {
                 println!("{}: TracePipeline {} is valid", file.display(), pipeline.name)
             }
             Err(error) => {

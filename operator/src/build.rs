@@ -8,11 +8,35 @@ use kube::{Resource, ResourceExt};
 use ringtail_crds::{TracePipeline, ValidPipeline};
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{kind::Kind, labels, live::Live, settings::Settings};
 
-mod config_map; // the resolved manifest
+mod colour; //                    which gateway Deployments, and how large
+mod config_hash; //               what a restart is needed for
+mod config_map; //                the resolved manifest
+mod container; //                 the one that runs Ringtail
+mod daemon_set; //                agents
+mod deployment; //                gateways
+mod endpoints; //                 the addresses that people rely on
+mod hash; //                      of settings
+mod horizontal_pod_autoscaler; // of the pipeline
+mod network_policy; //            while the peer port asks for no certificate
+mod overlay; //                   settings over settings
+mod placement; //                 where pods may run
+mod pod; //                       the template of a tier
+mod pod_disruption_budget; //     of gateways
+mod pod_monitor; //               for Prometheus
+mod port; //                      names and numbers
+mod prometheus_rule; //           alerts on the fleet
+mod role; //                      what pods may ask the API server
+mod role_binding; //              who may
+mod service; //                   where spans go to, and where the ring is found
+mod service_account; //           who pods are
+mod tier; //                      agents or gateways
+mod volume; //                    files that pods read
+
+pub use endpoints::endpoints;
+use tier::Tier;
 
 /// Everything that children depend on.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +65,36 @@ pub struct Child {
 /// The children that a pipeline should have, in the order of applying, then by name. Secrets are not among them:
 /// what is secret is made once and then kept, which is no function of the inputs.
 pub fn build(inputs: &Inputs<'_>) -> Vec<Child> {
-    let mut children = vec![config_map::build(inputs)];
+    let mut children =
+        vec![config_map::build(inputs), pod_monitor::build(inputs), prometheus_rule::build(inputs)];
+    for tier in Tier::ALL.into_iter().filter(|tier| tier.is_managed(inputs.pipeline)) {
+        children.extend(identity(inputs, tier));
+        children.extend(service::build(inputs, tier));
+        children.extend(match tier {
+            Tier::Agent => vec![daemon_set::build(inputs)],
+            Tier::Gateway => gateways(inputs),
+        });
+    }
     children.retain(|child| {
         !child.kind.is_optional() || inputs.settings.optional_kinds.contains(&child.kind)
     });
     children.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    children
+}
+
+fn identity(inputs: &Inputs<'_>, tier: Tier) -> Vec<Child> {
+    let mut children = Vec::from_iter(service_account::build(inputs, tier));
+    if tier.asks_the_cluster(inputs.pipeline) {
+        children.extend([role::build(inputs, tier), role_binding::build(inputs, tier)]);
+    }
+    children
+}
+
+fn gateways(inputs: &Inputs<'_>) -> Vec<Child> {
+    let mut children = deployment::build(inputs);
+    children.push(pod_disruption_budget::build(inputs));
+    children.extend(horizontal_pod_autoscaler::build(inputs));
+    children.extend(network_policy::build(inputs));
     children
 }
 
@@ -55,7 +104,7 @@ pub fn config_hash(children: &[Child]) -> Option<String> {
     let manifests = children.iter().filter(|child| child.kind == Kind::ConfigMap);
     let text =
         manifests.filter_map(|child| child.manifest["data"][config_map::KEY].as_str()).next()?;
-    Some(Sha256::digest(text)[..8].iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hash::short(text))
 }
 
 // === impl Inputs ===
@@ -105,3 +154,6 @@ impl Child {
         Self { kind, name, manifest }
     }
 }
+
+#[cfg(test)]
+mod tests;

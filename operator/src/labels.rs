@@ -8,6 +8,8 @@ pub const PIPELINE: &str = "ringtail.dev/pipeline";
 pub const COLOUR: &str = "ringtail.dev/colour";
 /// Annotation of a pod template: what its processes were started with.
 pub const CONFIG_HASH: &str = "ringtail.dev/config-hash";
+/// Annotation of a Deployment or DaemonSet: which pod template it has, apart from its colour.
+pub const TEMPLATE_HASH: &str = "ringtail.dev/template-hash";
 /// Annotation of a child: a hash of what was applied last.
 pub const APPLIED_HASH: &str = "ringtail.dev/applied-hash";
 /// The tier of a child.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 /// The present of one pipeline. Everything is empty for a new one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Live {
@@ -14,6 +16,10 @@ pub struct Live {
     pub daemon_set: Option<Workload>,
     /// Gateways that say at `/stats` that they are part of the ring, by pod name.
     pub ring_members: Vec<String>,
+    /// Gateways that say there that they are on their way out.
+    pub ring_draining: u32,
+    /// Pods of gateways that are being deleted, for when no gateway can be asked.
+    pub leaving_gateways: u32,
 }
 
 /// What there is of one Deployment or DaemonSet.
@@ -21,6 +27,10 @@ pub struct Live {
 pub struct Workload {
     /// `ringtail.dev/config-hash` of its pod template.
     pub config_hash: Option<String>,
+    /// `ringtail.dev/template-hash`.
+    pub template_hash: Option<String>,
+    /// `spec.template` of a Deployment as it is, for one that is to stay so; null for a DaemonSet.
+    pub template: Value,
     /// `ringtail.dev/colour`.
     pub colour: Option<String>,
     /// `spec.replicas`; for a DaemonSet the nodes that should run it.
@@ -46,5 +56,11 @@ impl Workload {
     pub fn is_rolled_out(&self) -> bool {
         self.observed
             && [self.ready, self.updated, self.available].iter().all(|n| *n >= self.desired)
+    }
+
+    /// Whether it has pods of another template than the one with this hash.
+    pub fn is_rolling(&self, template_hash: &str) -> bool {
+        let is_told = self.template_hash.as_deref() == Some(template_hash) && self.observed;
+        self.present > 0 && !(is_told && self.updated >= self.present)
     }
 }

@@ -16,11 +16,7 @@ pub struct SecretKey {
 
 /// What the pipeline refers to, sorted.
 pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
-    let exporters = pipeline.spec.exporters.iter().filter_map(|exporter| exporter.otlp.as_ref());
-    let headers = exporters.flat_map(|otlp| &otlp.headers);
-    let references = headers.filter_map(|header| header.secret_key_ref.as_ref());
-    let mut found: Vec<_> =
-        references.map(|r| SecretKey { name: r.name.clone(), key: r.key.clone() }).collect();
+    let mut found = of_headers(pipeline);
     if let Some(peers) = &pipeline.spec.security.peer_tls.secret_ref {
         let pairs = [&peers.gateway, &peers.agent].into_iter();
         let keys = |name: &String| ["tls.crt", "tls.key", "ca.crt"].map(|key| (name.clone(), key));
@@ -28,6 +24,18 @@ pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
             pairs.flat_map(keys).map(|(name, key)| SecretKey { name, key: key.to_owned() }),
         );
     }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What the headers of exporters refer to, sorted.
+pub fn of_headers(pipeline: &TracePipeline) -> Vec<SecretKey> {
+    let exporters = pipeline.spec.exporters.iter().filter_map(|exporter| exporter.otlp.as_ref());
+    let headers = exporters.flat_map(|otlp| &otlp.headers);
+    let references = headers.filter_map(|header| header.secret_key_ref.as_ref());
+    let mut found: Vec<_> =
+        references.map(|r| SecretKey { name: r.name.clone(), key: r.key.clone() }).collect();
     found.sort();
     found.dedup();
     found

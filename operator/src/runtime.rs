@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     admin::{self, Shown},
+    backoff,
     cli::{Cli, VERSION},
     events::Events,
     gate::Gate,
@@ -39,7 +40,7 @@ use crate::{
     scope::Scope,
     settings::Settings,
     stats::{fetch, poll},
-    stores::Guarded,
+    stores::{Guarded, Stores},
     watches,
 };
 
@@ -52,6 +53,10 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 const FLIPS_MAX: usize = 256;
 /// How long reconciles may go on after a signal. A pod gets 30 seconds by default.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is looked whether optional kinds came or went.
+const DISCOVERY_INTERVAL: Duration = Duration::from_secs(600);
+/// Between two questions to an API server that is away.
+const DISCOVERY_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A request of its own to see which optional kinds there are.
 const MONITORING: &str = "monitoring.coreos.com/v1";
 
@@ -94,7 +99,6 @@ pub struct Operator {
     clients: Clients,
     candidate: Candidate,
     metrics: Metrics,
-    settings: Settings,
     // Where gateways are asked, and how often; other than the default in tests.
     stats_port: u16,
     stats_interval: Duration,
@@ -111,8 +115,7 @@ pub async fn run(cli: Cli) -> Result<(), Stopped> {
     let metrics = Metrics::default();
     let (leadership, follow) = watch::channel(Leadership::Unknown);
     let clients = connect(config, &metrics, follow)?;
-    let operator = Operator::new(cli, clients, leadership, metrics).await?;
-    operator.run(interrupted()).await
+    Operator::new(cli, clients, leadership, metrics).run(interrupted()).await
 }
 
 fn connect(
@@ -140,16 +143,13 @@ async fn interrupted() {
 // === impl Operator ===
 
 impl Operator {
-    /// Looks around in the cluster.
-    ///
-    /// # Errors
-    /// When the API server does not answer.
-    pub async fn new(
+    /// Puts it together. `leadership` is what the gate of `clients` follows.
+    pub fn new(
         cli: Cli,
         clients: Clients,
         leadership: watch::Sender<Leadership>,
         metrics: Metrics,
-    ) -> Result<Self, Stopped> {
+    ) -> Self {
         let candidate = Candidate::new(
             clients.lease.clone(),
             &cli.leader_election_namespace,
@@ -157,15 +157,8 @@ impl Operator {
             &cli.identity,
             leadership,
         );
-        let settings = Settings {
-            image: cli.data_plane_image.clone(),
-            image_pull_policy: cli.image_pull_policy.clone(),
-            version: VERSION.to_owned(),
-            optional_kinds: optional_kinds(&clients.lease).await?,
-            allow_unsafe_pod_template: cli.allow_unsafe_pod_template,
-        };
         let (stats_port, stats_interval) = (fetch::ADMIN_PORT, poll::INTERVAL);
-        Ok(Self { cli, clients, candidate, metrics, settings, stats_port, stats_interval })
+        Self { cli, clients, candidate, metrics, stats_port, stats_interval }
     }
 
     /// Asks gateways at another port and more often: for tests, whose gateways share an address.
@@ -191,16 +184,6 @@ impl Operator {
             synced: is_synced,
             beat,
         };
-        let scopes = Scope::from_namespaces(&self.cli.watch_namespace);
-        let share = (usize::from(CONCURRENCY) / scopes.len()).max(1);
-        let parts: Vec<_> = scopes.iter().map(|scope| self.part(scope, share, &stopped)).collect();
-        let stores: Vec<_> = parts.iter().map(|part| part.world.stores.clone()).collect();
-        let fill = async {
-            future::join_all(stores.iter().map(|stores| stores.wait_until_ready())).await;
-            synced.send_replace(true);
-            future::pending::<()>().await;
-        };
-        let work = future::join_all(parts.into_iter().map(Part::run));
         let stop = async {
             stop.await;
             tracing::info!("stopping: reconciles that have begun go on to their end");
@@ -214,11 +197,7 @@ impl Operator {
                 Err(source) => Stopped::Admin { address: self.cli.admin, source },
             }),
             () = admin::beat(beats) => Err(Stopped::Ended("the heartbeat")),
-            () = fill => Err(Stopped::Ended("the stores")),
-            _ = work => match *stopped.borrow() {
-                true => Ok(()),
-                false => Err(Stopped::Ended("a controller")),
-            },
+            ended = self.work(&synced, &stopped) => ended,
             () = stop => Ok(()),
         };
         if outcome.is_ok() {
@@ -227,15 +206,85 @@ impl Operator {
         outcome
     }
 
+    // Watches and reconciles. When somebody installs or removes an optional kind it begins anew: a watch of a kind
+    // that is not there fails for ever, and a kind that came later would not be used.
+    async fn work(
+        &self,
+        synced: &watch::Sender<bool>,
+        stopped: &watch::Receiver<bool>,
+    ) -> Result<(), Stopped> {
+        let mut kinds = self.optional_kinds().await;
+        loop {
+            tracing::info!(?kinds, "optional kinds in this cluster");
+            let parts = self.parts(&kinds, stopped);
+            let stores: Vec<_> = parts.iter().map(|part| part.world.stores.clone()).collect();
+            let fill = async {
+                future::join_all(stores.iter().map(Stores::wait_until_ready)).await;
+                synced.send_replace(true);
+                future::pending::<()>().await;
+            };
+            tokio::select! {
+                ended = future::try_join_all(parts.into_iter().map(Part::run)) => return ended.map(drop),
+                () = fill => return Err(Stopped::Ended("the stores")),
+                now = self.other_kinds(&kinds) => kinds = now,
+            }
+        }
+    }
+
+    async fn other_kinds(&self, known: &BTreeSet<Kind>) -> BTreeSet<Kind> {
+        loop {
+            tokio::time::sleep(DISCOVERY_INTERVAL).await;
+            let kinds = self.optional_kinds().await;
+            if kinds != *known {
+                return kinds;
+            }
+        }
+    }
+
+    // An API server that is away is waited for: a pod that ended instead would be kept down for minutes after the
+    // API server is back.
+    async fn optional_kinds(&self) -> BTreeSet<Kind> {
+        let mut failures = 0;
+        loop {
+            match optional_kinds(&self.clients.lease).await {
+                Ok(kinds) => return kinds,
+                Err(error) => {
+                    tracing::warn!(%error, "the API server does not say which kinds it has")
+                }
+            }
+            failures += 1;
+            let wait = backoff::delay(failures, fastrand::f64()).min(DISCOVERY_PAUSE_MAX);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn parts(&self, kinds: &BTreeSet<Kind>, stopped: &watch::Receiver<bool>) -> Vec<Part> {
+        let settings = Settings {
+            image: self.cli.data_plane_image.clone(),
+            image_pull_policy: self.cli.image_pull_policy.clone(),
+            version: VERSION.to_owned(),
+            optional_kinds: kinds.clone(),
+            allow_unsafe_pod_template: self.cli.allow_unsafe_pod_template,
+        };
+        let scopes = Scope::from_namespaces(&self.cli.watch_namespace);
+        let share = (usize::from(CONCURRENCY) / scopes.len()).max(1);
+        scopes.iter().map(|scope| self.part(scope, &settings, share, stopped)).collect()
+    }
+
     async fn lead(&self) -> Lost {
         let lost = self.candidate.run(|leads| self.metrics.leads(leads)).await;
         self.metrics.leads(false);
         lost
     }
 
-    fn part(&self, scope: &Scope, concurrency: usize, stopped: &watch::Receiver<bool>) -> Part {
-        let (stores, triggers) =
-            watches::open(&self.clients.gated, scope, &self.settings, &self.metrics);
+    fn part(
+        &self,
+        scope: &Scope,
+        settings: &Settings,
+        concurrency: usize,
+        stopped: &watch::Receiver<bool>,
+    ) -> Part {
+        let (stores, triggers) = watches::open(&self.clients.gated, scope, settings, &self.metrics);
         let (views, view) = watch::channel(Arc::new(HashMap::new()));
         let (flips, flipped) = mpsc::channel(FLIPS_MAX);
         let poll = poll::Poll {
@@ -250,7 +299,7 @@ impl Operator {
         let world = World {
             client: self.clients.gated.clone(),
             stores,
-            settings: self.settings.clone(),
+            settings: settings.clone(),
             lifetimes: Lifetimes { leaf: self.cli.peer_certificate_lifetime.0 },
             views: view,
             memories: Memories::default(),
@@ -280,8 +329,9 @@ struct Part {
 impl Part {
     // The watches run from the start, so that a candidate that becomes leader knows the cluster already. What they
     // trigger before that is not lost: reconciles are held until this process leads.
-    async fn run(self) {
+    async fn run(self) -> Result<(), Stopped> {
         let Self { world, triggers, poll, flipped, leadership, concurrency, mut stopped } = self;
+        let told = stopped.clone();
         let leads = leading(leadership).shared();
         let flipped =
             stream::unfold(flipped, async |mut flipped| Some((flipped.recv().await?, flipped)));
@@ -305,14 +355,20 @@ impl Part {
                 reconcile::on_failure,
                 Arc::clone(&world),
             )
-            .for_each(|outcome| future::ready(forget(&world, outcome.err())));
+            .for_each(|outcome| {
+                forget(&world, outcome.err());
+                future::ready(())
+            });
         let polls = async {
             leads.await;
             poll.run().await;
         };
         tokio::select! {
-            () = reconciles => {}
-            () = polls => {}
+            () = reconciles => match *told.borrow() {
+                true => Ok(()),
+                false => Err(Stopped::Ended("a controller")),
+            },
+            () = polls => Err(Stopped::Ended("the statistics")),
         }
     }
 }
@@ -341,11 +397,11 @@ fn forget(
 }
 
 // A group that is not there is no failure; one that cannot be asked for is.
-async fn optional_kinds(client: &Client) -> Result<BTreeSet<Kind>, Stopped> {
+async fn optional_kinds(client: &Client) -> kube::Result<BTreeSet<Kind>> {
     let listed = match client.list_api_group_resources(MONITORING).await {
         Ok(listed) => listed.resources,
         Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let serves = |kind: &Kind| listed.iter().any(|resource| resource.name == kind.plural());
     Ok(Kind::ALL.into_iter().filter(|kind| kind.is_optional() && serves(kind)).collect())

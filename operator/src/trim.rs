@@ -17,14 +17,13 @@ pub fn pod_resource() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods")
 }
 
-/// Keeps of a Deployment or DaemonSet its replicas, the annotations of its template, and its status.
+/// Keeps of a Deployment or DaemonSet its replicas, its template (there are three a pipeline at most), and its status.
 pub fn workload(object: &mut DynamicObject) {
     let data = &object.data;
-    let annotations = &data["spec"]["template"]["metadata"]["annotations"];
     object.data = json!({
         "spec": {
             "replicas": data["spec"]["replicas"],
-            "template": {"metadata": {"annotations": annotations}},
+            "template": data["spec"]["template"],
         },
         "status": data["status"],
     });

@@ -65,9 +65,10 @@ fn what_passes() {
             json!({ "securityContext": { "runAsUser": 1000, "fsGroup": 0, "runAsNonRoot": true } }),
         ),
         container(json!({ "name": "proxy", "ports": [{ "containerPort": 8080 }] })),
-        container(
-            json!({ "securityContext": { "capabilities": { "drop": ["ALL"], "add": ["NET_BIND_SERVICE"] } } }),
-        ),
+        container(json!({ "securityContext": { "capabilities": {
+            "drop": ["ALL"],
+            "add": ["NET_BIND_SERVICE"],
+        } } })),
         container(json!({ "readinessProbe": { "httpGet": { "path": "/", "port": 80 } } })),
         json!({ "serviceAccountName": "tracing", "env": [{ "name": "A", "value": "b" }] }),
         json!({ "volumes": [{ "name": "a", "secret": { "secretName": "a" } }] }),

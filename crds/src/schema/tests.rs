@@ -147,6 +147,8 @@ fn the_definition_is_structural() {
     assert!(subresources.status.is_some());
     assert_eq!(subresources.scale.as_ref().unwrap().spec_replicas_path, ".spec.gateway.replicas");
     let value = serde_json::to_value(root()).unwrap();
+    let enums = nodes().into_iter().flat_map(|(_, node)| node.enum_.unwrap_or_default());
+    assert!(enums.into_iter().all(|choice| choice.0.is_string()));
     assert!(!has_key(&value, "nullable") && !has_key(&value, "anyOf") && !has_key(&value, "$ref"));
 }
 

@@ -29,6 +29,13 @@ fn check_text(schema: &JSONSchemaProps, text: &str) -> Option<String> {
     check_enum(schema, text)
         .or_else(|| check_length(schema, text))
         .or_else(|| check_pattern(schema.pattern.as_ref()?, text))
+        .or_else(|| check_time(schema.format.as_ref()?, text))
+}
+
+// The conditions of a status have times.
+fn check_time(format: &str, text: &str) -> Option<String> {
+    let wrong = format == "date-time" && text.parse::<k8s_openapi::jiff::Timestamp>().is_err();
+    wrong.then(|| format!("must be a time such as 2026-01-31T12:00:00Z, not {text:?}"))
 }
 
 fn check_pattern(regex: &str, text: &str) -> Option<String> {

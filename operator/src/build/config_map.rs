@@ -1,10 +1,7 @@
 //! ConfigMap `<name>-pipeline`: the manifest that the data plane reads.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use ringtail_crds::schema;
+use ringtail_crds::{TracePipeline, resolved_manifest};
 use serde_json::json;
 
 use super::{Child, Inputs};
@@ -13,20 +10,19 @@ use crate::{kind::Kind, labels::Component};
 /// The key of the manifest.
 pub(crate) const KEY: &str = "pipeline.yaml";
 
+/// Its name.
+pub(super) fn name(pipeline: &TracePipeline) -> String {
+    format!("{}-pipeline", pipeline.name_any())
+}
+
 /// Builds it.
 pub(super) fn build(inputs: &Inputs<'_>) -> Child {
-    let name = inputs.pipeline.name_any();
-    let manifest = json!({
-        "apiVersion": schema::API_VERSION,
-        "kind": schema::KIND,
-        "metadata": {"name": name},
-        "spec": inputs.pipeline.spec,
+    // Whatever passed validation can be written. Should a writer ever disagree, no pod takes an empty manifest over
+    // for the one that it has.
+    let manifest = resolved_manifest(inputs.pipeline).unwrap_or_default();
+    let config_map = json!({
+        "metadata": inputs.meta(Component::Pipeline, name(inputs.pipeline)),
+        "data": {KEY: manifest},
     });
-    let config_map = ConfigMap {
-        metadata: inputs.meta(Component::Pipeline, format!("{name}-pipeline")),
-        // JSON is YAML.
-        data: Some(BTreeMap::from([(KEY.to_owned(), format!("{manifest:#}\n"))])),
-        ..ConfigMap::default()
-    };
     Child::new(Kind::ConfigMap, &config_map)
 }

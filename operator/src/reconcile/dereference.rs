@@ -16,10 +16,12 @@ use crate::{
     failure::Failure,
     fingerprint,
     kind::Kind,
+    labels::{self, Component},
     live::Live,
     memory::Memory,
     peer_tls::{self, Present},
     references, seed,
+    stats::ring::Standing,
 };
 
 /// What was found.
@@ -94,6 +96,15 @@ fn live(pipeline: &TracePipeline, world: &World, seed_hash: String) -> Live {
     let deployments = world.stores.workloads_of(Kind::Deployment, &uid);
     let daemon_sets = world.stores.workloads_of(Kind::DaemonSet, &uid);
     let view = world.views.borrow().get(&uid).cloned();
+    // What they said when they last answered is no longer so.
+    let view = view.filter(|view| view.ring.standing != Standing::Unknown);
+    let pods =
+        world.stores.pods_of(&pipeline.namespace().unwrap_or_default(), &pipeline.name_any());
+    let leaving = pods.iter().filter(|pod| {
+        pod.metadata.deletion_timestamp.is_some()
+            && pod.labels().get(labels::COMPONENT).map(String::as_str)
+                == Some(Component::Gateway.name())
+    });
     Live {
         seed_hash,
         deployments: deployments
@@ -101,7 +112,9 @@ fn live(pipeline: &TracePipeline, world: &World, seed_hash: String) -> Live {
             .map(|object| (object.name_any(), observe::workload(Kind::Deployment, object)))
             .collect::<BTreeMap<_, _>>(),
         daemon_set: daemon_sets.first().map(|object| observe::workload(Kind::DaemonSet, object)),
+        ring_draining: view.as_ref().map_or(0, |view| view.ring.draining),
         ring_members: view.map(|view| view.ring.members.clone()).unwrap_or_default(),
+        leaving_gateways: u32::try_from(leaving.count()).unwrap_or(u32::MAX),
     }
 }
 

@@ -94,6 +94,8 @@ pub fn workload(kind: Kind, object: &DynamicObject) -> Workload {
     let annotations = &spec["template"]["metadata"]["annotations"];
     Workload {
         config_hash: annotations[labels::CONFIG_HASH].as_str().map(str::to_owned),
+        template_hash: object.annotations().get(labels::TEMPLATE_HASH).cloned(),
+        template: spec["template"].clone(),
         colour: object.labels().get(labels::COLOUR).cloned(),
         desired,
         present,
@@ -109,6 +111,8 @@ pub fn workload(kind: Kind, object: &DynamicObject) -> Workload {
 fn sum(workloads: impl Iterator<Item = Workload>) -> Option<Workload> {
     workloads.reduce(|a, b| Workload {
         config_hash: if a.config_hash == b.config_hash { a.config_hash } else { None },
+        template_hash: None,
+        template: Value::Null,
         colour: None,
         desired: a.desired + b.desired,
         present: a.present + b.present,

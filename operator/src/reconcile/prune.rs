@@ -46,7 +46,11 @@ async fn delete(client: &Client, kind: Kind, name: &str, meta: &ObjectMeta) -> R
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind.resource());
     let params = DeleteParams {
-        preconditions: Some(Preconditions { uid: meta.uid.clone(), resource_version: None }),
+        // As it was seen: a Deployment that got pods since is looked at again.
+        preconditions: Some(Preconditions {
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+        }),
         propagation_policy: Some(PropagationPolicy::Background),
         ..DeleteParams::default()
     };

@@ -145,7 +145,10 @@ mod tests {
     use super::*;
     use crate::stats::answer::Decisions;
 
-    fn kept_after(samples: &[(u64, u64, u64)]) -> u64 {
+    /// Seconds since the start of the test, the second of the process's start, traces kept since then.
+    type Sample = (u64, u64, u64);
+
+    fn kept_after(samples: &[Sample]) -> u64 {
         let mut tally = Tally::default();
         for (seconds, inst_seconds, kept) in samples {
             let decisions = Decisions { kept: *kept, ..Decisions::default() };
@@ -157,7 +160,7 @@ mod tests {
 
     #[test]
     fn counts_what_happened_within_the_window() {
-        let cases: [(&str, &[(u64, u64, u64)], u64); 6] = [
+        let cases: [(&str, &[Sample], u64); 6] = [
             ("started long ago, asked for the first time", &[(10_000, 1, 500)], 0),
             ("started within the window", &[(10_000, 9_900, 500)], 500),
             ("grows", &[(10_000, 1, 500), (10_015, 1, 520)], 20),

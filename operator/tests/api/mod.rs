@@ -85,13 +85,6 @@ impl Api {
         self.change(|store| store.update(key(plural, namespace, name), value, "kubectl"));
     }
 
-    /// Writes a status as a controller of Kubernetes.
-    pub(crate) fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
-        let mut value = self.get(plural, namespace, name).expect("an object with a status");
-        value["status"] = status;
-        self.change(|store| store.store(key(plural, namespace, name), value));
-    }
-
     /// Deletes an object, and what it owns.
     pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
         self.change(|store| store.delete(&key(plural, namespace, name)));
@@ -117,6 +110,13 @@ impl Api {
             method != "GET" && !path.contains("/leases") && !path.contains("/events")
         });
         requests.map(|(method, path)| format!("{method} {path}")).collect()
+    }
+
+    /// Paths of every read so far.
+    pub(crate) fn reads(&self) -> Vec<String> {
+        let store = self.0.lock().unwrap();
+        let reads = store.requests.iter().filter(|(method, _)| method == "GET");
+        reads.map(|(_, path)| path.clone()).collect()
     }
 
     /// From now on every request passes by `fault` first: method and path in, status code out.
