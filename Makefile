@@ -11,9 +11,9 @@ demo: ## a local fleet samples the traces of a small shop for 20 seconds; no clu
 test: ## everything that needs no cluster
 	$(CARGO) test --workspace
 cluster: ## a real Kubernetes with three nodes on this machine until Ctrl-C; prints KUBECONFIG (root)
-	$(CARGO) run -p ringtail-cluster -- up
+	$(CARGO) run --bin ringtail-cluster -- up
 cluster-build: ## build the programs of a cluster once, about 20 minutes of CPU, and install what nodes need
-	$(CARGO) run -p ringtail-cluster -- build
+	$(CARGO) run --bin ringtail-cluster -- build
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
 ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current

@@ -1,7 +1,7 @@
 //! Who is in the ring, as real agents and gateways learn it from an API server that misbehaves; and the
 //! manifest, as they take it over while they run.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::time::Instant;
 

@@ -17,7 +17,9 @@ use crate::audit::Audit;
 use crate::capabilities::{Capabilities, Level};
 use crate::command;
 use crate::control_plane::{ControlPlane, Site};
+use crate::dns::Dns;
 use crate::error::{Error, OnFile};
+use crate::etcd;
 use crate::image;
 use crate::kubeconfig::{self, Proof};
 use crate::network::{self, Addresses};
@@ -40,6 +42,7 @@ const NODES_READY_WITHIN: Duration = Duration::from_secs(120);
 pub struct Cluster {
     // Dropped in this order: processes, then what they stand on.
     nodes: Vec<Node>,
+    _dns: Option<Dns>,
     /// Archives that every node gets, also one that comes later.
     images: Mutex<Vec<PathBuf>>,
     plane: ControlPlane,
@@ -60,21 +63,19 @@ impl Cluster {
         let run = Run::claim()?;
         let addresses = match options.level {
             Level::ControlPlane => None,
-            Level::Nodes => Some(Addresses::new(run.slot)),
+            Level::Nodes => Some(run.make_network()?),
         };
-        if let Some(addresses) = addresses {
-            network::create(&run.name, addresses)?;
-        }
         let pki = Pki::create(run.path("pki"))?;
         let site =
             Site { run: &run, pki: &pki, toolchain: &toolchain, options: &options, addresses };
         let plane = ControlPlane::start(&site).await?;
-        let mut images = Vec::new();
-        if addresses.is_some() {
-            images.push(image::write(&toolchain.program("pause"), &run.path("pause"))?);
+        let (mut images, mut dns) = (Vec::new(), None);
+        if let Some(addresses) = addresses {
+            images.push(image::write(&toolchain.program("pause"), &run.path("pause.tar"))?);
+            dns = Some(Dns::start(addresses.host(), run.path("admin.conf"))?);
         }
         let (nodes, images, count) = (Vec::new(), Mutex::new(images), options.nodes);
-        let mut cluster = Self { nodes, images, plane, pki, toolchain, options, run };
+        let mut cluster = Self { nodes, _dns: dns, images, plane, pki, toolchain, options, run };
         cluster.add_nodes(count).await?;
         Ok(cluster)
     }
@@ -182,9 +183,16 @@ impl Cluster {
         &self.plane.server
     }
 
-    /// The URL of etcd; from outside of the cluster's network only where the cluster is on loopback.
-    pub fn etcd_url(&self) -> &str {
-        &self.plane.etcd_url
+    /// Makes etcd forget all history. Only on loopback: with nodes, etcd is out of this process's reach.
+    ///
+    /// The API server answers most watches from memory; `--watch-cache=false` sends all of them to etcd.
+    pub async fn compact(&self) -> Result<(), Error> {
+        if self.options.level > Level::ControlPlane {
+            return Err(Error::Misuse(
+                "only a cluster of `Options::control_plane` compacts".to_owned(),
+            ));
+        }
+        etcd::compact(&self.plane.etcd_address).await
     }
 
     /// Runs kubectl with all rights and returns what it prints.

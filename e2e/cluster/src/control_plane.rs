@@ -36,8 +36,8 @@ pub(crate) struct ControlPlane {
     pub(crate) etcd: Process,
     /// Where the API server is.
     pub(crate) server: String,
-    /// Where etcd is, for the API server's eyes.
-    pub(crate) etcd_url: String,
+    /// Where etcd is, as the API server sees it.
+    pub(crate) etcd_address: String,
 }
 
 /// Where the processes of one control plane listen.
@@ -78,8 +78,12 @@ impl Ports {
         Ok(Self { address: Ipv4Addr::LOCALHOST, api, etcd, etcd_peer })
     }
 
+    fn etcd_address(&self) -> String {
+        format!("127.0.0.1:{}", self.etcd)
+    }
+
     fn etcd_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.etcd)
+        format!("http://{}", self.etcd_address())
     }
 }
 
@@ -107,8 +111,8 @@ impl ControlPlane {
             accounts.get_opt("default").await.ok().flatten()
         })
         .await?;
-        let etcd_url = ports.etcd_url();
-        Ok(Self { scheduler, controller_manager, api_server, etcd, server, etcd_url })
+        let etcd_address = ports.etcd_address();
+        Ok(Self { scheduler, controller_manager, api_server, etcd, server, etcd_address })
     }
 
     pub(crate) async fn wait_until_ready(

@@ -51,6 +51,9 @@ pub enum Error {
     /// A key or certificate could not be made.
     #[error("certificates: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// An image could not be written.
+    #[error(transparent)]
+    Image(#[from] ringtail_image::image::ImageError),
     /// What was waited for did not happen.
     #[error("{what} did not happen within {seconds} s")]
     Timeout {
@@ -59,7 +62,7 @@ pub enum Error {
         /// How long.
         seconds: u64,
     },
-    /// The call makes no sense for this cluster, for example a fourth control plane process.
+    /// The call makes no sense for this cluster, for example a thirteenth node.
     #[error("{0}")]
     Misuse(String),
 }

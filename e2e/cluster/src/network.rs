@@ -75,11 +75,15 @@ impl Addresses {
     }
 }
 
-/// Makes the cluster's namespace, with a bridge that this machine is on as well.
+/// Makes the cluster's namespace; fails if there is one of this name.
+pub(crate) fn claim(name: &str) -> Result<(), Error> {
+    ip(&["netns", "add", name])
+}
+
+/// Furnishes the cluster's namespace, with a bridge that this machine is on as well.
 pub(crate) fn create(name: &str, addresses: Addresses) -> Result<(), Error> {
     let bridge = format!("{}/24", addresses.control_plane());
     let host = format!("{}/24", addresses.host());
-    ip(&["netns", "add", name])?;
     ip(&["-n", name, "link", "set", "lo", "up"])?;
     ip(&["-n", name, "link", "add", "br0", "type", "bridge"])?;
     ip(&["-n", name, "addr", "add", &bridge, "dev", "br0"])?;

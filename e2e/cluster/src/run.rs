@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::cgroup;
 use crate::error::{Error, OnFile};
-use crate::network;
+use crate::network::{self, Addresses};
 use crate::process::{self, MARK};
 use crate::wait;
 
@@ -27,6 +27,9 @@ for p in /proc/[0-9]*; do
   tr '\0' '\n' < "$p/environ" | grep -qxF "$1" && kill -9 "${p#/proc/}"
 done 2> /dev/null
 "#;
+
+/// In the folder of a run that made a network of its name.
+const NETWORK: &str = "network";
 
 /// A claimed run.
 #[derive(Debug)]
@@ -83,6 +86,16 @@ impl Run {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// Makes the network of the cluster, which this run owns from then on.
+    pub(crate) fn make_network(&self) -> Result<Addresses, Error> {
+        let addresses = Addresses::new(self.slot);
+        network::claim(&self.name)?;
+        let file = self.path(NETWORK);
+        fs::write(&file, "").on("write", &file)?;
+        network::create(&self.name, addresses)?;
+        Ok(addresses)
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
@@ -167,7 +180,9 @@ fn sweep_held(base: &Path) -> Result<Vec<String>, Error> {
 /// Ends and removes everything of a run, in an order in which nothing can come back.
 fn clear(folder: &Path) {
     let name = name_of(folder);
-    let nodes = cgroup::nodes_of(&name);
+    // Without the mark of a network, a network or cgroup of this name is another run's.
+    let owns_names = folder.join(NETWORK).exists();
+    let nodes = if owns_names { cgroup::nodes_of(&name) } else { Vec::new() };
     let groups: Vec<_> =
         nodes.iter().filter_map(|node| cgroup::Cgroup::new(&name, node).ok()).collect();
     // A frozen process of cgroup version 1 dies only once it is thawed.
@@ -175,7 +190,9 @@ fn clear(folder: &Path) {
     if let Ok(mark) = fs::read_to_string(folder.join("mark")) {
         process::kill_marked(&mark);
     }
-    network::remove(&name);
+    if owns_names {
+        network::remove(&name);
+    }
     groups.iter().for_each(cgroup::Cgroup::remove);
     let _ = fs::remove_dir_all(folder);
 }

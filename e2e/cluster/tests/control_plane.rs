@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, WatchEvent, WatchParams};
+use kube::{Api, Client, ResourceExt};
 use ringtail_cluster::{Cluster, Level, Options, require};
 use serde_json::json;
 
@@ -107,6 +108,27 @@ async fn faults(cluster: &Cluster, client: &Client) {
     cluster.api_server().restart().unwrap();
     cluster.wait_until_ready(SOON).await.unwrap();
     cluster.kubectl(["get", "configmap", "kept"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_compaction_ends_what_goes_on_from_before() {
+    if require(Level::ControlPlane).is_none() {
+        return;
+    }
+    let options = Options::control_plane().api_server_flag("--watch-cache=false");
+    let cluster = Cluster::start(options).await.expect("a cluster");
+    let maps: Api<ConfigMap> = Api::default_namespaced(cluster.client().await.unwrap());
+    let first = maps.create(&PostParams::default(), &config_map("first")).await.unwrap();
+    let version = first.metadata.resource_version.unwrap();
+    maps.create(&PostParams::default(), &config_map("second")).await.unwrap();
+    let watch = async || {
+        let mut events = maps.watch(&WatchParams::default(), &version).await.unwrap().boxed();
+        events.next().await.expect("an event")
+    };
+    assert!(matches!(watch().await, Ok(WatchEvent::Added(map)) if map.name_any() == "second"));
+    cluster.compact().await.unwrap();
+    let expired = watch().await;
+    assert!(matches!(&expired, Ok(WatchEvent::Error(status)) if status.code == 410), "{expired:?}");
 }
 
 #[tokio::test]

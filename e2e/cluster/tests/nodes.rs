@@ -4,12 +4,14 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client};
-use ringtail_cluster::{Cluster, Level, Options, PAUSE_IMAGE, require};
+use ringtail_cluster::{Cluster, Level, Options, PAUSE_IMAGE, Toolchain, require};
+use ringtail_image::image::{self, Image};
 
 /// The node monitor's grace of 15 s is the longest that anything here waits for; the rest is for a busy
 /// machine.
@@ -51,12 +53,11 @@ spec: {selector: {app: echo}, ports: [{port: 8080}]}
 
 #[tokio::test]
 async fn three_nodes_run_pods_and_survive_faults() {
-    if require(Level::Nodes).is_none() {
-        return;
-    }
+    let Some(toolchain) = require(Level::Nodes) else { return };
     let cluster = Cluster::start(Options::nodes(3)).await.expect("three Ready nodes");
     let client = cluster.client().await.unwrap();
-    cluster.kubectl_with(&["apply", "-f", "-"], &ECHO.replace("IMAGE", PAUSE_IMAGE)).await.unwrap();
+    cluster.load_image(&echo_image(&cluster, &toolchain)).await.unwrap();
+    cluster.kubectl_with(&["apply", "-f", "-"], &ECHO.replace("IMAGE", "echo:1")).await.unwrap();
     pods_ready(&client, 3).await;
 
     pods_are_reached(&cluster, &client).await;
@@ -94,6 +95,15 @@ async fn clusters_with_nodes_run_side_by_side_and_leave_nothing() {
     two.kubectl(["get", "nodes"]).await.unwrap();
 }
 
+/// A scratch image under a name of its own.
+fn echo_image(cluster: &Cluster, toolchain: &Toolchain) -> PathBuf {
+    let binary = std::fs::read(toolchain.program("pause")).unwrap();
+    let archive = cluster.logs().join("echo.tar");
+    let out = std::fs::File::create(&archive).unwrap();
+    image::write(&Image { name: "echo", tag: "1", binary: &binary }, out).unwrap();
+    archive
+}
+
 /// From this machine and from a node, by a pod's address and by the Service's.
 async fn pods_are_reached(cluster: &Cluster, client: &Client) {
     let service: Api<Service> = Api::namespaced(client.clone(), "shop");
@@ -104,9 +114,9 @@ async fn pods_are_reached(cluster: &Cluster, client: &Client) {
         assert_eq!(ask(&status.pod_ip.unwrap()), name);
         let log = cluster.kubectl(["logs", "-n", "shop", &name]).await.unwrap();
         assert_eq!(log, "");
-        let to = format!("{service}:{PORT}");
+        let to = format!("echo.shop.svc:{PORT}");
         let answer = cluster
-            .kubectl(["exec", "-n", "shop", &name, "--", "/pause", "ask", &to])
+            .kubectl(["exec", "-n", "shop", &name, "--", "/echo", "ask", &to])
             .await
             .unwrap();
         assert!(answer.starts_with("echo-"), "{answer:?}");

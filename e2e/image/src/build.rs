@@ -67,8 +67,8 @@ impl Build {
             .args(["build", "--locked", "--no-default-features", "--package", package])
             .args(["--profile", &self.profile, "--target", &self.target])
             .arg("--message-format=json-render-diagnostics")
-            // With --target the flags are not for build scripts, and the folder of the target is not shared with
-            // builds for this machine.
+            // With --target the flags are not for build scripts, and the folder of the target is not shared
+            // with builds for this machine.
             .env("RUSTFLAGS", Self::flags())
             .stderr(Stdio::inherit())
             .output()

@@ -110,8 +110,8 @@ impl Blob {
     }
 }
 
-// === documents ===
-// Keys are in the order of the alphabet, so that it makes no difference whether serde_json sorts or keeps them.
+// === documents === Keys are in the order of the alphabet, so that it makes no difference whether
+// serde_json sorts or keeps them.
 
 fn config(image: &Image<'_>, architecture: Architecture, layer: &str) -> Value {
     json!({
@@ -145,8 +145,8 @@ fn manifest(config: &Blob, layer: &Blob) -> Value {
 fn index(image: &Image<'_>, architecture: Architecture, manifest: &Blob) -> Value {
     json!({
         "manifests": [{
-            // containerd takes the first one as it stands, and a kubelet asks for the name written in full; other
-            // tools read the second one.
+            // containerd takes the first one as it stands, and a kubelet asks for the name written in full;
+            // other tools read the second one.
             "annotations": {
                 "io.containerd.image.name": in_full(image),
                 "org.opencontainers.image.ref.name": image.tag,
@@ -310,8 +310,8 @@ mod tests {
             (write(&image(&binary), &mut tar).unwrap().digest, tar)
         };
         assert_eq!(once(), once());
-        // Recorded: on another machine or day the digest must be this one, or pods pinned by digest would roll.
-        // A new version of the compressor may change it, and then this line with it.
+        // Recorded: on another machine or day the digest must be this one, or pods pinned by digest would
+        // roll. A new version of the compressor may change it, and then this line with it.
         assert_eq!(
             once().0,
             "sha256:ce22e09a1aa0f29ccc20e7f8afb5d68377afb2d3c8a154dfef59a981c2dc623c"

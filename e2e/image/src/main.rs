@@ -10,7 +10,8 @@ use clap::Parser;
 use ringtail_image::build::Build;
 use ringtail_image::image::{self, Image};
 
-/// Builds packages as static binaries and writes an image of each, OUT/PACKAGE.tar, without a container engine.
+/// Builds packages as static binaries and writes an image of each, OUT/PACKAGE.tar, without a container
+/// engine.
 #[derive(Debug, Parser)]
 #[command(name = "ringtail-image", max_term_width = 110)]
 struct Options {

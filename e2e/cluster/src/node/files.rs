@@ -24,7 +24,7 @@ impl Place {
         let doors = self.group.doors();
         let doors = doors.iter().map(|door| format!("{}\n", door.display()));
         self.write("doors", &doors.collect::<String>())?;
-        self.write("resolv.conf", &format!("nameserver {}\n", self.addresses.control_plane()))?;
+        self.write("resolv.conf", &format!("nameserver {}\n", self.addresses.host()))?;
         self.write_identity(supplies)?;
         self.write_json("cni/10-ringtail.conflist", &self.cni())?;
         self.write("containerd.toml", &self.containerd_config()?)?;
@@ -138,7 +138,7 @@ impl Place {
             "maxOpenFiles": 20_000,
             "oomScoreAdj": 0,
             "makeIPTablesUtilChains": false,
-            "clusterDNS": [self.addresses.control_plane()],
+            "clusterDNS": [self.addresses.host()],
             "clusterDomain": "cluster.local",
             "resolvConf": self.path("resolv.conf"),
             "volumePluginDir": "/var/lib/kubelet/volumeplugins",
