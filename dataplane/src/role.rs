@@ -105,7 +105,8 @@ pub struct AgentOptions {
     /// A gateway; may be repeated. Replaces `routing.resolver`.
     #[arg(long = "gateway", value_name = "HOST:PORT")]
     pub gateways: Vec<String>,
-    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who it is.
+    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who
+    /// it is.
     #[arg(long)]
     pub thin: bool,
 }

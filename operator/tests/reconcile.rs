@@ -432,11 +432,14 @@ fn works(api: &Api) {
             "ringtail.dev/pipeline": "shop",
         });
         let status = json!({"phase": "Running", "podIP": format!("127.0.0.{number}")});
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": labels}, "status": status});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"labels": labels}, "status": status,
+        });
         api.put("pods", NAMESPACE, &format!("shop-gateway-{number}"), pod);
     }
     let gateways = json!({
-        "observedGeneration": 1, "replicas": 3, "readyReplicas": 3, "updatedReplicas": 3, "availableReplicas": 3,
+        "observedGeneration": 1, "replicas": 3, "readyReplicas": 3,
+        "updatedReplicas": 3, "availableReplicas": 3,
     });
     api.set_status("deployments", NAMESPACE, "shop-gateway", gateways);
     let agents = json!({
@@ -478,8 +481,14 @@ async fn a_fleet_becomes_ready_and_a_split_of_its_ring_is_told() {
     assert_eq!(status["ring"]["observers"], 2);
     answers.send_replace(stats(hash, "aaaa"));
     wait_for_condition(&api, "Ready", "True", "AllTiersReady").await;
-    api.set_status("deployments", NAMESPACE, "shop-gateway", json!({
-        "observedGeneration": 1, "replicas": 3, "readyReplicas": 1, "updatedReplicas": 3, "availableReplicas": 1,
-    }));
+    api.set_status(
+        "deployments",
+        NAMESPACE,
+        "shop-gateway",
+        json!({
+            "observedGeneration": 1, "replicas": 3, "readyReplicas": 1,
+            "updatedReplicas": 3, "availableReplicas": 1,
+        }),
+    );
     wait_for_condition(&api, "Ready", "False", "InsufficientReplicas").await;
 }

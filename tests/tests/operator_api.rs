@@ -213,7 +213,7 @@ impl Bench {
         loop {
             tokio::time::sleep(poll::INTERVAL + Duration::from_secs(5)).await;
             let events = operator.requests(audit);
-            let quiet = !events.iter().any(|event| is_write(event));
+            let quiet = !events.iter().any(is_write);
             all.extend(events);
             if quiet {
                 return all;

@@ -1,6 +1,7 @@
-//! `make e2e`: the chart, the operator and the fleet as a user has them, on three nodes, from the real images.
+//! `make e2e`: the chart, the operator and the fleet as a user has them, on three nodes, from the real
+//! images.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail by panic")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,10 +9,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ringtail_cluster::{Cluster, Level, Options, STRICT_VARIABLE, require};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// Three nodes on two busy cores take their time; nothing here waits for longer than a minute when all is well.
+/// Three nodes on two busy cores take their time; nothing here waits for longer than a minute when all is
+/// well.
 const SOON: Duration = Duration::from_secs(300);
 /// The bench's traces have eight spans; a request of 200 holds a fragment of 200 of them.
 const TRACES: u64 = 12_600;
@@ -153,7 +155,8 @@ impl Fleet {
     /// Gateways take policies over while they run.
     async fn policies_change_without_a_restart(&self) {
         let before = self.processes().await;
-        let patch = r#"[{"op": "replace", "path": "/spec/sampling/policies/2/probabilistic/samplingPercentage", "value": 20}]"#;
+        let percentage = "/spec/sampling/policies/2/probabilistic/samplingPercentage";
+        let patch = &json!([{"op": "replace", "path": percentage, "value": 20}]).to_string();
         let args = ["patch", "tracepipeline/shop", "-n", "shop", "--type=json", "-p", patch];
         self.kubectl(&args).await;
         let generation = self.json(&["tracepipeline/shop"]).await["metadata"]["generation"].clone();
@@ -185,7 +188,8 @@ impl Fleet {
     /// Deleting the pipeline deletes what it owns; uninstalling leaves the definition, as `crds.keep` says.
     async fn nothing_is_left(&self) {
         self.kubectl(&["delete", "tracepipeline/shop", "-n", "shop"]).await;
-        const KINDS: &str = "daemonsets,deployments,services,configmaps,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,pods";
+        const KINDS: &str = "daemonsets,deployments,services,configmaps,secrets,serviceaccounts,roles,\
+             rolebindings,poddisruptionbudgets,pods";
         self.eventually("every child is gone", async || {
             let left = self.json(&[KINDS, "-l", "ringtail.dev/pipeline=shop"]).await;
             left["items"].as_array()?.is_empty().then_some(())
