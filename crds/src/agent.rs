@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     compression::Compression,
     duration::{DurationBounds, DurationText},
+    pod::Pod,
+    receivers::Receivers,
+    rules::NodeRule,
     size::{SizeBounds, SizeText},
 };
 
@@ -19,9 +23,22 @@ pub(crate) static BATCH_TIMEOUT: DurationBounds = DurationBounds::ms(1, 10_000);
 const BATCH_SPANS_MAX: u32 = 100_000;
 
 /// The tier that takes spans from applications and sends each trace to its gateway.
+// `deny_unknown_fields` and `flatten` exclude each other; the API server and the offline check refuse what
+// the schema does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = HOST_PORT_ON_NODES.rule())]
 pub struct Agent {
+    /// Where agents run. DaemonSet: one on every node, which applications reach through the Service
+    /// NAME-agent. Sidecar: in the pods of applications, added with `ringtail inject`; it keeps nothing and
+    /// sends to the gateways. None: applications send to the Service NAME-gateway themselves.
+    #[serde(default)]
+    pub mode: AgentMode,
+
+    /// Where agents take spans in.
+    #[serde(default)]
+    pub receivers: Receivers,
+
     /// How spans for one gateway are gathered into one request. What is reached first sends it.
     #[serde(default)]
     pub batch: Batch,
@@ -30,13 +47,44 @@ pub struct Agent {
     /// saves the CPU where the network costs nothing.
     #[serde(default = "compression")]
     pub compression: Compression,
+
+    /// Settings of the agents' pods.
+    #[serde(flatten)]
+    pub pod: Pod,
+}
+
+/// Where agents run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
+pub enum AgentMode {
+    #[default]
+    DaemonSet,
+    Sidecar,
+    None,
 }
 
 impl Default for Agent {
     fn default() -> Self {
-        Self { batch: Batch::default(), compression: compression() }
+        Self {
+            mode: AgentMode::default(),
+            receivers: Receivers::default(),
+            batch: Batch::default(),
+            compression: compression(),
+            pod: Pod::default(),
+        }
     }
 }
+
+/// Ports of nodes are for the one agent of a node.
+pub(crate) static HOST_PORT_ON_NODES: NodeRule = NodeRule {
+    cel: "!self.receivers.hostPort || self.mode == 'DaemonSet'",
+    holds: |agent| {
+        let on = agent.pointer("/receivers/hostPort").and_then(serde_json::Value::as_bool);
+        on != Some(true) || agent.get("mode").is_none_or(|mode| mode == "DaemonSet")
+    },
+    message: "needs agent.mode DaemonSet: only then there is one agent on a node",
+    field: ".receivers.hostPort",
+};
 
 fn compression() -> Compression {
     Compression::Zstd

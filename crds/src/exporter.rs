@@ -11,6 +11,7 @@ use crate::{
     compression::Compression,
     duration::{DurationBounds, DurationText},
     pattern,
+    pod::OBJECT_NAME_LENGTH_MAX,
     rules::{NodeRule, durations},
     size::{SizeBounds, SizeText},
     union::member,
@@ -82,8 +83,7 @@ pub struct OtlpExporter {
     #[x_kube(validation = TIMEOUT.rule())]
     pub timeout: DurationText,
 
-    /// Headers to send with every request, such as a tenant. Everybody who may read this resource can read
-    /// the values, so do not put secrets here.
+    /// Headers to send with every request, such as a tenant or credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = HEADERS_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -117,9 +117,10 @@ pub enum OtlpProtocol {
     Grpc,
 }
 
-/// One header of every request.
+/// One header of every request: a name, and either value or secretKeyRef.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ONE_VALUE.rule())]
 pub struct Header {
     /// The name in lower case, such as x-scope-orgid. Names that the protocol uses itself (content-type,
     /// te, user-agent, host, connection and all that start with grpc-) and names that end in -bin are
@@ -128,10 +129,38 @@ pub struct Header {
     #[x_kube(validation = HEADER_IS_FREE.rule())]
     pub name: String,
 
-    /// The value: printable ASCII.
+    /// The value: printable ASCII. Everybody who may read this resource can read it, so a secret belongs
+    /// into secretKeyRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = HEADER_VALUE_LENGTH_MAX), regex(pattern = pattern::HEADER_VALUE.regex))]
-    pub value: String,
+    pub value: Option<String>,
+
+    /// A Secret of this namespace that holds the value. Gateways read it from a file when they start:
+    /// SECRETS-DIR/NAME/KEY, which the operator mounts, and `--secrets-dir` names elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
 }
+
+/// One key of a Secret of the pipeline's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// The name of the Secret.
+    #[schemars(length(max = OBJECT_NAME_LENGTH_MAX), regex(pattern = pattern::OBJECT_NAME.regex))]
+    pub name: String,
+
+    /// The key in it.
+    #[schemars(length(max = OBJECT_NAME_LENGTH_MAX), regex(pattern = pattern::SECRET_KEY.regex))]
+    pub key: String,
+}
+
+/// A header has one value.
+pub(crate) static ONE_VALUE: NodeRule = NodeRule {
+    cel: "has(self.value) != has(self.secretKeyRef)",
+    holds: |header| header.get("value").is_some() != header.get("secretKeyRef").is_some(),
+    message: "needs either value or secretKeyRef",
+    field: "",
+};
 
 // Headers that HTTP/2 forbids or that gRPC sets itself; values of -bin headers would have to be base64.
 macro_rules! reserved {

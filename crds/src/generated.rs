@@ -53,7 +53,7 @@ pub fn with_fields(page: &str) -> String {
     let written = page.split(MARKER).next().unwrap_or_default();
     let mut text = format!("{written}{MARKER}");
     let properties = schema::root().properties.iter().flatten();
-    for (name, property) in properties.filter(|(name, _)| *name == "spec") {
+    for (name, property) in properties.filter(|(name, _)| *name != "metadata") {
         describe(property, name, &mut text);
     }
     text
@@ -78,13 +78,23 @@ fn describe(object: &JSONSchemaProps, path: &str, text: &mut String) {
     text.push_str(&section);
     for (name, property) in object.properties.iter().flatten() {
         let path = format!("{path}.{name}");
-        if property.type_.as_deref() == Some("object") {
+        if has_fields(property) && !is_foreign(property) {
             describe(property, &path, text);
         }
-        if let Some(item) = item_of(property).filter(|item| item.properties.is_some()) {
+        if let Some(item) = item_of(property).filter(|item| has_fields(item) && !is_foreign(item)) {
             describe(item, &format!("{path}[]"), text);
         }
     }
+}
+
+fn has_fields(schema: &JSONSchemaProps) -> bool {
+    schema.properties.is_some()
+}
+
+// Kubernetes' own types have lost their descriptions; `kubectl explain pod.spec` has them.
+fn is_foreign(object: &JSONSchemaProps) -> bool {
+    let mut fields = object.properties.iter().flatten();
+    fields.all(|(_, field)| field.description.is_none())
 }
 
 fn item_of(list: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
@@ -99,6 +109,9 @@ fn type_of(schema: &JSONSchemaProps) -> String {
         (_, Some(regex)) if regex == pattern::DURATION.regex => "duration".to_owned(),
         (_, Some(regex)) if regex == pattern::SIZE.regex => "size".to_owned(),
         (_, Some(regex)) if regex == pattern::PERCENTAGE.regex => "percentage".to_owned(),
+        (_, Some(regex)) if regex == pattern::SHARE.regex => {
+            "whole number or percentage".to_owned()
+        }
         (Some("string"), _) => choices(schema).unwrap_or_else(|| "text".to_owned()),
         (Some("integer"), _) => match (schema.minimum, schema.maximum) {
             (Some(least), Some(most)) => format!("whole number, {least} to {most}"),
@@ -106,6 +119,10 @@ fn type_of(schema: &JSONSchemaProps) -> String {
         },
         (Some("boolean"), _) => "true or false".to_owned(),
         (Some("array"), _) => list_type(schema),
+        (None, _) => "whole number or text".to_owned(),
+        _ if schema.x_kubernetes_preserve_unknown_fields == Some(true) => "any fields".to_owned(),
+        _ if !has_fields(schema) => "names with texts".to_owned(),
+        _ if is_foreign(schema) => "fields as in Kubernetes".to_owned(),
         _ => "fields below".to_owned(),
     }
 }
@@ -121,9 +138,10 @@ fn list_type(schema: &JSONSchemaProps) -> String {
         (_, Some(most)) => format!("up to {most}"),
         _ => String::new(),
     };
-    match item_of(schema).filter(|item| item.properties.is_none()) {
-        Some(item) => format!("list of {} entries: {}", counts, type_of(item)),
-        None => format!("list of {counts} entries, fields below"),
+    match item_of(schema) {
+        Some(item) if !has_fields(item) => format!("list of {counts} entries: {}", type_of(item)),
+        Some(item) if is_foreign(item) => format!("list of {counts} entries, as in Kubernetes"),
+        _ => format!("list of {counts} entries, fields below"),
     }
 }
 

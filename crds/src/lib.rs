@@ -11,29 +11,41 @@
 )]
 
 pub mod agent; //       the tier that takes spans in
+pub mod autoscaling; // how many gateways
 pub mod compression; // of the hop, and to backends
+pub mod conditions; //  what status says, and why
 pub mod duration; //    30s, 500ms, 1m30s
 pub mod exporter; //    where kept traces go
 pub mod gateway; //     the tier that decides
 pub mod generated; //   the files that are made from the types
+pub mod manifest; //    the text that pods read
 pub mod percentage; //  25, "0.1"
 pub mod pipeline; //    the resource itself
+pub mod pod; //         settings of pods, for both tiers
+pub mod pod_guard; //   what pods must not reach for
 pub mod problem; //     what is wrong with a manifest
+pub mod receivers; //   where agents take spans in
 pub mod resolved; //    a manifest with every default in place
 pub mod routing; //     how agents find gateways
 pub mod sampling; //    which traces to keep
 pub mod schema; //      the definition that is installed
+pub mod security; //    how agents and gateways trust each other
 pub mod size; //        512Ki, 64Mi, 1Gi
+pub mod status; //      what the operator knows of the fleet
 pub mod validate; //    the check without a cluster
 
-mod pattern; // the patterns of strings, with words for them
-mod rules; //   what goes beyond types and patterns, in CEL and offline
-mod union; //   `type` and its members
+mod embedded; // types of Kubernetes inside ours
+mod path; //     spec.sampling.policies[2]
+mod pattern; //  the patterns of strings, with words for them
+mod rules; //    what goes beyond types and patterns, in CEL and offline
+mod union; //    `type` and its members
 
 pub use compression::Compression;
 pub use duration::parse_duration;
+pub use manifest::resolved_manifest;
 pub use pipeline::{TracePipeline, TracePipelineSpec};
 pub use problem::Problem;
 pub use resolved::ValidPipeline;
 pub use size::parse_size;
-pub use validate::validate;
+pub use status::TracePipelineStatus;
+pub use validate::{validate, validate_object, validate_pipeline};

@@ -96,7 +96,37 @@ pub(crate) const HEADER_NAME: Pattern = Pattern {
 pub(crate) const HEADER_VALUE: Pattern =
     Pattern { regex: "^[!-~]([ -~]*[!-~])?$", wants: "printable ASCII without blanks at its ends" };
 
-const ALL: [&Pattern; 10] = [
+/// Names of Secrets, ServiceAccounts and PriorityClasses.
+pub(crate) const OBJECT_NAME: Pattern = Pattern {
+    regex: "^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+    wants: "a name of lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+};
+
+/// Keys of Secrets. They become names of files, so `..` is none.
+pub(crate) const SECRET_KEY: Pattern = Pattern {
+    regex: "^[.]?[A-Za-z0-9_-][A-Za-z0-9._-]{0,251}$",
+    wants: "a key of a Secret: letters, digits, '-', '_' and '.'",
+};
+
+/// References to images; the container runtime knows their finer rules.
+pub(crate) const IMAGE: Pattern = Pattern {
+    regex: "^[A-Za-z0-9][A-Za-z0-9._:/@-]*$",
+    wants: "an image such as registry.example.com/ringtail:0.1.0, without blanks or https://",
+};
+
+/// Quantities of Kubernetes that are not negative.
+pub(crate) const QUANTITY: Pattern = Pattern {
+    regex: r"^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+    wants: "a quantity such as 500m, 2, 64Mi or 1Gi",
+};
+
+/// A percentage of pods; without zero, with which no node could be drained.
+pub(crate) const SHARE: Pattern = Pattern {
+    regex: "^(100|[1-9][0-9]?)%$",
+    wants: "a whole number or a percentage from 1% to 100%",
+};
+
+const ALL: [&Pattern; 15] = [
     &DURATION,
     &SIZE,
     &PERCENTAGE,
@@ -107,6 +137,11 @@ const ALL: [&Pattern; 10] = [
     &HOST_PORT,
     &HEADER_NAME,
     &HEADER_VALUE,
+    &OBJECT_NAME,
+    &SECRET_KEY,
+    &IMAGE,
+    &QUANTITY,
+    &SHARE,
 ];
 
 static COMPILED: LazyLock<Vec<(&Pattern, Regex)>> = LazyLock::new(|| {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     agent::Agent,
@@ -12,10 +13,13 @@ use crate::{
     routing::Routing,
     rules::{NodeRule, durations},
     sampling::Sampling,
+    security::Security,
+    status::TracePipelineStatus,
 };
 
 /// A fleet that samples traces by their tails: agents take spans in and send each trace to one gateway,
 /// which waits for all of it, keeps or drops it whole, and exports what is kept.
+#[expect(clippy::duplicated_attributes, reason = "columns have types, and several the same one")]
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "ringtail.dev",
@@ -27,22 +31,65 @@ use crate::{
     namespaced,
     derive = "PartialEq",
     doc = "A fleet that keeps or drops whole traces, after it has seen all of them.",
+    status = "TracePipelineStatus",
+    scale(
+        spec_replicas_path = ".spec.gateway.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     printcolumn(
-        name = "Wait",
+        name = "Ready",
         type_ = "string",
-        json_path = ".spec.sampling.decisionWait",
-        description = "How long a gateway gathers a trace before it decides"
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
+        description = "Whether the fleet works"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        description = "Why it does, or does not"
     ),
     printcolumn(
         name = "Gateways",
+        type_ = "string",
+        json_path = ".status.gateways",
+        description = "Ready gateways of those that should be"
+    ),
+    printcolumn(
+        name = "Agents",
+        type_ = "string",
+        json_path = ".status.agents",
+        description = "Ready agents of those that should be"
+    ),
+    printcolumn(
+        name = "Ring",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="RingConverged")].reason"#,
+        description = "Whether all agree who owns which trace"
+    ),
+    printcolumn(
+        name = "Kept",
         type_ = "integer",
-        json_path = ".spec.gateway.replicas",
-        description = "How many gateways share the traces"
+        json_path = ".status.sampling.keptPermille",
+        description = "How many of a thousand traces were kept lately",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        json_path = ".status.version",
+        description = "The version that the pods run",
+        priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = BATCH_BEFORE_DECISION.rule())]
+#[x_kube(
+    validation = BATCH_BEFORE_DECISION.rule(),
+    validation = STATIC_IS_EXTERNAL.rule(),
+    validation = EXTERNAL_IS_STATIC.rule(),
+    validation = SOMETHING_RUNS.rule()
+)]
 pub struct TracePipelineSpec {
     /// How long to wait for a trace, and which traces to keep.
     pub sampling: Sampling,
@@ -52,10 +99,10 @@ pub struct TracePipelineSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub exporters: Vec<Exporter>,
 
-    /// How agents find gateways. An agent that is started by hand needs it, or addresses on its command line;
-    /// `ringtail run` starts both tiers and takes its own gateways instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub routing: Option<Routing>,
+    /// How agents find gateways. `ringtail run` starts both tiers and takes its own gateways instead, and
+    /// `ringtail agent --gateway HOST:PORT` takes those of its command line.
+    #[serde(default)]
+    pub routing: Routing,
 
     /// The tier that takes spans in.
     #[serde(default)]
@@ -64,6 +111,15 @@ pub struct TracePipelineSpec {
     /// The tier that decides.
     #[serde(default)]
     pub gateway: Gateway,
+
+    /// How agents and gateways trust each other.
+    #[serde(default)]
+    pub security: Security,
+
+    /// Whether the operator leaves the fleet as it is, so that somebody can change pods by hand. Status goes
+    /// on telling what is.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// Spans are sent before their trace is decided.
@@ -72,4 +128,37 @@ pub(crate) static BATCH_BEFORE_DECISION: NodeRule = NodeRule {
     holds: |spec| durations(spec, "/agent/batch/timeout", "/sampling/decisionWait", Duration::lt),
     message: "must be less than sampling.decisionWait, or spans would arrive after the decision",
     field: ".agent.batch.timeout",
+};
+
+/// Whether the text at `pointer` is `word`.
+fn is(spec: &Value, pointer: &str, word: &str) -> bool {
+    spec.pointer(pointer).is_some_and(|value| value == word)
+}
+
+/// Managed gateways come and go, so a list of them would be wrong soon.
+pub(crate) static STATIC_IS_EXTERNAL: NodeRule = NodeRule {
+    cel: "self.routing.resolver.type != 'Static' || self.gateway.type == 'External'",
+    holds: |spec| {
+        !is(spec, "/routing/resolver/type", "Static") || is(spec, "/gateway/type", "External")
+    },
+    message: "Static needs gateway.type External: the operator's own gateways are found by type Kubernetes",
+    field: ".routing.resolver.type",
+};
+
+/// There are no Services to watch when somebody else runs the gateways.
+pub(crate) static EXTERNAL_IS_STATIC: NodeRule = NodeRule {
+    cel: "self.gateway.type != 'External' || self.routing.resolver.type == 'Static'",
+    holds: |spec| {
+        !is(spec, "/gateway/type", "External") || is(spec, "/routing/resolver/type", "Static")
+    },
+    message: "must be Static when gateway.type is External: name the gateways in static.endpoints",
+    field: ".routing.resolver.type",
+};
+
+/// A pipeline runs something.
+pub(crate) static SOMETHING_RUNS: NodeRule = NodeRule {
+    cel: "self.agent.mode != 'None' || self.gateway.type != 'External'",
+    holds: |spec| !is(spec, "/agent/mode", "None") || !is(spec, "/gateway/type", "External"),
+    message: "must not be None when gateway.type is External: nothing would be left to run",
+    field: ".agent.mode",
 };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringtail_engine::policy::Policy;
 
-use crate::compression::Compression;
+use crate::{compression::Compression, security::PeerTlsMode};
 
 /// A pipeline that passed every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,14 +22,50 @@ pub struct ValidPipeline {
     pub policies: Vec<Policy>,
     /// The backends, at least one.
     pub exporters: Vec<Exporter>,
-    /// The gateways that `routing.resolver.static` names, as `host:port`; empty without `routing`.
-    pub gateways: Vec<String>,
+    /// Where the list of gateways comes from.
+    pub resolver: Resolver,
+    /// Where an agent takes spans in.
+    pub receivers: ReceiverPorts,
+    /// Where the certificates between agents and gateways come from.
+    pub peer_tls: PeerTlsMode,
     /// How an agent gathers spans into requests.
     pub batch: Batch,
     /// How an agent compresses requests to gateways.
     pub hop_compression: Compression,
     /// How many gateways share the traces.
     pub replicas: u32,
+}
+
+/// Where the list of gateways comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolver {
+    /// The EndpointSlices of the pipeline's Services.
+    Kubernetes,
+    /// These, as `host:port`; at least one.
+    Static(Vec<String>),
+}
+
+/// Where an agent takes spans in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceiverPorts {
+    /// OTLP/gRPC.
+    pub grpc: u16,
+    /// OTLP/HTTP.
+    pub http: u16,
+}
+
+/// The value of a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderValue {
+    /// This text.
+    Text(String),
+    /// The contents of the file `<secrets directory>/<name>/<key>`.
+    Secret {
+        /// The name of the Secret.
+        name: String,
+        /// The key in it.
+        key: String,
+    },
 }
 
 /// One backend.
@@ -44,7 +80,7 @@ pub struct Exporter {
     /// How long to wait for one answer.
     pub timeout: Duration,
     /// Names in lower case and values to send with every request.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(String, HeaderValue)>,
     /// The most bytes that wait for it in one gateway.
     pub queue_max_bytes: u64,
     /// How failed requests are repeated.

@@ -10,20 +10,23 @@ use crate::{gateway::REPLICAS_MAX, pattern, union::member};
 const ENDPOINT_LENGTH_MAX: u32 = 259;
 
 /// How agents spread traces over gateways.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Routing {
     /// How agents find gateways.
+    #[serde(default)]
     pub resolver: Resolver,
 }
 
 /// Where the list of gateways comes from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = member("Static", "static"))]
 pub struct Resolver {
-    /// Where the list of gateways comes from. Static, a list in this resource, is the only type.
-    #[serde(rename = "type")]
+    /// Where the list of gateways comes from. Kubernetes: agents and gateways watch the EndpointSlices of
+    /// the pipeline's Services. Static: a list in this resource, for gateways that somebody else runs; it
+    /// goes with gateway.type External.
+    #[serde(default, rename = "type")]
     pub type_: ResolverType,
 
     /// A fixed list of gateways. Set it when type is Static.
@@ -32,9 +35,11 @@ pub struct Resolver {
 }
 
 /// Where the list of gateways comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
 pub enum ResolverType {
+    #[default]
+    Kubernetes,
     Static,
 }
 

@@ -9,13 +9,18 @@ use kube::core::Rule;
 use serde_json::Value;
 
 use crate::{
-    agent::{BATCH_BYTES, BATCH_TIMEOUT},
+    agent::{BATCH_BYTES, BATCH_TIMEOUT, HOST_PORT_ON_NODES},
+    autoscaling::{REPLICAS_IN_ORDER, SOME_TARGET},
     duration::{DurationBounds, DurationText},
     exporter::{
-        HEADER_IS_FREE, INTERVALS_IN_ORDER, QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL, TIMEOUT,
+        HEADER_IS_FREE, INTERVALS_IN_ORDER, ONE_VALUE, QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL,
+        TIMEOUT,
     },
-    pipeline::BATCH_BEFORE_DECISION,
+    gateway::ONE_ANTI_AFFINITY,
+    pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
+    receivers::{PORT_IS_FREE, PORTS_DIFFER},
     sampling::{BOUNDS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, UPPER_ABOVE_LOWER},
+    security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
 };
 
@@ -47,7 +52,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 14] = [
+static TWINS: [Twin; 25] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&TIMEOUT),
@@ -62,6 +67,17 @@ static TWINS: [Twin; 14] = [
     Twin::Node(&SOME_BOUND),
     Twin::Node(&BOUNDS_IN_ORDER),
     Twin::Node(&BATCH_BEFORE_DECISION),
+    Twin::Node(&STATIC_IS_EXTERNAL),
+    Twin::Node(&EXTERNAL_IS_STATIC),
+    Twin::Node(&SOMETHING_RUNS),
+    Twin::Node(&HOST_PORT_ON_NODES),
+    Twin::Node(&PORT_IS_FREE),
+    Twin::Node(&PORTS_DIFFER),
+    Twin::Node(&ONE_ANTI_AFFINITY),
+    Twin::Node(&REPLICAS_IN_ORDER),
+    Twin::Node(&SOME_TARGET),
+    Twin::Node(&SECRETS_WITH_REF),
+    Twin::Node(&ONE_VALUE),
 ];
 
 /// The twin of a rule of the schema.

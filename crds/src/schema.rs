@@ -42,9 +42,10 @@ pub(crate) fn root() -> &'static JSONSchemaProps {
 // Lines of a doc comment end where the source's margin is, not where a reader's is.
 fn polish(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    schema.enum_.iter_mut().for_each(|values| values.retain(|value| !value.0.is_null()));
     schema.title = None;
     // The bounds say it already, and API servers warn of formats that they do not know.
-    schema.format.take_if(|format| format == "uint32");
+    schema.format.take_if(|format| format.starts_with("uint"));
     if let Some(description) = &mut schema.description {
         *description = description.split_whitespace().collect::<Vec<_>>().join(" ");
     }

@@ -10,11 +10,17 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use prometheus_client::registry::Registry;
+use ringtail_engine::ring::View;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::metrics::Source;
-use crate::stats::{BudgetStats, DecisionStats, HeldStats, PolicyStats, RingStats, Role, Stats};
+use crate::gateway::Gateway;
+use crate::membership::Counts;
+use crate::metrics::{Source, TierSource};
+use crate::stats::{
+    BudgetStats, ConfigStats, DecisionStats, HeldStats, LedgerReport, ObserverStats, PolicyStats,
+    RingStats, Role, Stats,
+};
 
 /// What Prometheus asks for, and what the encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -78,20 +84,17 @@ async fn stats(State(shown): State<Shown>) -> Json<Stats> {
 pub fn snapshot(source: &Source) -> Stats {
     let ledger = source.ledger();
     let spans = ledger.held;
-    match source {
-        Source::Agent(core) => {
+    let config = source.config.stats();
+    match &source.tier {
+        TierSource::Agent(core) => {
             let ring = core.ring();
             let bytes = core.held_bytes();
             Stats {
                 role: Role::Agent,
                 identity: core.identity.id.clone(),
                 inst: core.identity.inst,
-                ring: RingStats {
-                    digest: format!("{:016x}", core.digest()),
-                    members: ring.map_or_else(Vec::new, |ring| {
-                        ring.view.members().iter().map(|member| member.id.clone()).collect()
-                    }),
-                },
+                config,
+                ring: ring_stats(ring.as_ref().map(|ring| &ring.view), Vec::new(), &core.counts),
                 ledger,
                 held: HeldStats { spans, bytes, traces: 0 },
                 budget: BudgetStats { bytes: core.send_budget, used: bytes },
@@ -99,13 +102,25 @@ pub fn snapshot(source: &Source) -> Stats {
                 decisions: None,
             }
         }
-        Source::Gateway(gateway) => gateway_snapshot(gateway, ledger, spans),
+        TierSource::Gateway(gateway) => gateway_snapshot(gateway, config, ledger, spans),
+    }
+}
+
+fn ring_stats(view: Option<&View>, observers: Vec<ObserverStats>, counts: &Counts) -> RingStats {
+    let members = view.map_or(&[][..], View::members);
+    RingStats {
+        digest: format!("{:016x}", view.map_or(0, View::digest)),
+        members: members.iter().map(|member| member.id.clone()).collect(),
+        observers,
+        draining: counts.draining.load(Relaxed),
+        foreign: counts.foreign.load(Relaxed),
     }
 }
 
 fn gateway_snapshot(
-    gateway: &crate::gateway::Gateway,
-    ledger: crate::stats::LedgerReport,
+    gateway: &Gateway,
+    config: ConfigStats,
+    ledger: LedgerReport,
     spans: u64,
 ) -> Stats {
     let shards = || gateway.shards().iter().map(|shard| &shard.gauges);
@@ -114,19 +129,19 @@ fn gateway_snapshot(
         dropped: shards().map(|g| g.traces_dropped.load(Relaxed)).sum(),
         early: shards().map(|g| g.early_pressure.load(Relaxed) + g.early_size.load(Relaxed)).sum(),
     };
-    let policies = gateway.policies().iter().enumerate().map(|(index, policy)| PolicyStats {
+    let infos = gateway.policies();
+    let policies = infos.iter().map(|policy| PolicyStats {
         name: policy.name.clone(),
-        kept: if policy.drops { 0 } else { gateway.decided_by(index) },
+        kept: if policy.drops { 0 } else { gateway.decided_by(&policy.name) },
     });
+    let peers = &gateway.peers;
+    let view = peers.view();
     Stats {
         role: Role::Gateway,
-        identity: gateway.identity.id.clone(),
-        inst: gateway.identity.inst,
-        ring: RingStats {
-            // A gateway has no view of its own yet: it shows the one that agents stamp on what they send.
-            digest: format!("{:016x}", gateway.digest_seen.load(Relaxed)),
-            members: Vec::new(),
-        },
+        identity: peers.identity.id.clone(),
+        inst: peers.identity.inst,
+        config,
+        ring: ring_stats(view.as_deref(), peers.observers.list(), &peers.counts),
         ledger,
         held: HeldStats {
             spans,

@@ -4,30 +4,32 @@
 //! its spans are in this process's bounded memory. Batches go out by size or age through one link a
 //! gateway.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::{self, ScanLimits, Shape};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::core::Core;
 use self::core::Offer;
-use self::link::{Link, Sender};
-use self::members::{Membership, Watcher};
-use self::splitter::BatchLimits;
+use self::link::Sender;
+use self::splitter::{BatchLimits, Ring};
+use crate::discovery::Discovery;
 use crate::ledger::Refused;
+use crate::membership::{self, Membership, Place, Roster, Tier};
 use crate::otlp;
 use crate::peer::{Dialect, Identity};
 use crate::transport::{
-    Call, Client, ClientLimits, Encoding, EndpointError, Handler, Refusal, Reply,
+    Call, Client, ClientLimits, Encoding, EndpointError, Handler, Keyring, Refusal, Reply,
 };
 
 pub mod core;
+mod frame;
 pub mod link;
-pub mod members;
+pub mod links;
 pub mod splitter;
 
 /// How long a request may wait for room before it is refused: long enough to ride out a burst, short
@@ -35,9 +37,6 @@ pub mod splitter;
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
 /// What a refused client is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// News of candidates under way to the membership task: each sends at most one every hello, so this never
-/// fills.
-const EVENTS_MAX: usize = 64;
 
 /// What an agent needs to know.
 #[derive(Clone, Debug)]
@@ -46,8 +45,12 @@ pub struct Config {
     pub identity: Identity,
     /// Keys the ring.
     pub seed: KeySeed,
-    /// Candidates, `host:port`.
-    pub gateways: Vec<String>,
+    /// Where gateways may be.
+    pub gateways: Discovery,
+    /// Certificates, where there is TLS between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
+    /// Whether it speaks nothing but OTLP: a sidecar is no part of the fleet.
+    pub thin: bool,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -63,9 +66,18 @@ pub struct Config {
 /// A running agent.
 pub struct Agent {
     core: Arc<Core>,
+    /// The tasks of links, which come and go with candidates.
+    senders: Arc<Mutex<JoinSet<()>>>,
     scan: ScanLimits,
     stopping: watch::Receiver<bool>,
     tasks: JoinSet<()>,
+}
+
+/// What an agent makes of membership: a link a candidate, and a ring of links.
+struct Links {
+    core: Arc<Core>,
+    keyring: Option<Arc<Keyring>>,
+    senders: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// The agent's side of its receivers.
@@ -79,46 +91,36 @@ pub struct Intake {
 // === impl Agent ===
 
 impl Agent {
-    /// Starts links, membership and the batch clock. `stopping` turns true when no more requests are to be
-    /// taken.
-    ///
-    /// # Errors
-    /// When a gateway is not `host:port`.
-    pub fn start(config: Config, stopping: watch::Receiver<bool>) -> Result<Self, EndpointError> {
+    /// Starts membership, which starts links, and the batch clock. `stopping` turns true when no more
+    /// requests are to be taken.
+    pub fn start(config: Config, stopping: watch::Receiver<bool>) -> Self {
         let core = Arc::new(Core::new(
-            config.identity,
+            config.identity.clone(),
             config.seed,
             config.batch,
             config.hop_encoding,
             config.send_budget,
-            config.gateways.len(),
         ));
+        let senders = Arc::default();
         let mut tasks = JoinSet::new();
-        let (events, news) = mpsc::channel(EVENTS_MAX);
-        let mut links = Vec::with_capacity(config.gateways.len());
-        for (index, endpoint) in config.gateways.iter().enumerate() {
-            let (link, queue) = Link::new(index, endpoint.clone());
-            let link = Arc::new(link);
-            links.push(Arc::clone(&link));
-            let (dialect, dialect_rx) = watch::channel(Dialect::Otlp);
-            let client = || Client::new(endpoint, &ClientLimits::default()).map(Arc::new);
-            let watcher = Watcher {
-                link: index,
-                endpoint: endpoint.clone(),
-                client: client()?,
-                core: Arc::clone(&core),
-                dialect,
-                events: events.clone(),
-            };
-            tasks.spawn(watcher.run());
-            let client = client()?;
-            tasks.spawn(Sender::new(link, Arc::clone(&core), client, dialect_rx, queue).run());
-        }
-        core.set_links(links);
-        let membership = Membership::new(Arc::clone(&core), config.seed, config.gateways.len());
-        tasks.spawn(membership.run(news));
+        let membership = membership::Config {
+            identity: config.identity,
+            seed: config.seed,
+            candidates: config.gateways.candidates,
+            keyring: config.keyring.clone(),
+            thin: config.thin,
+            voice: Arc::clone(&core) as _,
+            counts: Arc::clone(&core.counts),
+            own_state: None,
+        };
+        let links = Links {
+            core: Arc::clone(&core),
+            keyring: config.keyring,
+            senders: Arc::clone(&senders),
+        };
+        tasks.spawn(Membership::run(membership, links));
         tasks.spawn(flush_by_age(Arc::clone(&core), config.batch_timeout));
-        Ok(Self { core, scan: config.scan, stopping, tasks })
+        Self { core, senders, scan: config.scan, stopping, tasks }
     }
 
     /// The handler for the agent's receivers.
@@ -144,11 +146,17 @@ impl Agent {
             tokio::select! { () = room => {}, () = poll => {} }
         }
         self.tasks.shutdown().await;
+        let mut senders = std::mem::take(&mut *lock(&self.senders));
+        senders.shutdown().await;
         let left = self.core.abandon();
         if left > 0 {
             tracing::error!(spans = left, "stopped before the gateways took everything");
         }
     }
+}
+
+fn lock(senders: &Mutex<JoinSet<()>>) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+    senders.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn flush_by_age(core: Arc<Core>, age: Duration) {
@@ -158,6 +166,40 @@ async fn flush_by_age(core: Arc<Core>, age: Duration) {
     loop {
         tick.tick().await;
         core.flush(age);
+    }
+}
+
+// === impl Links ===
+
+impl Tier for Links {
+    fn open(
+        &mut self,
+        address: &str,
+        dialect: watch::Receiver<Dialect>,
+    ) -> Result<Place, EndpointError> {
+        let (limits, keyring) = (ClientLimits::default(), self.keyring.as_ref());
+        let client = Arc::new(Client::with_keyring(address, &limits, keyring)?);
+        let (link, queue) = self.core.add_link(address);
+        let place = link.index;
+        let sender = Sender::new(link, Arc::clone(&self.core), client, dialect, queue);
+        let mut senders = lock(&self.senders);
+        // The results of those that have ended are of no interest, but they take room.
+        while senders.try_join_next().is_some() {}
+        senders.spawn(sender.run());
+        Ok(place)
+    }
+
+    fn close(&mut self, place: Place) {
+        self.core.retire_link(place);
+    }
+
+    fn publish(&mut self, roster: Roster) {
+        if roster.view.is_empty() {
+            tracing::warn!("no gateway serves; requests are refused until one does");
+            return self.core.publish(None);
+        }
+        let links = roster.places.into_iter().flatten().collect();
+        self.core.publish(Some(Ring { view: roster.view, links }));
     }
 }
 
@@ -175,7 +217,10 @@ impl Intake {
         counters.from_clients.fetch_add(valid + invalid, Relaxed);
         counters.refused.add(Refused::InvalidTraceId, invalid);
         match taken {
-            Ok(()) => Ok(otlp::export_reply(invalid)),
+            Ok(()) => {
+                counters.left_out.add(&shape);
+                Ok(otlp::export_reply(invalid))
+            }
             Err((reason, refusal)) => {
                 counters.refused.add(reason, valid);
                 Err(refusal)

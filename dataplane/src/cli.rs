@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ringtail_crds::ValidPipeline;
 
+use crate::config::Loaded;
+use crate::inject::{self, InjectOptions};
 use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
 use crate::run::{self, RunOptions};
 
@@ -33,6 +34,8 @@ pub enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Add an agent to the pods of workloads, as a sidecar, and print the manifests.
+    Inject(InjectOptions),
 }
 
 // === impl Cli ===
@@ -43,7 +46,10 @@ impl Cli {
         match &self.command {
             Command::Agent(options) => options.role.threads.unwrap_or(1).max(1),
             // Receivers of a gateway only check and pass on; the work is on the shards' own threads.
-            Command::Gateway(_) | Command::Run(_) | Command::Validate { .. } => 1,
+            Command::Gateway(_)
+            | Command::Run(_)
+            | Command::Validate { .. }
+            | Command::Inject(_) => 1,
         }
     }
 
@@ -54,40 +60,39 @@ impl Cli {
     pub async fn run(self) -> Result<ExitCode, RoleError> {
         match self.command {
             Command::Agent(options) => {
-                let pipeline = load(&options.role.pipeline)?;
-                role::run_agent(options, pipeline).await
+                let loaded = load(&options.role.pipeline)?;
+                role::run_agent(options, loaded).await
             }
             Command::Gateway(options) => {
-                let pipeline = load(&options.role.pipeline)?;
-                role::run_gateway(options, pipeline).await
+                let loaded = load(&options.role.pipeline)?;
+                role::run_gateway(options, loaded).await
             }
             Command::Run(options) => {
-                let pipeline = load(&options.file)?;
-                run::run(options, pipeline)
+                let loaded = load(&options.file)?;
+                run::run(options, loaded.pipeline)
                     .await
                     .map_err(|error| RoleError::Fleet(error.to_string()))
             }
             Command::Validate { files } => Ok(validate(&files)),
+            Command::Inject(options) => {
+                let manifests =
+                    inject::run(&options).map_err(|e| RoleError::Usage(e.to_string()))?;
+                print!("{manifests}");
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
 
-/// Reads and validates a manifest; the error lists every problem.
-fn load(path: &Path) -> Result<ValidPipeline, RoleError> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| RoleError::Usage(format!("{shown}: {error}")))?;
-    ringtail_crds::validate(&text).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(|p| format!("{shown}: {p}")).collect();
-        RoleError::Usage(lines.join("\n"))
-    })
+fn load(path: &Path) -> Result<Loaded, RoleError> {
+    Loaded::read(path).map_err(RoleError::Usage)
 }
 
 fn validate(files: &[PathBuf]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         match load(file) {
-            Ok(pipeline) => {
+            Ok(Loaded { pipeline, .. }) => {
                 println!("{}: TracePipeline {} is valid", file.display(), pipeline.name)
             }
             Err(error) => {

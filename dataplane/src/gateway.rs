@@ -5,27 +5,31 @@
 //! kept spans to the exporters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::policy::{Policy, Program, Rule};
-use ringtail_engine::ring::RING_VERSION;
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::ShardConfig;
 
 use self::output::Output;
+use self::peers::{Peers, Seats};
 use self::room::Room;
-use self::shards::{ShardHandle, Slot, Work};
+use self::shards::{Sampling, ShardHandle, Slot, Work};
+use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
+use crate::membership::{self, Membership};
 use crate::otlp::{export_reply, invalid_ids};
-use crate::peer::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Identity, State};
-use crate::transport::{Call, Handler, Method, Permit, Refusal, Reply};
+use crate::peer::{DeliverRequest, DeliverResponse, HelloRequest, Identity, Member, Role};
+use crate::transport::{Call, Handler, Keyring, Method, Peer, Permit, Refusal, Reply};
 
 pub mod output;
+pub mod peers;
 pub mod room;
 pub mod shards;
 
@@ -66,19 +70,16 @@ pub struct Config {
 /// A running gateway.
 #[derive(Debug)]
 pub struct Gateway {
-    /// Who it is.
-    pub identity: Identity,
+    /// Who it is, and what it knows of the others.
+    pub peers: Arc<Peers>,
     /// Where every span went.
     pub counters: Arc<Counters>,
     /// Backends.
     pub exporters: Arc<[ExporterHandle]>,
-    /// Digest of the view that an agent stamped last, 0 before the first.
-    pub digest_seen: AtomicU64,
-    policies: Vec<PolicyInfo>,
+    policies: ArcSwap<Vec<PolicyInfo>>,
     seed: KeySeed,
     room: Arc<Room>,
     shards: Vec<ShardHandle>,
-    stopping: AtomicBool,
     scan: ScanLimits,
 }
 
@@ -93,7 +94,23 @@ pub struct PolicyInfo {
 
 /// The gateway's side of its receivers.
 #[derive(Clone, Debug)]
-pub struct Intake(pub Arc<Gateway>);
+pub struct Intake {
+    /// Behind the door.
+    pub gateway: Arc<Gateway>,
+    /// Which door.
+    pub door: Door,
+}
+
+/// Who may come in where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Everybody: there is no TLS between the tiers.
+    Open,
+    /// SDKs and Collectors; peers have a port of their own.
+    Clients,
+    /// Peers, by their certificate.
+    Peers,
+}
 
 // === impl Gateway ===
 
@@ -125,17 +142,34 @@ impl Gateway {
             })
             .collect::<std::io::Result<_>>()?;
         Ok(Arc::new(Self {
-            identity: config.identity,
+            peers: Arc::new(Peers::new(config.identity, config.seed)),
             counters,
             exporters,
-            policies: policies.iter().map(PolicyInfo::of).collect(),
-            digest_seen: AtomicU64::new(0),
+            policies: ArcSwap::from_pointee(policies.iter().map(PolicyInfo::of).collect()),
             seed: config.seed,
             room,
             shards,
-            stopping: AtomicBool::new(false),
             scan: config.scan,
         }))
+    }
+
+    /// Finds the other gateways, and follows who they are until the task is aborted.
+    pub fn join_ring(
+        &self,
+        discovery: Discovery,
+        keyring: Option<Arc<Keyring>>,
+    ) -> impl Future<Output = ()> + use<> {
+        let config = membership::Config {
+            identity: self.peers.identity.clone(),
+            seed: self.seed,
+            candidates: discovery.candidates,
+            keyring,
+            thin: false,
+            voice: Arc::clone(&self.peers) as _,
+            counts: Arc::clone(&self.peers.counts),
+            own_state: Some(self.peers.state()),
+        };
+        Membership::run(config, Seats(Arc::clone(&self.peers)))
     }
 
     /// The shards, for metrics and stats.
@@ -148,15 +182,40 @@ impl Gateway {
         &self.room
     }
 
-    /// The policies as the manifest lists them.
-    pub fn policies(&self) -> &[PolicyInfo] {
-        &self.policies
+    /// The policies as the manifest in force lists them.
+    pub fn policies(&self) -> Arc<Vec<PolicyInfo>> {
+        self.policies.load_full()
     }
 
-    /// Traces that the policy at `index` decided, over all shards.
-    pub fn decided_by(&self, index: usize) -> u64 {
+    /// Decides traces first seen from now on by these policies and limits. Nothing that is held is touched.
+    ///
+    /// # Errors
+    /// When the policies do not compile; then nothing has changed.
+    pub async fn reload(
+        &self,
+        policies: &[Policy],
+        decision_wait: Duration,
+        max_trace_spans: u32,
+    ) -> Result<(), String> {
+        let program = ringtail_engine::policy::compile(policies)
+            .map_err(|problems| format!("the policies do not compile: {problems:?}"))?;
+        let program = Arc::new(program);
+        let sampling = Arc::new(Sampling { program, decision_wait, max_trace_spans });
+        self.policies.store(Arc::new(policies.iter().map(PolicyInfo::of).collect()));
+        for shard in &self.shards {
+            if !shard.reload(Arc::clone(&sampling)).await {
+                return Err("a shard has ended; restart the gateway".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Traces that the policy of this name decided, over all shards.
+    pub fn decided_by(&self, name: &str) -> u64 {
         let of_shard = |shard: &ShardHandle| {
-            shard.gauges.by_policy.get(index).map_or(0, |traces| traces.load(Relaxed))
+            let by_policy = shard.gauges.by_policy.load();
+            let row = by_policy.iter().find(|(known, _)| known == name);
+            row.map_or(0, |(_, traces)| traces.load(Relaxed))
         };
         self.shards.iter().map(of_shard).sum()
     }
@@ -168,7 +227,7 @@ impl Gateway {
 
     /// Says `Draining` to whoever asks, and refuses spans, so that agents turn to others.
     pub fn leave(&self) {
-        self.stopping.store(true, Relaxed);
+        self.peers.leave();
     }
 
     /// Decides and exports everything that is held; gives backends at most `within`.
@@ -184,31 +243,11 @@ impl Gateway {
         }
     }
 
-    fn state(&self) -> State {
-        if self.stopping.load(Relaxed) { State::Draining } else { State::Serving }
-    }
-
-    fn hello(&self, request: Bytes) -> Result<Reply, Refusal> {
-        let hello = HelloRequest::decode(request)
-            .map_err(|error| Refusal::Malformed(format!("not a HelloRequest: {error}")))?;
-        if hello.digest != 0 {
-            self.digest_seen.store(hello.digest, Relaxed);
-        }
-        let answer = HelloResponse {
-            member: Some(self.identity.member(self.state())),
-            ring_versions: vec![RING_VERSION],
-            digest: self.digest_seen.load(Relaxed),
-            seed_id: self.seed.id(),
-        };
-        Ok(Reply { message: answer.encode_to_vec().into() })
-    }
-
-    async fn deliver(&self, message: Bytes, permit: Permit) -> Result<Reply, Refusal> {
-        let request = DeliverRequest::decode(message)
-            .map_err(|error| Refusal::Malformed(format!("not a DeliverRequest: {error}")))?;
+    async fn deliver(&self, request: DeliverRequest, permit: Permit) -> Result<Reply, Refusal> {
+        self.peers.hear(request.from.as_ref(), request.digest);
         let rejected_spans = self.store(request.spans, permit, &self.counters.from_peers).await?;
         let answer = DeliverResponse {
-            holder: Some(self.identity.member(self.state())),
+            holder: Some(self.peers.member()),
             rejected_spans,
             message: if rejected_spans == 0 { String::new() } else { invalid_ids(rejected_spans) },
         };
@@ -230,7 +269,7 @@ impl Gateway {
         source.fetch_add(valid + invalid, Relaxed);
         let refused = &self.counters.refused;
         refused.add(Refused::InvalidTraceId, invalid);
-        let Some(slots) = slots.filter(|_| !self.stopping.load(Relaxed)) else {
+        let Some(slots) = slots.filter(|_| !self.peers.is_leaving()) else {
             refused.add(Refused::Stopping, valid);
             return Err(stopping());
         };
@@ -238,6 +277,7 @@ impl Gateway {
             refused.add(Refused::NoRoom, valid);
             return Err(no_room());
         };
+        self.counters.left_out.add(&shape);
         let work = Arc::new(Work { request, shape, _reservation: reservation, _permit: permit });
         // From here on every shard stores its part, whether or not the sender still waits for the answer.
         let stored: Vec<_> = slots.into_iter().map(|slot| slot.insert(&work)).collect();
@@ -307,19 +347,50 @@ impl PolicyInfo {
 
 // === impl Intake ===
 
+impl Intake {
+    /// Whether the process that a message is from may be behind this connection.
+    fn admit(&self, from: Option<&Member>, peer: Peer) -> Result<(), Refusal> {
+        let claimed = from.map_or(Role::Unspecified, Member::role);
+        let shown = peer.certified.map(Role::from);
+        if self.door != Door::Peers || shown == Some(claimed) {
+            return Ok(());
+        }
+        tracing::warn!(%peer, ?claimed, ?shown, "a peer claims to be what its certificate does not say");
+        Err(Refusal::Forbidden("the certificate is not of the tier that the message claims".into()))
+    }
+}
+
 impl Handler for Intake {
     fn admits(&self, method: Method) -> Result<(), Refusal> {
-        match method {
-            Method::ExportTraces | Method::Hello | Method::Deliver => Ok(()),
-            other => Err(other.unserved()),
+        let for_peers = "peers of this pipeline speak TLS to the peer port (4319); plain OTLP is \
+                         taken here";
+        match (method, self.door) {
+            (Method::ExportTraces, Door::Open | Door::Clients)
+            | (Method::Hello | Method::Deliver, Door::Open | Door::Peers) => Ok(()),
+            (Method::Hello | Method::Deliver, Door::Clients) => {
+                self.gateway.peers.turned_away.fetch_add(1, Relaxed);
+                Err(Refusal::Forbidden(for_peers.to_owned()))
+            }
+            (other, _) => Err(other.unserved()),
         }
     }
 
     async fn handle(&self, call: Call) -> Result<Reply, Refusal> {
-        let gateway = &self.0;
+        let gateway = &self.gateway;
         match call.method {
-            Method::Hello => gateway.hello(call.message),
-            Method::Deliver => gateway.deliver(call.message, call.permit).await,
+            Method::Hello => {
+                let hello = HelloRequest::decode(call.message)
+                    .map_err(|error| Refusal::Malformed(format!("not a HelloRequest: {error}")))?;
+                self.admit(hello.from.as_ref(), call.peer)?;
+                Ok(Reply { message: gateway.peers.answer(&hello).encode_to_vec().into() })
+            }
+            Method::Deliver => {
+                let request = DeliverRequest::decode(call.message).map_err(|error| {
+                    Refusal::Malformed(format!("not a DeliverRequest: {error}"))
+                })?;
+                self.admit(request.from.as_ref(), call.peer)?;
+                gateway.deliver(request, call.permit).await
+            }
             Method::ExportTraces => {
                 let source = &gateway.counters.from_clients;
                 gateway.store(call.message, call.permit, source).await.map(export_reply)

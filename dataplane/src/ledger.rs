@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use ringtail_engine::scan::Shape;
+
 use crate::stats::{ExporterLedger, LedgerReport, Reasons, Received};
 
 /// Why a span was refused: the sender was told, and still has it.
@@ -34,6 +36,15 @@ pub enum Dropped {
     PartialSuccess,
 }
 
+/// Why a field of a request is not passed on. No span that the ledger knows is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// It held spans before 2022 and is reserved since: field 1000 of `ResourceSpans`.
+    LegacySpans,
+    /// OTLP does not know it, and no span owns it: an unknown field of the request itself.
+    UnknownRequestField,
+}
+
 /// Counters by reason.
 #[derive(Debug)]
 pub struct ByReason<const N: usize>([AtomicU64; N]);
@@ -59,6 +70,8 @@ pub struct Counters {
     pub refused: ByReason<{ Refused::ALL.len() }>,
     /// Dropped, by reason.
     pub dropped: ByReason<{ Dropped::ALL.len() }>,
+    /// Fields of requests that were taken without them, by reason.
+    pub left_out: ByReason<{ LeftOut::ALL.len() }>,
 }
 
 /// The counters of one exporter.
@@ -76,7 +89,7 @@ pub struct ExporterCounters {
     pub dropped: ByReason<{ Dropped::ALL.len() }>,
 }
 
-// === impl Refused, Dropped ===
+// === impl Refused, Dropped, LeftOut ===
 
 impl Refused {
     /// Every reason, in the order of their counters.
@@ -112,6 +125,19 @@ impl Dropped {
             Self::RetriesExhausted => "retries_exhausted",
             Self::Stopping => "stopping",
             Self::PartialSuccess => "partial_success",
+        }
+    }
+}
+
+impl LeftOut {
+    /// Every reason, in the order of their counters.
+    pub const ALL: [Self; 2] = [Self::LegacySpans, Self::UnknownRequestField];
+
+    /// The label in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::LegacySpans => "legacy_spans",
+            Self::UnknownRequestField => "unknown_request_field",
         }
     }
 }
@@ -154,6 +180,20 @@ impl ByReason<{ Dropped::ALL.len() }> {
     }
 }
 
+impl ByReason<{ LeftOut::ALL.len() }> {
+    /// Counts what a taken request of this shape loses.
+    pub fn add(&self, shape: &Shape) {
+        self.add_at(LeftOut::LegacySpans as usize, u64::from(shape.legacy_fields));
+        self.add_at(LeftOut::UnknownRequestField as usize, u64::from(shape.unknown_request_fields));
+    }
+
+    /// The counts, all reasons included.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.0.iter().map(|counter| counter.load(Relaxed));
+        LeftOut::ALL.into_iter().map(LeftOut::label).zip(counts)
+    }
+}
+
 // === impl Counters ===
 
 impl Counters {
@@ -192,5 +232,23 @@ impl ExporterCounters {
             dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
             held: self.held.load(Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringtail_engine::scan::{self, ScanLimits};
+
+    use super::*;
+
+    #[test]
+    fn what_a_request_loses_is_counted_by_reason() {
+        // A resource with two legacy fields of no bytes (number 1000), and an unknown field 2 of the request.
+        let request = [&[0x0a, 6][..], &[0xc2, 0x3e, 0, 0xc2, 0x3e, 0], &[0x10, 7]].concat();
+        let shape = scan::check(&request, &ScanLimits::default()).unwrap();
+        let counters = Counters::default();
+        counters.left_out.add(&shape);
+        let counts: Vec<_> = counters.left_out.counts().collect();
+        assert_eq!(counts, [("legacy_spans", 2), ("unknown_request_field", 1)]);
     }
 }

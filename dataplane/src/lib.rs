@@ -7,9 +7,13 @@
 //! | [`admin`] | metrics, probes, stats |
 //! | [`agent`] | receive -> scan -> route -> queue -> send |
 //! | [`cli`] | the command line |
+//! | [`config`] | the manifest while the process runs |
+//! | [`discovery`] | where gateways may be: lists, EndpointSlices |
 //! | [`export`] | kept spans to one backend |
 //! | [`gateway`] | receive -> scan -> insert -> decide -> export |
+//! | [`inject`] | an agent into the pods of workloads |
 //! | [`ledger`] | where every span went |
+//! | [`membership`] | who is in the ring, by asking |
 //! | [`memory`] | limits and budgets |
 //! | [`metrics`] | one table of names |
 //! | [`otlp`] | answers to export requests |
@@ -23,9 +27,13 @@
 pub mod admin;
 pub mod agent;
 pub mod cli;
+pub mod config;
+pub mod discovery;
 pub mod export;
 pub mod gateway;
+pub mod inject;
 pub mod ledger;
+pub mod membership;
 pub mod memory;
 pub mod metrics;
 pub mod otlp;

@@ -4,6 +4,7 @@
 //! rest is `ringtail_*`. Counters get their `_total` from the encoder.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
@@ -12,8 +13,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::agent::Core;
+use crate::config::InForce;
+use crate::discovery::Health;
 use crate::gateway::Gateway;
+use crate::membership::Counts;
 use crate::stats::{LedgerReport, Reasons};
+use crate::transport::{Keyring, Outcome};
 
 /// Bounds in milliseconds of the Collector's `loadbalancer_backend_latency`.
 const LATENCY_BOUNDS_MS: [f64; 10] =
@@ -57,6 +62,8 @@ table! {
         "Spans that an exporter gave up";
     DROPPED = Counter "otelcol_processor_dropped_spans" ["processor", "reason"]
         "Spans lost after they were accepted";
+    LEFT_OUT = Counter "ringtail_left_out_fields" ["reason"]
+        "Fields of accepted requests that are not passed on, because no span owns them";
     BACKENDS = Gauge "otelcol_loadbalancer_num_backends" ["resolver"]
         "Gateways in the ring";
     BACKEND_UPDATES = Counter "otelcol_loadbalancer_num_backend_updates" ["resolver"]
@@ -81,6 +88,8 @@ table! {
         "Resident bytes of undecided traces: spans, index, headers, spare segments";
     BUFFER_LIMIT = Gauge "ringtail_buffer_limit_bytes" []
         "Budget of the buffer";
+    BUFFER_UTILIZATION = Gauge "ringtail_buffer_utilization_percent" []
+        "Resident bytes of undecided traces, of their budget; autoscalers go by it";
     HELD = Gauge "ringtail_held_spans" []
         "Spans in memory";
     DUPLICATES = Counter "ringtail_duplicate_spans" []
@@ -101,6 +110,34 @@ table! {
         "Budget of spans on their way to gateways";
     SEND_BYTES = Gauge "ringtail_send_bytes" []
         "Bytes of spans on their way to gateways, open batches included";
+    CANDIDATES = Gauge "ringtail_discovery_candidates" ["resolver"]
+        "Addresses where gateways may be, as discovery lists them";
+    UNLISTED = Gauge "ringtail_discovery_left_out" ["resolver"]
+        "Addresses that are listed and not kept in touch with, because there are too many";
+    DRAINING = Gauge "ringtail_discovery_draining" []
+        "Gateways on their way out";
+    FOREIGN = Gauge "ringtail_discovery_foreign" []
+        "Candidates not taken as gateways: another seed, or no gateway of ours";
+    WATCH_FAILURES = Counter "ringtail_discovery_watch_failures" ["resource"]
+        "Lists and watches at the API server that failed";
+    WATCH_REQUESTS = Counter "ringtail_discovery_requests" ["resource"]
+        "Requests to the API server";
+    STALE_SECONDS = Gauge "ringtail_discovery_stale_seconds" ["resource"]
+        "For how long the API server could not be followed; 0 while it can";
+    HANDSHAKES = Counter "ringtail_peer_handshakes" ["outcome"]
+        "Connections to the peer port, by what became of the handshake";
+    TURNED_AWAY = Counter "ringtail_peer_turned_away" []
+        "Calls of the peer protocol to the port of clients, refused";
+    CERTIFICATES = Counter "ringtail_peer_certificates" ["outcome"]
+        "Newer certificates, by whether they are used (applied, refused)";
+    OBSERVERS = Gauge "ringtail_ring_observers" ["agreeing"]
+        "Processes that stamped a digest on what they sent lately, by whether it is this gateway's";
+    CONFIG_RELOADS = Counter "ringtail_config_reloads" ["outcome"]
+        "Newer manifests, by whether they are used (applied, refused)";
+    CONFIG_REFUSED = Gauge "ringtail_config_refused" []
+        "1 while the newest manifest is refused and an older one is in force";
+    CONFIG = Gauge "ringtail_config_hash" ["hash"]
+        "1 for the hash of the manifest in force";
     RING = Gauge "ringtail_ring_digest" ["digest"]
         "1 for the digest of the view in use";
 }
@@ -120,13 +157,28 @@ enum Value {
     Histogram(Histogram),
 }
 
+/// What a process shows of itself.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its tier.
+    pub tier: TierSource,
+    /// How discovery fares.
+    pub discovery: Arc<Health>,
+    /// How the watch of the manifest fares, where there is one.
+    pub manifest: Option<Arc<Health>>,
+    /// The manifest in force.
+    pub config: Arc<InForce>,
+    /// The certificates, where there is TLS between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
+}
+
 /// Whose metrics they are.
 #[derive(Clone)]
-pub enum Source {
+pub enum TierSource {
     /// An agent.
-    Agent(std::sync::Arc<Core>),
+    Agent(Arc<Core>),
     /// A gateway.
-    Gateway(std::sync::Arc<Gateway>),
+    Gateway(Arc<Gateway>),
 }
 
 /// A histogram for the time that gateways take to answer.
@@ -136,7 +188,7 @@ pub fn latency_histogram() -> Histogram {
 
 // === impl Source ===
 
-impl fmt::Debug for Source {
+impl fmt::Debug for TierSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Agent(_) => "Agent",
@@ -148,9 +200,9 @@ impl fmt::Debug for Source {
 impl Source {
     /// The ledger as of now.
     pub fn ledger(&self) -> LedgerReport {
-        match self {
-            Self::Agent(core) => core.counters.report(core.held_spans(), std::iter::empty()),
-            Self::Gateway(gateway) => {
+        match &self.tier {
+            TierSource::Agent(core) => core.counters.report(core.held_spans(), std::iter::empty()),
+            TierSource::Gateway(gateway) => {
                 let lines = gateway.exporters.iter().map(|e| (e.name(), e.counters()));
                 gateway.counters.report(gateway.held_spans(), lines)
             }
@@ -160,11 +212,87 @@ impl Source {
     /// Every sample as of now.
     pub fn samples(&self) -> Vec<Sample> {
         let mut samples = ledger_samples(&self.ledger());
-        match self {
-            Self::Agent(core) => agent_samples(core, &mut samples),
-            Self::Gateway(gateway) => gateway_samples(gateway, &mut samples),
-        }
+        let counters = match &self.tier {
+            TierSource::Agent(core) => {
+                agent_samples(core, &mut samples);
+                &core.counters
+            }
+            TierSource::Gateway(gateway) => {
+                gateway_samples(gateway, &mut samples);
+                &gateway.counters
+            }
+        };
+        let left_out = counters.left_out.counts();
+        samples.extend(left_out.map(|(reason, fields)| count(&LEFT_OUT, &[reason], fields)));
+        self.ring_samples(&mut samples);
+        self.watch_samples(&mut samples);
         samples
+    }
+
+    /// The view, and what it is made from.
+    fn ring_samples(&self, samples: &mut Vec<Sample>) {
+        let (digest, members, changes) = match &self.tier {
+            TierSource::Agent(core) => {
+                let members = core.ring().map_or(0, |ring| ring.view.len());
+                (core.digest(), members, &core.view_changes)
+            }
+            TierSource::Gateway(gateway) => {
+                let peers = &gateway.peers;
+                let members = peers.view().map_or(0, |view| view.len());
+                (peers.digest(), members, &peers.view_changes)
+            }
+        };
+        let (resolver, counts) = (self.discovery.resolver, self.counts());
+        samples.extend([
+            gauge(&BACKENDS, &[resolver], members as u64),
+            count(&BACKEND_UPDATES, &[resolver], changes.load(Relaxed)),
+            gauge(&CANDIDATES, &[resolver], counts.candidates.load(Relaxed)),
+            gauge(&UNLISTED, &[resolver], self.discovery.left_out.load(Relaxed)),
+            gauge(&DRAINING, &[], counts.draining.load(Relaxed)),
+            gauge(&FOREIGN, &[], counts.foreign.load(Relaxed)),
+            gauge(&RING, &[&format!("{digest:016x}")], 1),
+        ]);
+    }
+
+    /// What is followed while the process runs.
+    fn watch_samples(&self, samples: &mut Vec<Sample>) {
+        if let Some(manifest) = &self.manifest {
+            for (resource, health) in
+                [("endpointslices", &self.discovery), ("configmaps", manifest)]
+            {
+                let stale = Value::Gauge(health.failing_for().as_secs_f64());
+                samples.extend([
+                    count(&WATCH_FAILURES, &[resource], health.failures.load(Relaxed)),
+                    count(&WATCH_REQUESTS, &[resource], health.requests.load(Relaxed)),
+                    sample(&STALE_SECONDS, &[resource], stale),
+                ]);
+            }
+        }
+        if let Some(keyring) = &self.keyring {
+            let handshakes = |outcome: Outcome| {
+                count(&HANDSHAKES, &[outcome.label()], keyring.handshakes(outcome))
+            };
+            samples.extend(Outcome::ALL.map(handshakes));
+            samples.extend([
+                count(&CERTIFICATES, &["applied"], keyring.reloads.load(Relaxed)),
+                count(&CERTIFICATES, &["refused"], keyring.refusals.load(Relaxed)),
+            ]);
+        }
+        let config = self.config.stats();
+        samples.extend([
+            count(&CONFIG_RELOADS, &["applied"], self.config.reloads.load(Relaxed)),
+            count(&CONFIG_RELOADS, &["refused"], self.config.refusals.load(Relaxed)),
+            gauge(&CONFIG_REFUSED, &[], u64::from(config.error.is_some())),
+            gauge(&CONFIG, &[&config.hash], 1),
+        ]);
+    }
+
+    /// Counts of candidates.
+    pub fn counts(&self) -> &Counts {
+        match &self.tier {
+            TierSource::Agent(core) => &core.counts,
+            TierSource::Gateway(gateway) => &gateway.peers.counts,
+        }
     }
 }
 
@@ -232,16 +360,11 @@ fn ledger_samples(ledger: &LedgerReport) -> Vec<Sample> {
 }
 
 fn agent_samples(core: &Core, samples: &mut Vec<Sample>) {
-    let ring = core.ring();
-    let members = ring.as_ref().map_or(0, |ring| ring.view.len() as u64);
     samples.extend([
-        gauge(&BACKENDS, &["static"], members),
-        count(&BACKEND_UPDATES, &["static"], core.view_changes.load(Relaxed)),
         count(&OUT, &[], core.counters.out.load(Relaxed)),
         count(&REROUTED, &[], core.rerouted_spans.load(Relaxed)),
         gauge(&SEND_LIMIT, &[], core.send_budget),
         gauge(&SEND_BYTES, &[], core.held_bytes()),
-        gauge(&RING, &[&format!("{:016x}", core.digest())], 1),
     ]);
     for link in core.links() {
         let endpoint = link.endpoint.as_str();
@@ -259,6 +382,7 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
     let sum = |pick: fn(&crate::gateway::shards::Gauges) -> &AtomicU64| -> u64 {
         gateway.shards().iter().map(|shard| pick(&shard.gauges).load(Relaxed)).sum()
     };
+    let limit = gateway.room().limit();
     samples.extend([
         count(&GLOBAL_TRACES, &["true", "sampled"], sum(|g| &g.traces_kept)),
         count(&GLOBAL_TRACES, &["false", "not_sampled"], sum(|g| &g.traces_dropped)),
@@ -269,13 +393,21 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         count(&EARLY, &["memory"], sum(|g| &g.early_pressure)),
         count(&EARLY, &["trace_size"], sum(|g| &g.early_size)),
         gauge(&BUFFER_BYTES, &[], sum(|g| &g.bytes)),
-        gauge(&BUFFER_LIMIT, &[], gateway.room().limit()),
+        gauge(&BUFFER_LIMIT, &[], limit),
+        gauge(&BUFFER_UTILIZATION, &[], sum(|g| &g.bytes) * 100 / limit.max(1)),
         count(&DUPLICATES, &[], gateway.counters.duplicate.load(Relaxed)),
         count(&EVACUATED, &[], sum(|g| &g.evacuated)),
     ]);
-    for (index, policy) in gateway.policies().iter().enumerate() {
+    let digest = format!("{:016x}", gateway.peers.digest());
+    let observers = gateway.peers.observers.list();
+    let agreeing = observers.iter().filter(|observer| observer.digest == digest).count() as u64;
+    let turned_away = gateway.peers.turned_away.load(Relaxed);
+    samples.push(count(&TURNED_AWAY, &[], turned_away));
+    samples.push(gauge(&OBSERVERS, &["true"], agreeing));
+    samples.push(gauge(&OBSERVERS, &["false"], observers.len() as u64 - agreeing));
+    for policy in gateway.policies().iter() {
         let sampled = if policy.drops { ["false", "dropped"] } else { ["true", "sampled"] };
-        let traces = gateway.decided_by(index);
+        let traces = gateway.decided_by(&policy.name);
         samples.push(count(&POLICY_TRACES, &[&policy.name, sampled[0], sampled[1]], traces));
     }
     for (index, shard) in gateway.shards().iter().enumerate() {

@@ -3,11 +3,14 @@
 
 use bytes::Bytes;
 use prost::Message;
-use ringtail_engine::batch::Batch;
 use ringtail_engine::ring::RING_VERSION;
 use ringtail_engine::wire::put_varint;
 
-pub use generated::{DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, State};
+pub use generated::{
+    DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, Role, State,
+};
+
+use crate::stats;
 
 #[expect(
     missing_docs,
@@ -33,14 +36,16 @@ pub enum Dialect {
 pub struct Identity {
     /// What the process calls itself.
     pub id: String,
-    /// Grows with every start of the same id: milliseconds since 1970 at the start.
+    /// Grows with every start of the same id (see [`crate::membership::instance`]).
     pub inst: u64,
+    /// Which tier the process is.
+    pub role: Role,
 }
 
 impl Identity {
     /// This process as a member in `state`.
     pub fn member(&self, state: State) -> Member {
-        Member { id: self.id.clone(), inst: self.inst, state: state.into() }
+        Member { id: self.id.clone(), inst: self.inst, state: state.into(), role: self.role.into() }
     }
 
     /// The `Hello` of a process whose view has `digest`.
@@ -50,7 +55,16 @@ impl Identity {
     }
 }
 
-/// What `write_batch` needs to know besides the spans.
+impl From<stats::Role> for Role {
+    fn from(role: stats::Role) -> Self {
+        match role {
+            stats::Role::Agent => Self::Agent,
+            stats::Role::Gateway => Self::Gateway,
+        }
+    }
+}
+
+/// What [`write_envelope`] needs to know besides the spans.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'a> {
     /// The sender.
@@ -59,11 +73,16 @@ pub struct Envelope<'a> {
     pub digest: u64,
 }
 
-/// Appends the message that hands `batch` to a gateway which speaks `dialect`.
+/// Appends the beginning of the message that hands spans to a gateway which speaks `dialect`: everything but
+/// the spans themselves, an OTLP request of `spans_len` bytes, which must follow.
 ///
-/// The spans are written once, straight behind the envelope: the envelope's fields come first because
-/// protobuf lets a message be assembled by appending fields.
-pub fn write_batch(dialect: Dialect, envelope: &Envelope<'_>, batch: &Batch, out: &mut Vec<u8>) {
+/// The envelope's fields come first because protobuf lets a message be assembled by appending fields.
+pub fn write_envelope(
+    dialect: Dialect,
+    envelope: &Envelope<'_>,
+    spans_len: usize,
+    out: &mut Vec<u8>,
+) {
     if dialect == Dialect::Ringtail {
         let head = DeliverRequest {
             from: Some(envelope.from.member(State::Serving)),
@@ -72,12 +91,11 @@ pub fn write_batch(dialect: Dialect, envelope: &Envelope<'_>, batch: &Batch, out
         };
         out.extend_from_slice(&head.encode_to_vec());
         out.push(SPANS_TAG);
-        put_varint(out, batch.encoded_len() as u64);
+        put_varint(out, spans_len as u64);
     }
-    batch.encode(out);
 }
 
-/// The OTLP bytes inside a message written by [`write_batch`]; `None` when it is not such a message.
+/// The OTLP bytes inside a message begun by [`write_envelope`]; `None` when it is not such a message.
 pub fn spans_of(dialect: Dialect, message: Bytes) -> Option<Bytes> {
     match dialect {
         Dialect::Otlp => Some(message),

@@ -7,27 +7,35 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
+use ringtail_crds::resolved::ReceiverPorts;
 use ringtail_crds::{Compression, ValidPipeline};
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::ScanLimits;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::neighbours::Neighbours;
+use self::sockets::{PeerDoor, Sockets};
+use self::stop::{Parent, wait_for_stop};
 use crate::agent::splitter::BatchLimits;
 use crate::agent::{self, Agent};
-use crate::gateway::{self, Gateway};
+use crate::config::{Apply, Loaded, ShowOnly};
+use crate::export;
+use crate::gateway::{self, Door, Gateway};
+use crate::membership::instance;
 use crate::memory::{self, Budget, Tier};
-use crate::metrics::Source;
-use crate::peer::Identity;
-use crate::stats::{LedgerReport, Listening, Report};
-use crate::transport::{
-    Admission, BindError, Encoding, EndpointError, Handler, Protocol, ServerLimits, bind, serve,
-};
-use crate::{admin, export};
+use crate::metrics::TierSource;
+use crate::peer::{Identity, Role};
+use crate::stats::{self, LedgerReport, Report};
+use crate::transport::{BindError, Encoding, EndpointError, Keyring};
+
+mod backends; //   from the manifest's exporters to the tasks' settings
+pub mod neighbours; // where gateways and a newer manifest are looked for
+mod sockets; //    what a role listens on
+pub mod stop; //   signals, and the parent
 
 /// How long a stopping process may take to hand on what it holds. Under the 60 s of grace that its pod gets.
 const DRAIN_WITHIN: Duration = Duration::from_secs(25);
@@ -37,6 +45,8 @@ const LEAVE_NOTICE: Duration = Duration::from_millis(1600);
 /// Shard threads of a gateway at most: more than any pod has processors, since each needs a buffer of its
 /// own.
 const SHARDS_MAX: usize = 16;
+/// Where gateways take OTLP: the Services of a pipeline count on it.
+const GATEWAY_PORTS: ReceiverPorts = ReceiverPorts { grpc: 4317, http: 4318 };
 /// Keys the ring when no seed file is given. It is public, so whoever can choose trace IDs can aim at one
 /// gateway: right for a laptop; the operator gives every pipeline a seed of its own.
 const DEFAULT_SEED: [u8; 16] = *b"ringtail-no-seed";
@@ -50,12 +60,12 @@ pub struct RoleOptions {
     /// What the process calls itself; placement on the ring depends on it. Default: the host name.
     #[arg(long, value_name = "ID")]
     pub identity: Option<String>,
-    /// Where to take OTLP/gRPC.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4317")]
-    pub otlp_grpc: SocketAddr,
-    /// Where to take OTLP/HTTP.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4318")]
-    pub otlp_http: SocketAddr,
+    /// Where to take OTLP/gRPC. Default: all addresses, port 4317, or the manifest's for agents.
+    #[arg(long, value_name = "ADDR")]
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Where to take OTLP/HTTP. Default: all addresses, port 4318, or the manifest's for agents.
+    #[arg(long, value_name = "ADDR")]
+    pub otlp_http: Option<SocketAddr>,
     /// Where to serve metrics, probes and stats.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8888")]
     pub admin: SocketAddr,
@@ -66,10 +76,22 @@ pub struct RoleOptions {
     /// File with the seed of the ring: 32 hexadecimal digits, the same for every process of a fleet.
     #[arg(long, value_name = "FILE")]
     pub seed_file: Option<PathBuf>,
-    /// Threads: receivers of an agent, shards of a gateway. Default: 1 (agent), the processors (gateway).
+    /// Namespace of the pipeline. Default: POD_NAMESPACE, else the one that the configuration names.
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account; without either it is
+    /// not asked.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Directory with the certificates of this tier: tls.crt, tls.key, ca.crt. Agents and gateways then speak
+    /// mutual TLS, on a port of its own. New files are used for new connections.
+    #[arg(long, value_name = "DIR")]
+    pub peer_tls: Option<PathBuf>,
+    /// Threads: receivers of an agent, shards of a gateway. Default: 1 (agent), one less than the processors
+    /// (gateway), but at least one.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Stop when standard input ends, as it does when the parent dies.
+    /// Stop when standard input ends, as it does when the parent dies; its lines may list the gateways.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
 }
@@ -80,9 +102,13 @@ pub struct AgentOptions {
     #[command(flatten)]
     /// Flags of both roles.
     pub role: RoleOptions,
-    /// A gateway; may be repeated. Replaces `routing.resolver.static`.
+    /// A gateway; may be repeated. Replaces `routing.resolver`.
     #[arg(long = "gateway", value_name = "HOST:PORT")]
     pub gateways: Vec<String>,
+    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who
+    /// it is.
+    #[arg(long)]
+    pub thin: bool,
 }
 
 /// Flags of `ringtail gateway`.
@@ -91,9 +117,18 @@ pub struct GatewayOptions {
     #[command(flatten)]
     /// Flags of both roles.
     pub role: RoleOptions,
+    /// Another gateway; may be repeated, this gateway itself may be among them. Replaces `routing.resolver`.
+    #[arg(long = "peer", value_name = "HOST:PORT")]
+    pub peers: Vec<String>,
+    /// Where to take agents and other gateways, with --peer-tls.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4319")]
+    pub peer_listen: SocketAddr,
     /// Replaces the endpoint of an exporter; may be repeated.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
+    /// Directory with the Secrets that headers refer to, as files NAME/KEY.
+    #[arg(long, value_name = "DIR", default_value = "/etc/ringtail/secrets")]
+    pub secrets_dir: PathBuf,
     /// Replaces `sampling.decisionWait`.
     #[arg(long, value_name = "DURATION", value_parser = ringtail_crds::parse_duration)]
     pub decision_wait: Option<Duration>,
@@ -124,13 +159,6 @@ pub enum RoleError {
     },
 }
 
-/// Sockets of a role, bound and not yet serving.
-struct Sockets {
-    grpc: TcpListener,
-    http: TcpListener,
-    admin: TcpListener,
-}
-
 // === impl RoleError ===
 
 impl RoleError {
@@ -149,24 +177,21 @@ impl RoleError {
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run_agent(
-    options: AgentOptions,
-    pipeline: ValidPipeline,
-) -> Result<ExitCode, RoleError> {
-    let AgentOptions { role, gateways } = options;
-    let gateways = if gateways.is_empty() { pipeline.gateways.clone() } else { gateways };
-    if gateways.is_empty() {
-        let why = "the agent knows no gateway: name them in spec.routing.resolver.static.endpoints, \
-                   or with --gateway HOST:PORT";
-        return Err(RoleError::Usage(why.to_owned()));
-    }
-    let sockets = Sockets::bind(&role)?;
+pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
+    let AgentOptions { role, gateways, thin } = options;
+    let parent = role.exit_with_parent.then(Parent::listen);
+    let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
+    let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
+    let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
     let budget = Budget::share(Tier::Agent, memory::limit(Tier::Agent, role.memory_limit), 0);
     let (stop, stopping) = watch::channel(false);
+    let pipeline = &loaded.pipeline;
     let config = agent::Config {
-        identity: identity(&role)?,
+        identity: identity(&role, Role::Agent)?,
         seed: seed(&role)?,
-        gateways,
+        gateways: neighbours.discovery.clone(),
+        keyring: keyring.clone(),
+        thin,
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,
@@ -176,11 +201,15 @@ pub async fn run_agent(
         send_budget: budget.send,
         scan: ScanLimits::default(),
     };
-    tracing::info!(identity = %config.identity.id, ?budget, gateways = ?config.gateways, "agent");
-    let agent = Agent::start(config, stopping.clone())?;
-    let source = Source::Agent(Arc::clone(agent.core()));
-    let receivers = sockets.serve(agent.intake(), source.clone(), budget.receive, &stopping)?;
-    wait_for_stop(role.exit_with_parent).await;
+    tracing::info!(identity = %config.identity.id, ?budget, "agent");
+    let agent = Agent::start(config, stopping.clone());
+    let tier = TierSource::Agent(Arc::clone(agent.core()));
+    let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring);
+    let following = tokio::spawn(follower.run(ShowOnly));
+    let receivers =
+        sockets.serve(agent.intake(), None, source.clone(), budget.receive, &stopping)?;
+    wait_for_stop(parent).await;
+    following.abort();
     stop.send_replace(true);
     receivers.finish().await;
     agent.drain(DRAIN_WITHIN).await;
@@ -191,29 +220,36 @@ pub async fn run_agent(
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run_gateway(
-    options: GatewayOptions,
-    pipeline: ValidPipeline,
-) -> Result<ExitCode, RoleError> {
-    let GatewayOptions { role, exports, decision_wait } = options;
+pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
+    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, decision_wait } = options;
+    let parent = role.exit_with_parent.then(Parent::listen);
+    let pipeline = &loaded.pipeline;
+    let neighbours = Neighbours::of_gateway(&role, &peers, pipeline, parent.as_ref()).await?;
     let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
-    let sockets = Sockets::bind(&role)?;
+    let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
+    let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, wanted);
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
-    for config in exporter_configs(&pipeline, &exports, budget.send)? {
+    for config in backends::configs(pipeline, &exports, &secrets_dir, budget.send)? {
         let (handle, task) = export::ExporterHandle::new(config)?;
         tasks.spawn(task.run());
         exporters.push(handle);
     }
+    let identity = identity(&role, Role::Gateway)?;
     let config = gateway::Config {
-        identity: identity(&role)?,
+        identity: instance::learn(
+            identity,
+            neighbours.discovery.candidates.clone(),
+            keyring.as_ref(),
+        )
+        .await,
         seed: seed(&role)?,
-        shards: u32::try_from(threads(&role)).unwrap_or(1),
+        shards: u32::try_from(shards(&role)).unwrap_or(1),
         decision_wait: decision_wait.unwrap_or(pipeline.decision_wait),
         max_trace_spans: pipeline.max_trace_spans,
         buffer_bytes: budget.buffer,
@@ -224,16 +260,38 @@ pub async fn run_gateway(
     let (stop, stopping) = watch::channel(false);
     let gateway = Gateway::start(config, &pipeline.policies, program, exporters)
         .map_err(|source| RoleError::System { what: "starting shard threads", source })?;
-    let source = Source::Gateway(Arc::clone(&gateway));
-    let intake = gateway::Intake(Arc::clone(&gateway));
-    let receivers = sockets.serve(intake, source.clone(), budget.receive, &stopping)?;
-    wait_for_stop(role.exit_with_parent).await;
+    let discovery = neighbours.discovery.clone();
+    let tier = TierSource::Gateway(Arc::clone(&gateway));
+    let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring.clone());
+    tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
+    let intake = |door| gateway::Intake { gateway: Arc::clone(&gateway), door };
+    let door = if keyring.is_some() { Door::Clients } else { Door::Open };
+    let peers = keyring.clone().map(|keyring| PeerDoor { handler: intake(Door::Peers), keyring });
+    let receivers =
+        sockets.serve(intake(door), peers, source.clone(), budget.receive, &stopping)?;
+    // Others are asked once this gateway can be asked itself.
+    tasks.spawn(gateway.join_ring(discovery, keyring));
+    wait_for_stop(parent).await;
     gateway.leave();
     tokio::time::sleep(LEAVE_NOTICE).await;
     stop.send_replace(true);
     receivers.finish().await;
     gateway.drain(DRAIN_WITHIN).await;
     Ok(report(source.ledger()))
+}
+
+/// Takes the sampling of a new manifest into use.
+struct Reload {
+    gateway: Arc<Gateway>,
+    /// The flag that replaces the manifest's.
+    decision_wait: Option<Duration>,
+}
+
+impl Apply for Reload {
+    async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
+        let wait = self.decision_wait.unwrap_or(pipeline.decision_wait);
+        self.gateway.reload(&pipeline.policies, wait, pipeline.max_trace_spans).await
+    }
 }
 
 fn report(ledger: LedgerReport) -> ExitCode {
@@ -250,73 +308,9 @@ fn print_line(line: &Report) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-// === impl Sockets ===
-
-/// Receivers under way.
-struct Receivers {
-    tasks: JoinSet<usize>,
-}
-
-impl Sockets {
-    fn bind(role: &RoleOptions) -> Result<Self, RoleError> {
-        Ok(Self {
-            grpc: bind(role.otlp_grpc)?,
-            http: bind(role.otlp_http)?,
-            admin: bind(role.admin)?,
-        })
-    }
-
-    /// Serves all three and prints the addresses.
-    fn serve<H: Handler + Clone>(
-        self,
-        handler: H,
-        source: Source,
-        receive_budget: u64,
-        stopping: &watch::Receiver<bool>,
-    ) -> Result<Receivers, RoleError> {
-        let listening = Listening {
-            otlp_grpc: local(&self.grpc)?,
-            otlp_http: Some(local(&self.http)?),
-            admin: local(&self.admin)?,
-        };
-        let admission = Admission::new(receive_budget);
-        let mut tasks = JoinSet::new();
-        for (listener, protocol) in [(self.grpc, Protocol::Grpc), (self.http, Protocol::Http)] {
-            let limits = ServerLimits::default();
-            let (handler, admission) = (handler.clone(), admission.clone());
-            tasks.spawn(serve(listener, protocol, limits, admission, handler, stopping.clone()));
-        }
-        let admin = admin::serve(self.admin, source, stopping.clone());
-        tokio::spawn(async move {
-            if let Err(error) = admin.await {
-                tracing::error!(%error, "the admin port stopped");
-            }
-        });
-        print_line(&Report::Listening(listening));
-        Ok(Receivers { tasks })
-    }
-}
-
-impl Receivers {
-    /// Waits until every request under way is answered.
-    async fn finish(mut self) {
-        while let Some(cut_off) = self.tasks.join_next().await {
-            if let Ok(connections @ 1..) = cut_off {
-                tracing::warn!(connections, "connections were cut off with requests under way");
-            }
-        }
-    }
-}
-
-fn local(listener: &TcpListener) -> Result<SocketAddr, RoleError> {
-    listener
-        .local_addr()
-        .map_err(|source| RoleError::System { what: "asking for a socket's address", source })
-}
-
 // === from flags and manifest to plain data ===
 
-fn identity(role: &RoleOptions) -> Result<Identity, RoleError> {
+fn identity(role: &RoleOptions, tier: Role) -> Result<Identity, RoleError> {
     let id = match &role.identity {
         Some(id) => id.clone(),
         None => std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -326,9 +320,20 @@ fn identity(role: &RoleOptions) -> Result<Identity, RoleError> {
     if id.is_empty() {
         return Err(RoleError::Usage("--identity must not be empty".to_owned()));
     }
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let inst = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-    Ok(Identity { id, inst })
+    Ok(Identity { id, inst: instance::now(), role: tier })
+}
+
+/// The certificates, followed from now on.
+fn keyring(
+    role: &RoleOptions,
+    loaded: &Loaded,
+    tier: stats::Role,
+) -> Result<Option<Arc<Keyring>>, RoleError> {
+    let Some(directory) = &role.peer_tls else { return Ok(None) };
+    let keyring = Keyring::open(directory, &loaded.pipeline.name, tier)
+        .map_err(|error| RoleError::Usage(format!("--peer-tls: {error}")))?;
+    tokio::spawn(Arc::clone(&keyring).follow());
+    Ok(Some(keyring))
 }
 
 fn seed(role: &RoleOptions) -> Result<KeySeed, RoleError> {
@@ -339,9 +344,11 @@ fn seed(role: &RoleOptions) -> Result<KeySeed, RoleError> {
         .map_err(|error| RoleError::Usage(format!("--seed-file {}: {error}", path.display())))
 }
 
-fn threads(role: &RoleOptions) -> usize {
+/// The shards of a gateway. One processor is left to receiving, checking and sending, which is half of the
+/// work of one shard; and a shard more walks every request once more.
+fn shards(role: &RoleOptions) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    role.threads.unwrap_or(processors).clamp(1, SHARDS_MAX)
+    role.threads.unwrap_or(processors.saturating_sub(1)).clamp(1, SHARDS_MAX)
 }
 
 fn encoding(compression: Compression) -> Encoding {
@@ -350,100 +357,4 @@ fn encoding(compression: Compression) -> Encoding {
         Compression::Gzip => Encoding::Gzip,
         Compression::Zstd => Encoding::Zstd,
     }
-}
-
-/// The exporters with the endpoints that flags replace, their queues scaled down together when the budget
-/// is smaller.
-fn exporter_configs(
-    pipeline: &ValidPipeline,
-    exports: &[String],
-    budget: u64,
-) -> Result<Vec<export::Config>, RoleError> {
-    let replaced = parse_exports(exports, pipeline)?;
-    let wanted: u64 = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
-    let configs = pipeline.exporters.iter().map(|exporter| {
-        let share =
-            u128::from(exporter.queue_max_bytes) * u128::from(budget) / u128::from(wanted.max(1));
-        let queue_bytes = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
-        let endpoint = replaced.iter().find(|(name, _)| *name == exporter.name);
-        Ok(export::Config {
-            name: exporter.name.clone(),
-            endpoint: endpoint.map_or(&exporter.endpoint, |(_, endpoint)| endpoint).clone(),
-            encoding: encoding(exporter.compression),
-            timeout: exporter.timeout,
-            headers: headers(&exporter.headers)?,
-            queue_bytes,
-            retry_first: exporter.retry.initial_interval,
-            retry_max: exporter.retry.max_interval,
-            retry_for: exporter.retry.max_elapsed,
-        })
-    });
-    configs.collect()
-}
-
-fn headers(pairs: &[(String, String)]) -> Result<http::HeaderMap, RoleError> {
-    let parse = |(name, value): &(String, String)| {
-        // The value may be a secret and is not repeated.
-        let wrong = || RoleError::Usage(format!("header {name:?}: not a header name or value"));
-        let name = http::HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
-        let value = http::HeaderValue::try_from(value.as_str()).map_err(|_| wrong())?;
-        Ok((name, value))
-    };
-    pairs.iter().map(parse).collect()
-}
-
-fn parse_exports(
-    exports: &[String],
-    pipeline: &ValidPipeline,
-) -> Result<Vec<(String, String)>, RoleError> {
-    let parse = |text: &String| {
-        let (name, endpoint) = text
-            .split_once('=')
-            .ok_or_else(|| RoleError::Usage(format!("--export {text}: write NAME=HOST:PORT")))?;
-        if !pipeline.exporters.iter().any(|exporter| exporter.name == name) {
-            let known: Vec<&str> = pipeline.exporters.iter().map(|e| e.name.as_str()).collect();
-            let known = known.join(", ");
-            let why =
-                format!("--export {text}: the manifest has no exporter {name}; it has {known}");
-            return Err(RoleError::Usage(why));
-        }
-        Ok((name.to_owned(), endpoint.trim_start_matches("http://").to_owned()))
-    };
-    exports.iter().map(parse).collect()
-}
-
-/// Resolves on SIGTERM, SIGINT, or the end of standard input when that means the end of the parent.
-///
-/// A second signal ends the process at once.
-async fn wait_for_stop(exit_with_parent: bool) {
-    let (Ok(mut term), Ok(mut int)) = (
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()),
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be received; stopping");
-        return;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = stdin_ends(), if exit_with_parent => {}
-    }
-    tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        tracing::error!("stopped by a second signal before everything was handed on");
-        std::process::exit(1);
-    });
-}
-
-async fn stdin_ends() {
-    use std::io::Read;
-    // A thread of its own: reading standard input cannot be interrupted, and must not keep the runtime from
-    // ending.
-    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
-    std::thread::spawn(move || {
-        let mut sink = [0_u8; 64];
-        while matches!(std::io::stdin().read(&mut sink), Ok(read) if read > 0) {}
-        drop(ended);
-    });
-    let _ = wait.await;
 }

@@ -27,11 +27,14 @@ pub enum Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listening {
-    /// OTLP/gRPC; a gateway takes spans from its agents here too.
+    /// OTLP/gRPC; a gateway without certificates takes spans from its agents here too.
     pub otlp_grpc: SocketAddr,
     /// OTLP/HTTP, when the role serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp_http: Option<SocketAddr>,
+    /// `ringtail.peer.v1` in TLS, on a gateway with certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
     /// Metrics, probes and `/stats`.
     pub admin: SocketAddr,
 }
@@ -66,6 +69,9 @@ pub struct Stats {
     pub identity: String,
     /// Grows with every start of this identity.
     pub inst: u64,
+    /// The manifest in force.
+    #[serde(default)]
+    pub config: ConfigStats,
     /// The view of the ring that the process routes by.
     pub ring: RingStats,
     /// Where every span went so far.
@@ -82,6 +88,17 @@ pub struct Stats {
     pub decisions: Option<DecisionStats>,
 }
 
+/// Which manifest is in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStats {
+    /// The first 16 hex digits of the SHA-256 of its bytes.
+    pub hash: String,
+    /// Why a newer one is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// A view of the ring.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +107,29 @@ pub struct RingStats {
     pub digest: String,
     /// Identities of the members, sorted.
     pub members: Vec<String>,
+    /// Who stamped which digest on what a gateway got lately; gateways only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<ObserverStats>,
+    /// Gateways that are on their way out, this process included.
+    #[serde(default)]
+    pub draining: u64,
+    /// Candidates that are not taken as gateways: they have another seed, or are not what they should be.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub foreign: u64,
+}
+
+/// Another process as a gateway hears it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObserverStats {
+    /// What it calls itself.
+    pub identity: String,
+    /// Its tier.
+    pub role: Role,
+    /// The digest that it stamped last.
+    pub digest: String,
+    /// How long ago that was.
+    pub age_millis: u64,
 }
 
 /// What is buffered.
@@ -273,6 +313,11 @@ impl AddAssign<&Self> for LedgerReport {
 /// The sum over all reasons.
 pub fn total(reasons: &Reasons) -> u64 {
     reasons.values().sum()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn add_reasons(sum: &mut Reasons, more: &Reasons) {

@@ -50,22 +50,27 @@ mod call; //      one call on the server side, and the trait that roles implemen
 mod client; //    calling
 mod compress; //  gzip and zstd, both ways
 mod frame; //     message frames, read and built
+mod keyring; //   certificates between the tiers
 mod limits; //    every limit with its arithmetic
 mod link; //      one connection of a client
+mod pieces; //    bytes in several pieces
 mod server; //    listening and accepting
 mod status; //    gRPC statuses in trailers
+mod wire; //      plain or TLS
 
 pub use admission::{Admission, Overloaded, Permit};
 pub use answer::{OVERLOAD_PAUSE, Refusal, Reply};
 pub use backoff::Backoff;
-pub use call::{Call, Handler, Method, Protocol};
+pub use call::{Call, Handler, Method, Peer, Protocol};
 pub use client::{CallError, Client, ClientLimits, EndpointError};
 pub use compress::{ACCEPTED, DeflateError, Encoding, InflateError, deflate, inflate};
-pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as};
+pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as, prefix};
+pub use keyring::{Keyring, KeyringError, Outcome};
 pub use limits::{
     CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, MAX_CONNECTIONS, MAX_FRAME_BYTES,
     MAX_HEADER_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS, STREAM_WINDOW_BYTES, ServerLimits,
 };
 pub use link::ConnectError;
-pub use server::{BindError, bind, serve};
+pub use pieces::Pieces;
+pub use server::{BindError, bind, serve, serve_tls};
 pub use status::{Code, Status};

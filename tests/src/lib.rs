@@ -8,9 +8,12 @@
     reason = "a test's own tools fail by panicking, with what they saw"
 )]
 
+pub mod api;
 pub mod backend;
+pub mod certificates;
 pub mod fleet;
 pub mod http;
 pub mod process;
+pub mod shop;
 pub mod simulation;
 pub mod traces;

@@ -38,21 +38,33 @@ pub struct Ended {
 /// When cargo cannot build it; its messages are on standard error.
 pub fn binary() -> &'static PathBuf {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let output = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "ringtail", "--bin", "ringtail"])
-            .args(["--message-format", "json"])
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo starts");
-        assert!(output.status.success(), "cargo could not build the ringtail binary");
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo names the executable")
-    })
+    BINARY.get_or_init(|| build("ringtail"))
+}
+
+/// The `ringtail-operator` binary of this workspace, built once a test run.
+///
+/// # Panics
+/// As [`binary`].
+pub fn operator_binary() -> &'static PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build("ringtail-operator"))
+}
+
+// Package and binary have the same name.
+fn build(name: &str) -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", name, "--bin", name])
+        .args(["--message-format", "json"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "cargo could not build the {name} binary");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the executable")
 }
 
 // === impl Process ===
@@ -65,6 +77,8 @@ impl Process {
     pub fn start(args: &[&str]) -> Self {
         let mut command = Command::new(binary());
         command.args(args);
+        // Only a test that says so finds a cluster.
+        command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
         for flag in ["--otlp-grpc", "--otlp-http", "--admin"] {
             if !args.contains(&flag) {
                 command.args([flag, "127.0.0.1:0"]);
@@ -115,6 +129,13 @@ impl Process {
     /// The body of a page of the admin port.
     pub fn admin(&self, path: &str) -> String {
         fetch(self.listening.admin, path)
+    }
+
+    /// The sum of the samples of a metric whose line contains `label`.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.admin("/metrics");
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Waits until `/stats` satisfies `wanted`.
@@ -176,11 +197,34 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Stops it with SIGTERM and checks that its ledger balances, nothing is held and it exits with 0.
+    pub fn stop_balanced(self) -> Ended {
+        let end = self.stop();
+        assert!(end.ledger.balanced && end.ledger.balances(), "{end:#?}");
+        assert_eq!(end.ledger.held, 0, "{end:#?}");
+        assert!(end.status.success(), "{end:#?}");
+        end
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // Only reached with a live child when a test fails half way.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When that takes too long.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < PATIENCE, "waiting for {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -31,6 +31,7 @@ spec:
     otlp: {{endpoint: \"http://{}\", protocol: GRPC, compression: None, queue: {{maxBytes: 256Mi}}}}
   routing:
     resolver: {{type: Static, static: {{endpoints: [{}]}}}}
+  gateway: {{type: External}}
   agent:
     compression: {}
 ",

@@ -7,7 +7,7 @@ use super::*;
 use crate::{rules, union, validate};
 
 /// What the offline check looks at, and what does not restrict values.
-const UNDERSTOOD: [&str; 21] = [
+const UNDERSTOOD: [&str; 22] = [
     "default",
     "description",
     "enum",
@@ -26,10 +26,33 @@ const UNDERSTOOD: [&str; 21] = [
     "x-kubernetes-int-or-string",
     "x-kubernetes-list-map-keys",
     "x-kubernetes-list-type",
+    "x-kubernetes-preserve-unknown-fields",
     "x-kubernetes-validations",
     "additionalProperties",
     "maxProperties",
 ];
+
+/// Fields that hold types of Kubernetes.
+const EMBEDDED: [&str; 12] = [
+    "affinity",
+    "behavior",
+    "conditions",
+    "env",
+    "imagePullSecrets",
+    "podSecurityContext",
+    "resources",
+    "securityContext",
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumeMounts",
+    "volumes",
+];
+
+/// Whether the node is one of Kubernetes' own, below the field of ours that holds it.
+fn is_foreign(path: &str) -> bool {
+    let mut steps = path.split(['.', '[']).skip_while(|step| !EMBEDDED.contains(step));
+    steps.next().is_some() && steps.next().is_some()
+}
 
 /// Every node of the schema with its path.
 fn nodes() -> Vec<(String, JSONSchemaProps)> {
@@ -66,11 +89,18 @@ fn the_offline_check_understands_every_keyword() {
 fn every_list_map_and_string_has_a_maximum() {
     for (path, node) in nodes() {
         let bounded = match node.type_.as_deref() {
-            Some("array") => node.max_items.is_some() && node.x_kubernetes_list_type.is_some(),
+            // A list without a type is replaced as a whole.
+            Some("array") if is_foreign(&path) => node.max_items.is_some(),
+            Some("array") => {
+                let replaced = EMBEDDED.iter().any(|name| path.ends_with(name));
+                node.max_items.is_some() && (replaced || node.x_kubernetes_list_type.is_some())
+            }
+            // No rule looks at them.
+            Some("string") if is_foreign(&path) => true,
             Some("string") => node.max_length.is_some() || node.enum_.is_some(),
-            // The offline check knows bounded whole numbers and int64.
+            // The offline check knows bounded whole numbers, int32 and int64.
             Some("integer") => match (node.minimum, node.maximum) {
-                (None, None) => node.format.as_deref() == Some("int64"),
+                (None, None) => matches!(node.format.as_deref(), Some("int32" | "int64")),
                 bounds => bounds.0.is_some() && bounds.1.is_some(),
             },
             Some("object") => node.additional_properties.is_none() || node.max_properties.is_some(),
@@ -83,8 +113,11 @@ fn every_list_map_and_string_has_a_maximum() {
 #[test]
 fn every_field_is_described() {
     for (path, node) in nodes() {
-        let ours = path.starts_with(".spec") && !path.ends_with("[]");
+        let ours = path.starts_with(".spec") || path.starts_with(".status");
+        let ours = ours && !path.ends_with("[]") && !is_foreign(&path);
         assert!(!ours || node.description.is_some(), "{path} has no description");
+        let theirs = is_foreign(&path) && node.description.is_some();
+        assert!(!theirs, "{path}: the descriptions of Kubernetes make the definition too large");
     }
 }
 
@@ -110,9 +143,12 @@ fn the_definition_is_structural() {
     let version = &definition.spec.versions[0];
     assert_eq!(definition.metadata.name.as_deref(), Some("tracepipelines.ringtail.dev"));
     assert_eq!(format!("{}/{}", definition.spec.group, version.name), API_VERSION);
-    let columns = version.additional_printer_columns.iter().flatten();
-    assert!(columns.clone().all(|column| !column.json_path.contains("status")));
+    let subresources = version.subresources.as_ref().unwrap();
+    assert!(subresources.status.is_some());
+    assert_eq!(subresources.scale.as_ref().unwrap().spec_replicas_path, ".spec.gateway.replicas");
     let value = serde_json::to_value(root()).unwrap();
+    let enums = nodes().into_iter().flat_map(|(_, node)| node.enum_.unwrap_or_default());
+    assert!(enums.into_iter().all(|choice| choice.0.is_string()));
     assert!(!has_key(&value, "nullable") && !has_key(&value, "anyOf") && !has_key(&value, "$ref"));
 }
 

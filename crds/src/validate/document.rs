@@ -9,8 +9,10 @@ use serde::{
 use serde_json::{Number, Value};
 use serde_saphyr::{NonFiniteFloatPolicy, Options, Spanned, UserMessageFormatter};
 
-use super::path::{Path, Step};
-use crate::problem::Problem;
+use crate::{
+    path::{Path, Step},
+    problem::Problem,
+};
 
 /// More than the API server stores of one resource (1.5 MiB), so a longer text is no manifest.
 const TEXT_BYTES_MAX: usize = 2 << 20;

@@ -1,7 +1,7 @@
 //! The problems that a check has found so far.
 
-use super::{document::Node, path::Path};
-use crate::problem::Problem;
+use super::document::Node;
+use crate::{path::Path, problem::Problem};
 
 /// Problems with their places, in the order in which they were found.
 #[derive(Debug, Default)]
@@ -33,10 +33,10 @@ impl Findings {
         self.0.iter().any(|(path, _)| path.starts_with(at))
     }
 
-    /// The problems in the order of the file's lines.
-    pub(crate) fn into_problems(self, root: &Node) -> Vec<Problem> {
+    /// The problems in the order of the file's lines, if there is a file.
+    pub(crate) fn into_problems(self, file: Option<&Node>) -> Vec<Problem> {
         let placed = self.0.into_iter().map(|(path, message)| Problem {
-            line: root.line_of(&path),
+            line: file.and_then(|root| root.line_of(&path)),
             path: path.to_string(),
             message,
         });

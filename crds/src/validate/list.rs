@@ -3,7 +3,8 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde_json::Value;
 
-use super::{findings::Findings, path::Path};
+use super::findings::Findings;
+use crate::path::Path;
 
 /// Adds a finding for a list that is too short or too long and for each entry that repeats an earlier one.
 pub(crate) fn check(schema: &JSONSchemaProps, items: &[Value], at: &Path, findings: &mut Findings) {
@@ -36,8 +37,9 @@ fn check_map(schema: &JSONSchemaProps, items: &[Value], at: &Path, findings: &mu
         for (index, item) in items.iter().enumerate() {
             let Some(name) = item.get(key) else { continue };
             if let Some(first) = items[..index].iter().position(|e| e.get(key) == Some(name)) {
-                let message = format!("{name} is the {key} of entry [{first}] already");
-                findings.add(at.index(index).key(key), message);
+                // The API server blames the entry too, and not its key.
+                let message = format!("{key} {name} is that of entry [{first}] already");
+                findings.add(at.index(index), message);
             }
         }
     }

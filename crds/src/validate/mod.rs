@@ -4,14 +4,14 @@
 //! The order is an API server's: the text becomes a tree ([`document`]), fields without a value are left
 //! out, defaults are filled in ([`defaults`]), and the tree is compared with the schema that clusters
 //! install, rules included ([`walk`]). Then comes what no schema can say: the policies are compiled for
-//! real ([`policies`]).
+//! real ([`policies`]), and overlays of pods are read as pods ([`pods`]).
 
 mod defaults; //  what the API server fills in
 mod document; //  text -> tree with lines
 mod findings; //  the problems so far
 mod list; //      counts and duplicates
 mod metadata; //  what the API server knows of `metadata` by itself
-mod path; //      spec.sampling.policies[2]
+mod pods; //      podTemplate, and names that the operator keeps for itself
 mod policies; //  as written -> as the engine compiles them
 mod resolve; //   types -> ValidPipeline
 mod scalar; //    single values
@@ -24,10 +24,11 @@ use std::sync::LazyLock;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde_json::Value;
 
-use crate::{problem::Problem, resolved::ValidPipeline, schema};
+use crate::{
+    TracePipeline, path::Path, pod_guard, problem::Problem, resolved::ValidPipeline, schema,
+};
 use document::Node;
 use findings::Findings;
-use path::Path;
 
 static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(metadata::with_envelope);
 
@@ -37,7 +38,44 @@ static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(metadata::with_envelope
 /// The text may hold resources of other kinds, which are not looked at, but exactly one TracePipeline.
 pub fn validate(yaml: &str) -> Result<ValidPipeline, Vec<Problem>> {
     let document = the_pipeline(document::read(yaml).map_err(|problem| vec![problem])?)?;
-    check(document.to_value()).map_err(|findings| findings.into_problems(&document))
+    let value = document.to_value();
+    let checked = check(value.clone());
+    let unsafe_pods = pod_guard::look(value.get("spec").unwrap_or(&Value::Null));
+    match (checked, unsafe_pods.is_empty()) {
+        (Ok(valid), true) => Ok(valid),
+        (checked, _) => {
+            let mut findings = checked.err().unwrap_or_default();
+            unsafe_pods.into_iter().for_each(|(at, told)| findings.add_unless_known(at, told));
+            Err(findings.into_problems(Some(&document)))
+        }
+    }
+}
+
+/// Checks a resource as an API server returns it, and resolves it or says everything that is wrong.
+///
+/// Unlike [`validate`] it does not judge what pods reach for: [`pod_guard::check`] does, and whoever starts
+/// the operator may waive it.
+pub fn validate_object(resource: &Value) -> Result<ValidPipeline, Vec<Problem>> {
+    check(without_nulls(resource)).map_err(|findings| findings.into_problems(None))
+}
+
+/// Checks a resource that was read into its type already, as [`validate_object`] does.
+pub fn validate_pipeline(pipeline: &TracePipeline) -> Result<ValidPipeline, Vec<Problem>> {
+    match serde_json::to_value(pipeline) {
+        Ok(resource) => validate_object(&resource),
+        Err(error) => Err(whole_file(format!("cannot be written as JSON: {error}"))),
+    }
+}
+
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let set = map.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(set.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        other => other.clone(),
+    }
 }
 
 fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
@@ -52,6 +90,7 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     walk::walk(&SCHEMA, &value, &root, &mut findings);
     let list = value.pointer("/spec/sampling/policies").unwrap_or(&Value::Null);
     let policies = policies::resolve(list, &root.join("spec.sampling.policies"), &mut findings);
+    pods::check(&value, &mut findings);
     if !findings.is_empty() {
         return Err(findings);
     }

@@ -3,10 +3,13 @@
 use ringtail_engine::policy::{self, Role, Rule, Status, limits};
 use serde_json::Value;
 
-use super::{findings::Findings, path::Path, suggest};
-use crate::sampling::{
-    LatencyPolicy, Policy, PolicyRole, PolicyType, ProbabilisticPolicy, StatusCode,
-    StatusCodePolicy, StringAttributePolicy,
+use super::{findings::Findings, suggest};
+use crate::{
+    path::Path,
+    sampling::{
+        LatencyPolicy, Policy, PolicyRole, PolicyType, ProbabilisticPolicy, StatusCode,
+        StatusCodePolicy, StringAttributePolicy,
+    },
 };
 
 /// The list at `at` as the engine reads it; what keeps it from compiling is added to `findings`.
@@ -34,6 +37,8 @@ fn compile(entries: &[Value], read: &[Option<policy::Policy>], at: &Path, findin
         let (place, hint) = match problem.policy {
             // What the compiler says of a stand-in is not passed on.
             Some(index) if read.get(index).is_some_and(Option::is_none) => continue,
+            // A repeated name was told already.
+            Some(index) if findings.is_broken(&at.index(index)) => continue,
             Some(index) => {
                 let field = Path::default().join(&problem.field);
                 (at.index(index).join(&problem.field), near_name(&entries[index], &field, &whole))

@@ -4,8 +4,8 @@ use crate::{
     agent::Agent,
     exporter,
     pipeline::TracePipeline,
-    resolved::{Batch, Exporter, Retry, ValidPipeline},
-    routing::Routing,
+    resolved::{Batch, Exporter, HeaderValue, ReceiverPorts, Resolver, Retry, ValidPipeline},
+    routing::{ResolverType, Routing},
 };
 use ringtail_engine::policy::Policy;
 
@@ -19,7 +19,9 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         max_trace_spans: spec.sampling.max_trace_spans,
         policies,
         exporters: exporters.collect::<Option<_>>()?,
-        gateways: gateways(spec.routing),
+        resolver: resolver(spec.routing)?,
+        receivers: receivers(&spec.agent),
+        peer_tls: spec.security.peer_tls.mode,
         batch: batch(&spec.agent)?,
         hop_compression: spec.agent.compression,
         replicas: spec.gateway.replicas,
@@ -28,13 +30,13 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
 
 fn resolve_exporter(written: exporter::Exporter) -> Option<Exporter> {
     let otlp = written.otlp?;
-    let headers = otlp.headers.into_iter().map(|header| (header.name, header.value));
+    let headers = otlp.headers.into_iter().map(header);
     Some(Exporter {
         name: written.name,
         endpoint: otlp.endpoint.strip_prefix("http://")?.to_owned(),
         compression: otlp.compression,
         timeout: otlp.timeout.parse()?,
-        headers: headers.collect(),
+        headers: headers.collect::<Option<_>>()?,
         queue_max_bytes: otlp.queue.max_bytes.parse()?,
         retry: Retry {
             max_elapsed: otlp.retry.max_elapsed.parse()?,
@@ -44,9 +46,25 @@ fn resolve_exporter(written: exporter::Exporter) -> Option<Exporter> {
     })
 }
 
-fn gateways(routing: Option<Routing>) -> Vec<String> {
-    let resolver = routing.and_then(|routing| routing.resolver.static_);
-    resolver.map(|resolver| resolver.endpoints).unwrap_or_default()
+fn header(written: exporter::Header) -> Option<(String, HeaderValue)> {
+    let value = match (written.value, written.secret_key_ref) {
+        (Some(text), None) => HeaderValue::Text(text),
+        (None, Some(secret)) => HeaderValue::Secret { name: secret.name, key: secret.key },
+        _ => return None,
+    };
+    Some((written.name, value))
+}
+
+fn resolver(routing: Routing) -> Option<Resolver> {
+    match routing.resolver.type_ {
+        ResolverType::Kubernetes => Some(Resolver::Kubernetes),
+        ResolverType::Static => Some(Resolver::Static(routing.resolver.static_?.endpoints)),
+    }
+}
+
+fn receivers(agent: &Agent) -> ReceiverPorts {
+    let otlp = &agent.receivers.otlp;
+    ReceiverPorts { grpc: otlp.grpc.port, http: otlp.http.port }
 }
 
 fn batch(agent: &Agent) -> Option<Batch> {

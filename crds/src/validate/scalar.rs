@@ -29,6 +29,13 @@ fn check_text(schema: &JSONSchemaProps, text: &str) -> Option<String> {
     check_enum(schema, text)
         .or_else(|| check_length(schema, text))
         .or_else(|| check_pattern(schema.pattern.as_ref()?, text))
+        .or_else(|| check_time(schema.format.as_ref()?, text))
+}
+
+// The conditions of a status have times.
+fn check_time(format: &str, text: &str) -> Option<String> {
+    let wrong = format == "date-time" && text.parse::<k8s_openapi::jiff::Timestamp>().is_err();
+    wrong.then(|| format!("must be a time such as 2026-01-31T12:00:00Z, not {text:?}"))
 }
 
 fn check_pattern(regex: &str, text: &str) -> Option<String> {
@@ -73,6 +80,10 @@ fn check_whole(schema: &JSONSchemaProps, number: &Number) -> Option<String> {
     match (schema.minimum, schema.maximum) {
         (Some(least), Some(most)) if low || high => {
             Some(format!("must be from {least} to {most}, not {number}"))
+        }
+        (None, None) if schema.format.as_deref() == Some("int32") => {
+            let fits = number.as_i64().is_some_and(|value| i32::try_from(value).is_ok());
+            (!fits).then(|| "must fit 32 bits".to_owned())
         }
         // All others are int64.
         (None, None) if number.as_i64().is_none() => Some("must fit 64 bits".to_owned()),

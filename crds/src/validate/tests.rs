@@ -3,6 +3,7 @@
 mod random;
 
 use super::*;
+use crate::resolved::Resolver;
 
 const SHOP: &str = include_str!("../../../examples/shop.yaml");
 const MINIMAL: &str = include_str!("../../../examples/minimal.yaml");
@@ -155,8 +156,10 @@ fn what_a_cluster_returns_is_a_manifest() {
 fn static_gateways_resolve() {
     let gateways =
         "routing: {resolver: {type: Static, static: {endpoints: [gw-0:4317, '[::1]:4317']}}}";
-    let pipeline = validate(&edited("  gateway:", &format!("  {gateways}\n  gateway:"))).unwrap();
-    assert_eq!(pipeline.gateways, ["gw-0:4317", "[::1]:4317"]);
+    let external = format!("  {gateways}\n  gateway:\n    type: External");
+    let pipeline = validate(&edited("  gateway:", &external)).unwrap();
+    let expected = ["gw-0:4317", "[::1]:4317"].map(str::to_owned).to_vec();
+    assert_eq!(pipeline.resolver, Resolver::Static(expected));
 }
 
 #[test]

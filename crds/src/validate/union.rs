@@ -3,7 +3,8 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use serde_json::{Map, Value};
 
-use super::{findings::Findings, path::Path};
+use super::findings::Findings;
+use crate::path::Path;
 
 /// The members of a union with the value of `type` that each belongs to: every property whose name is such
 /// a value, apart from case.

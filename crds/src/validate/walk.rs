@@ -1,22 +1,22 @@
 //! Compares a document with the schema that is installed in clusters, and says everything that does not fit.
 //!
 //! It understands what our schema uses: types, properties, required, enums, patterns, lengths, bounds, list
-//! maps and sets, int-or-string, and unions by `type`. A test proves that the schema uses nothing else.
+//! maps and sets, int-or-string, open maps, and unions by `type`. A test proves that the schema uses nothing
+//! else.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use serde_json::{Map, Value};
 
-use super::{findings::Findings, list, path::Path, scalar, suggest, union};
-use crate::rules;
+use super::{findings::Findings, list, scalar, suggest, union};
+use crate::{path::Path, rules};
 
 /// Adds to `findings` everything in `value` that does not fit `schema`.
 pub(crate) fn walk(schema: &JSONSchemaProps, value: &Value, at: &Path, findings: &mut Findings) {
-    if schema.x_kubernetes_preserve_unknown_fields == Some(true) {
-        return;
-    }
+    let open = schema.x_kubernetes_preserve_unknown_fields == Some(true);
     match (schema.type_.as_deref(), value) {
+        (None | Some("object"), Value::Object(_)) if open => {}
         (Some("object"), Value::Object(map)) => walk_map(schema, map, at, findings),
         (Some("array"), Value::Array(items)) => walk_list(schema, items, at, findings),
         _ => scalar::check(schema, value).into_iter().for_each(|m| findings.add(at.clone(), m)),
@@ -70,6 +70,10 @@ fn unknown(schema: &JSONSchemaProps, key: &str) -> String {
     let names = || schema.properties.iter().flatten().map(|(name, _)| name.as_str());
     if let Some(name) = suggest::nearest(key, names()) {
         return format!("unknown field; did you mean {name}?");
+    }
+    if key == "namespace" {
+        return "unknown field; what is named here is always of the pipeline's own namespace"
+            .to_owned();
     }
     let mut members = schema.properties.iter().flatten();
     match members.find(|(_, member)| property(member, key).is_some()) {

@@ -33,6 +33,15 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupRef(u32);
 
+/// A part of an encoded batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Tags, lengths and headers.
+    Head(&'a [u8]),
+    /// A run of spans, by its place in the batch's buffer.
+    Spans(std::ops::Range<usize>),
+}
+
 /// Spans for one destination.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -183,8 +192,17 @@ impl Batch {
     pub fn push(&mut self, group: GroupRef, span: &[u8]) {
         let start = self.bytes.len();
         self.bytes.reserve(FIELD_HEAD_MAX + span.len());
-        self.bytes.push(CHILD_TAG);
-        put_varint(&mut self.bytes, span.len() as u64);
+        match span.len() {
+            // Two bytes are the length of nearly every span.
+            length @ 0x80..0x4000 => {
+                let head = [CHILD_TAG, length as u8 | 0x80, (length >> 7) as u8];
+                self.bytes.extend_from_slice(&head);
+            }
+            length => {
+                self.bytes.push(CHILD_TAG);
+                put_varint(&mut self.bytes, length as u64);
+            }
+        }
         self.bytes.extend_from_slice(span);
         let len = count(self.bytes.len() - start);
         self.spans += 1;
@@ -252,19 +270,59 @@ impl Batch {
 
     /// Appends the batch as one `ExportTraceServiceRequest`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.loose);
+        self.outline(|part| match part {
+            Part::Head(bytes) => out.extend_from_slice(bytes),
+            Part::Spans(range) => out.extend_from_slice(self.span_bytes(range)),
+        });
+    }
+
+    /// Tells the parts of what [`Self::encode`] writes, for those who can send spans from where they lie.
+    pub fn outline(&self, mut tell: impl FnMut(Part<'_>)) {
+        tell(Part::Head(&self.loose));
         for resource in &self.resources {
-            out.push(RESOURCE_SPANS_TAG);
-            put_varint(out, self.resource_len(resource) as u64);
-            out.extend_from_slice(resource.header.of(&self.headers));
+            let (head, len) = field_head(RESOURCE_SPANS_TAG, self.resource_len(resource));
+            tell(Part::Head(&head[..len]));
+            tell(Part::Head(resource.header.of(&self.headers)));
             for group in self.groups_of(resource) {
-                out.push(CHILD_TAG);
-                put_varint(out, group.len() as u64);
-                out.extend_from_slice(group.header.of(&self.headers));
+                let (head, len) = field_head(CHILD_TAG, group.len());
+                tell(Part::Head(&head[..len]));
+                tell(Part::Head(group.header.of(&self.headers)));
                 for run in self.runs_of(group) {
-                    out.extend_from_slice(run.range.of(&self.bytes));
+                    let start = run.range.start as usize;
+                    tell(Part::Spans(start..start + run.range.len as usize));
                 }
             }
+        }
+    }
+
+    /// The bytes of a run of spans, tags and lengths included.
+    pub fn span_bytes(&self, run: std::ops::Range<usize>) -> &[u8] {
+        self.bytes.get(run).unwrap_or_default()
+    }
+
+    /// Bytes of the buffer into which the runs lead, spare capacity included.
+    pub fn buffer_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// How many runs of spans there are, and the bytes of those of at least `long` bytes.
+    pub fn runs(&self, long: usize) -> (usize, usize) {
+        let lens = self.runs.iter().map(|run| run.range.len as usize);
+        (self.runs.len(), lens.filter(|len| *len >= long).sum())
+    }
+
+    /// Empties the batch and gives the buffer away into which the runs of [`Self::outline`] lead.
+    pub fn detach(&mut self) -> Vec<u8> {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.clear();
+        bytes
+    }
+
+    /// Gives an empty batch without a buffer this one, cleared, so that it need not grow one.
+    pub fn attach(&mut self, mut buffer: Vec<u8>) {
+        if self.bytes.capacity() == 0 {
+            buffer.clear();
+            self.bytes = buffer;
         }
     }
 
@@ -318,6 +376,19 @@ impl Range {
         let start = self.start as usize;
         buffer.get(start..start + self.len as usize).unwrap_or_default()
     }
+}
+
+/// Tag and length of a field, and how many bytes they are.
+fn field_head(tag: u8, len: usize) -> ([u8; FIELD_HEAD_MAX], usize) {
+    let (mut head, mut at, mut rest) = ([0; FIELD_HEAD_MAX], 1, len);
+    head[0] = tag;
+    while rest >= 0x80 && at < FIELD_HEAD_MAX - 1 {
+        head[at] = rest as u8 | 0x80;
+        rest >>= 7;
+        at += 1;
+    }
+    head[at] = rest as u8;
+    (head, at + 1)
 }
 
 /// Bytes of a length-delimited field with a tag of one byte.

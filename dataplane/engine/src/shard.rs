@@ -14,7 +14,7 @@ use crate::buffer::duplicates::Duplicates;
 use crate::buffer::headers::HeaderTable;
 use crate::buffer::index::Index;
 use crate::buffer::segment::{Location, Log};
-use crate::key::KeySeed;
+use crate::key::{KeySeed, TraceKey};
 use crate::memory::DecisionMemory;
 use crate::policy::Program;
 use crate::scan::{ScanError, Shape};
@@ -35,6 +35,10 @@ pub const DECISION_WAIT_MS_MAX: Millis = 3_600_000;
 
 /// Room that the scratch buffer keeps between calls: 64 KiB, a trace of 8,192 spans.
 const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Traces that are buried together: more than a processor fetches at a time, few enough that
+/// what they touch stays in its nearest cache.
+const DYING_MAX: usize = 32;
 
 /// What makes a shard.
 #[derive(Debug, Clone)]
@@ -123,6 +127,18 @@ pub struct Shard {
     now: Millis,
     /// The chain of the trace that is gathered; empty between calls.
     chain: Vec<Location>,
+    /// Traces that were decided but not yet buried; empty between calls.
+    dying: Vec<Dying>,
+    /// Their chains, as far as their spans are still in the accounts.
+    graves: Vec<Location>,
+}
+
+/// A trace that was decided.
+#[derive(Debug, Clone, Copy)]
+struct Dying {
+    key: TraceKey,
+    slot: u32,
+    kept: bool,
 }
 
 impl Shard {
@@ -145,6 +161,8 @@ impl Shard {
             stats,
             now: 0,
             chain: Vec::new(),
+            dying: Vec::with_capacity(DYING_MAX),
+            graves: Vec::with_capacity(DYING_MAX),
             config,
         }
     }
@@ -153,6 +171,14 @@ impl Shard {
     pub fn set_program(&mut self, program: Arc<Program>) {
         let rows = rows(&mut self.stats, &program);
         self.programs.push(program, rows);
+    }
+
+    /// Changes how long traces first seen from now on are held, and with how many spans any trace is
+    /// decided at once.
+    pub fn set_limits(&mut self, decision_wait_ms: Millis, max_trace_spans: u32) {
+        self.config.decision_wait_ms = decision_wait_ms.min(DECISION_WAIT_MS_MAX);
+        self.config.max_trace_spans = max_trace_spans;
+        self.log.set_wait(self.config.decision_wait_ms.div_ceil(BUCKET_MS));
     }
 
     /// What is held now. Cheap enough to ask before every request.
@@ -190,7 +216,10 @@ impl Shard {
     }
 
     fn resident(&self) -> u64 {
-        (size_of::<Self>() + self.chain.capacity() * size_of::<Location>()) as u64
+        let locations = self.chain.capacity() + self.graves.capacity();
+        let scratch =
+            locations * size_of::<Location>() + self.dying.capacity() * size_of::<Dying>();
+        (size_of::<Self>() + scratch) as u64
             + self.log.footprint()
             + self.index.footprint()
             + self.headers.footprint()

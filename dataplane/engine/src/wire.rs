@@ -115,6 +115,18 @@ impl<'a> Reader<'a> {
         self.rest = self.rest.split_first().map_or(&[], |(_, rest)| rest);
     }
 
+    /// What was not read yet.
+    #[inline]
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Takes `bytes` bytes away, or as many as there are.
+    #[inline]
+    pub(crate) fn skip(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+    }
+
     /// Takes a length and as many bytes.
     #[inline]
     pub(crate) fn delimited(&mut self) -> Result<&'a [u8], WireError> {

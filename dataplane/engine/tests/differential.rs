@@ -94,6 +94,37 @@ fn any_change_of_a_usual_attribute_is_judged_as_prost_does() {
     }
 }
 
+/// Attributes in a row are looked at together: the bytes of texts are counted that are not ASCII, and those
+/// of numbers that need not be, so every byte of a row may tell on another attribute's.
+#[test]
+fn any_change_in_a_row_of_attributes_is_judged_as_prost_does() {
+    let attribute = |key: &[u8], value: &[u8]| field(9, &[field(1, key), field(2, value)].concat());
+    let texts = [attribute(b"a", &field(1, b"text")), attribute(b"b", &field(1, "Ä".as_bytes()))];
+    let numbers: [&[u8]; 5] = [
+        &[0x10, 1],
+        &[0x18, 0xc8, 0x01],
+        &[0x18, 0x83, 0x87, 0x03],
+        &[0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01],
+        &[0x21, 0, 0, 0, 0xff, 0, 0, 0xf0, 0xbf],
+    ];
+    for number in numbers {
+        let number = attribute(b"n", number);
+        for text in &texts {
+            let row = [&text[..], &number, text, &number, &[0x85, 0x01, 1, 1, 0, 0]].concat();
+            let span = |row: &[u8]| field(1, &field(2, &field(2, row)));
+            assert!(wild::examine(&span(&row)).is_some(), "{row:02x?}");
+            for place in 0..row.len() {
+                wild::examine(&span(&row[..place]));
+                let mut changed = row.clone();
+                for byte in 0..=255 {
+                    changed[place] = byte;
+                    wild::examine(&span(&changed));
+                }
+            }
+        }
+    }
+}
+
 /// Guards the guard: the generator must go on making everything that the properties are about.
 #[test]
 fn wild_requests_are_wild() {

@@ -3,7 +3,8 @@
 //! A link is owned by one task. Others send it sealed batches and read its gauges. It encodes and
 //! compresses a batch as soon as it gets it, since a compressed frame waits in a fifth of the memory; what
 //! is sent is exactly what waited. When its gateway leaves the ring, everything that is not acknowledged
-//! goes back to the splitter and from there to the next choice of each key.
+//! goes back to the splitter and from there to the next choice of each key. A link whose candidate is gone
+//! ends when nothing is left in it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,19 +13,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::Core;
+use super::frame::{Encoder, Frame};
 use super::splitter::{LinkIndex, Sealed};
 use crate::ledger::Dropped;
 use crate::metrics::latency_histogram;
 use crate::pause;
-use crate::peer::{self, Dialect, Envelope};
-use crate::transport::{
-    Admission, Backoff, CallError, Client, Encoding, MAX_REQUEST_BYTES, Method, PREFIX_BYTES,
-    framed, framed_as, inflate,
-};
+use crate::peer::{Dialect, Envelope};
+use crate::transport::{Backoff, CallError, Client, Method};
 
 /// Frames under way to one gateway at a time. Four frames of 1 MiB cover a round trip of 40 ms at 100 MB/s.
 const IN_FLIGHT_MAX: usize = 4;
@@ -34,8 +33,6 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
 /// First and longest pause after a failure.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// What `Deliver` has beside its spans: an id of at most 253 bytes, two numbers, tags and lengths.
-const ENVELOPE_BYTES: usize = 320;
 /// How often frames of a gateway that left the ring look for a new one while none takes spans.
 const REROUTE_EVERY: Duration = Duration::from_millis(250);
 
@@ -48,6 +45,10 @@ pub struct Link {
     pub endpoint: String,
     /// Whether its gateway is a member of the published view.
     pub member: AtomicBool,
+    /// Whether its candidate is gone for good: nothing is queued any more.
+    pub retired: AtomicBool,
+    /// Wakes the task when one of the two has changed.
+    pub changed: Notify,
     /// Bytes in its queue and under way.
     pub queued_bytes: AtomicU64,
     /// Spans in its queue and under way.
@@ -61,15 +62,6 @@ pub struct Link {
     /// Bytes sent, as they went out.
     pub sent_bytes: AtomicU64,
     batches: mpsc::UnboundedSender<Sealed>,
-}
-
-/// An encoded batch.
-#[derive(Clone, Debug)]
-struct Frame {
-    bytes: Bytes,
-    encoding: Encoding,
-    dialect: Dialect,
-    spans: u64,
 }
 
 struct Outcome {
@@ -91,26 +83,6 @@ pub struct Sender {
     resume_at: Option<tokio::time::Instant>,
 }
 
-// === impl Frame ===
-
-impl Frame {
-    /// The OTLP bytes in it.
-    fn open(&self) -> Option<Bytes> {
-        let message = self.bytes.slice_ref(self.bytes.get(PREFIX_BYTES..)?);
-        let message = match self.encoding {
-            Encoding::Identity => message,
-            encoding => {
-                // Our own frame, so no bomb; the budget for it is the largest batch that could be made.
-                let limit = 2 * MAX_REQUEST_BYTES;
-                let mut permit = Admission::new(limit).empty();
-                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-                Bytes::from(inflate(encoding, &message, limit, &mut permit).ok()?)
-            }
-        };
-        peer::spans_of(self.dialect, message)
-    }
-}
-
 // === impl Link ===
 
 impl Link {
@@ -124,6 +96,8 @@ impl Link {
             index,
             endpoint,
             member: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+            changed: Notify::new(),
             queued_bytes: AtomicU64::new(0),
             held_spans: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -173,11 +147,14 @@ impl Sender {
         }
     }
 
-    /// Runs until `stop` says that nothing more will come and everything has been delivered, or until the
-    /// task is aborted; what is left then is counted by the caller from the link's gauges.
+    /// Runs until its candidate is gone and nothing is left, or until the task is aborted; what is left then
+    /// is counted by the caller from the link's gauges.
     pub async fn run(mut self) {
         loop {
             self.fill_window();
+            if self.is_done() {
+                return;
+            }
             let resume_at = self.resume_at;
             tokio::select! {
                 biased;
@@ -191,9 +168,18 @@ impl Sender {
                     None => return,
                 },
                 () = pause::until(resume_at) => self.resume_at = None,
+                () = self.link.changed.notified() => {}
                 () = tokio::time::sleep(REROUTE_EVERY), if self.stranded() => self.reroute_pending(),
             }
         }
+    }
+
+    /// Whether nothing is left and nothing can come; the agent then knows the link no more.
+    fn is_done(&self) -> bool {
+        self.link.retired.load(Relaxed)
+            && self.pending.is_empty()
+            && self.in_flight.is_empty()
+            && self.core.forget_link(&self.link)
     }
 
     /// Whether frames wait for a gateway that is no longer in the ring.
@@ -202,36 +188,20 @@ impl Sender {
     }
 
     fn enqueue(&mut self, sealed: Sealed) {
-        let batch = sealed.batch;
-        let frame = self.encode(&batch);
-        let (was, is) = (batch.held_bytes() as u64, frame.bytes.len() as u64);
-        self.link.queued_bytes.fetch_add(is, Relaxed);
+        let mut batch = sealed.batch;
+        let was = batch.held_bytes() as u64;
+        let envelope = Envelope { from: &self.core.identity, digest: self.core.digest() };
+        let encoder = Encoder {
+            dialect: *self.dialect.borrow(),
+            encoding: self.core.hop_encoding,
+            envelope,
+            buffers: &self.core.buffers,
+        };
+        let frame = encoder.encode(&mut batch);
+        self.link.queued_bytes.fetch_add(frame.held, Relaxed);
         self.link.queued_bytes.fetch_sub(was, Relaxed);
         self.core.recycle(batch);
         self.pending.push_back(frame);
-    }
-
-    fn encode(&mut self, batch: &ringtail_engine::batch::Batch) -> Frame {
-        let dialect = *self.dialect.borrow();
-        let envelope = Envelope { from: &self.core.identity, digest: self.core.digest() };
-        let write = |out: &mut Vec<u8>| peer::write_batch(dialect, &envelope, batch, out);
-        let plain = || framed(batch.encoded_len() + ENVELOPE_BYTES, write);
-        let (bytes, encoding) = match self.core.hop_encoding {
-            Encoding::Identity => (plain(), Encoding::Identity),
-            encoding => {
-                let mut message = Vec::with_capacity(batch.encoded_len() + ENVELOPE_BYTES);
-                write(&mut message);
-                match framed_as(encoding, &message) {
-                    Ok(bytes) => (bytes, encoding),
-                    // Compression is an economy: without it the spans still arrive.
-                    Err(error) => {
-                        tracing::warn!(%error, "a batch goes out uncompressed");
-                        (plain(), Encoding::Identity)
-                    }
-                }
-            }
-        };
-        Frame { bytes, encoding, dialect, spans: u64::from(batch.spans()) }
     }
 
     fn fill_window(&mut self) {
@@ -256,8 +226,8 @@ impl Sender {
                 Dialect::Ringtail => Method::Deliver,
                 Dialect::Otlp => Method::ExportTraces,
             };
-            let (bytes, none) = (frame.bytes.clone(), http::HeaderMap::new());
-            let result = client.call(method, bytes, frame.encoding, &none, ANSWER_WITHIN).await;
+            let (pieces, none) = (frame.pieces.clone(), http::HeaderMap::new());
+            let result = client.call(method, pieces, frame.encoding, &none, ANSWER_WITHIN).await;
             Outcome { frame, result, took: started.elapsed() }
         });
     }
@@ -267,7 +237,7 @@ impl Sender {
         match result {
             Ok(_) => {
                 self.backoff.succeed();
-                self.link.sent_bytes.fetch_add(frame.bytes.len() as u64, Relaxed);
+                self.link.sent_bytes.fetch_add(frame.pieces.len() as u64, Relaxed);
                 self.link.answers.fetch_add(1, Relaxed);
                 self.link.latency_ms.observe(took.as_secs_f64() * 1e3);
                 self.core.counters.out.fetch_add(frame.spans, Relaxed);
@@ -292,7 +262,7 @@ impl Sender {
     }
 
     fn forget(&self, frame: &Frame) {
-        self.link.queued_bytes.fetch_sub(frame.bytes.len() as u64, Relaxed);
+        self.link.queued_bytes.fetch_sub(frame.held, Relaxed);
         self.link.held_spans.fetch_sub(frame.spans, Relaxed);
         self.core.room_freed();
     }

@@ -7,9 +7,15 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ring::View;
 use ringtail_engine::scan::{self, Group, ScanError, Shape, TraceId, Visit};
 
+use super::frame::Buffers;
+
 /// Emptied batches that are kept for reuse, so that their memory is not faulted in anew for every batch. A
 /// batch holds about 1 MiB; eight cover a burst in which every gateway of a small fleet seals at once.
 const SPARE_BATCHES: usize = 8;
+
+/// Places of traces that are remembered while a request is split: four times the traces of a request of a
+/// thousand spans, in 16 KiB, which is half of a processor's nearest cache.
+const PLACES: usize = 512;
 
 /// Position of a link in the agent's list of links.
 pub type LinkIndex = usize;
@@ -49,6 +55,27 @@ pub struct Splitter {
     open: Vec<Open>,
     spare: Vec<Batch>,
     sealed: Vec<Sealed>,
+    buffers: Buffers,
+    places: Places,
+}
+
+/// The links of the traces that were met last, for the request under way: its spans of one trace are often
+/// far apart, and to hash an ID and to score every member takes longer than to look here.
+#[derive(Debug)]
+struct Places {
+    /// Which request is under way; what earlier ones left, when gateways may have been others, is void.
+    request: u64,
+    slots: Vec<Place>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    id: TraceId,
+    /// The request that left it; none has the number 0.
+    request: u64,
+    link: u32,
+    /// Whether the link is that of a lower choice.
+    rerouted: bool,
 }
 
 /// What became of the spans of one request.
@@ -80,9 +107,11 @@ struct Router<'a> {
 // === impl Splitter ===
 
 impl Splitter {
-    /// A splitter without any link.
-    pub fn new(seed: KeySeed, limits: BatchLimits) -> Self {
-        Self { seed, limits, open: Vec::new(), spare: Vec::new(), sealed: Vec::new() }
+    /// A splitter without any link, whose batches gather spans in these buffers.
+    pub(super) fn new(seed: KeySeed, limits: BatchLimits, buffers: Buffers) -> Self {
+        let places = Places { request: 0, slots: vec![Place::default(); PLACES] };
+        let (open, spare, sealed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { seed, limits, open, spare, sealed, buffers, places }
     }
 
     /// Appends every span of `request` to the batch of its gateway. Batches that are full move to
@@ -103,9 +132,15 @@ impl Splitter {
         if self.open.len() < accepting.len() {
             self.open.resize_with(accepting.len(), Open::default);
         }
+        self.places.request += 1;
         let mut router = Router { splitter: self, ring, accepting, now, routed: Routed::default() };
         scan::walk(request, shape, &mut router)?;
         Ok(router.routed)
+    }
+
+    /// Changes when a batch is full; open ones follow with their next span.
+    pub fn set_limits(&mut self, limits: BatchLimits) {
+        self.limits = limits;
     }
 
     /// Seals every batch whose first span was appended at or before `deadline`.
@@ -130,11 +165,12 @@ impl Splitter {
         }
     }
 
-    /// Bytes that open, sealed and spare batches occupy.
+    /// Bytes that open, sealed and spare batches and spare buffers occupy.
     pub fn held_bytes(&self) -> u64 {
         let open = self.open.iter().map(|open| &open.batch);
         let sealed = self.sealed.iter().map(|sealed| &sealed.batch);
-        open.chain(sealed).chain(&self.spare).map(|batch| batch.held_bytes() as u64).sum()
+        let batches = open.chain(sealed).chain(&self.spare);
+        batches.map(|batch| batch.held_bytes() as u64).sum::<u64>() + self.buffers.held_bytes()
     }
 
     /// Spans in open and sealed batches, for the ledger.
@@ -152,21 +188,64 @@ impl Splitter {
         left
     }
 
-    fn seal(&mut self, link: LinkIndex) {
+    /// Whether the open batch of a link has nothing in it.
+    pub fn is_empty(&self, link: LinkIndex) -> bool {
+        self.open.get(link).is_none_or(|open| open.batch.is_empty())
+    }
+
+    /// Seals the open batch of a link.
+    pub fn seal(&mut self, link: LinkIndex) {
         let Some(open) = self.open.get_mut(link) else { return };
         if open.since.take().is_none() {
             return;
         }
         open.group = None;
-        let empty = self.spare.pop().unwrap_or_default();
+        let mut empty = self.spare.pop().unwrap_or_default();
+        if let Some(buffer) = self.buffers.take() {
+            empty.attach(buffer);
+        }
         let batch = std::mem::replace(&mut open.batch, empty);
         self.sealed.push(Sealed { link, batch });
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    /// The slot of a trace: two traces may share one, then they take turns in it.
+    #[inline]
+    fn slot(&mut self, id: &TraceId) -> Option<&mut Place> {
+        let (high, low) = id.split_at(8);
+        let word = |half: &[u8]| half.first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
+        // Multiplied by an odd number (2^64 divided by the golden ratio) so that all bits tell.
+        let mixed = (word(high) ^ word(low)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.slots.get_mut((mixed >> 32) as usize % PLACES)
     }
 }
 
 // === impl Router ===
 
 impl Router<'_> {
+    /// The link for a span of this trace.
+    #[inline]
+    fn link_of(&mut self, id: &TraceId) -> Option<LinkIndex> {
+        let request = self.splitter.places.request;
+        if let Some(place) = self.splitter.places.slot(id)
+            && place.request == request
+            && place.id == *id
+        {
+            self.routed.rerouted += u64::from(place.rerouted);
+            return Some(place.link as LinkIndex);
+        }
+        let before = self.routed.rerouted;
+        let link = self.choose(self.splitter.seed.key(id))?;
+        let rerouted = self.routed.rerouted > before;
+        if let Some(place) = self.splitter.places.slot(id) {
+            *place = Place { id: *id, request, link: link as u32, rerouted };
+        }
+        Some(link)
+    }
+
     /// The link of the best-ranked member that takes spans now.
     fn choose(&mut self, key: TraceKey) -> Option<LinkIndex> {
         let first = *self.ring.links.get(self.ring.view.owner(key)?)?;
@@ -194,8 +273,7 @@ impl Visit for Router<'_> {
     }
 
     fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
-        let key = self.splitter.seed.key(id);
-        let Some(link) = self.choose(key) else { return };
+        let Some(link) = self.link_of(id) else { return };
         let limits = self.splitter.limits;
         let Some(open) = self.splitter.open.get_mut(link) else { return };
         let group_header = group.resource.bytes().len() + group.scope.bytes().len();
@@ -246,7 +324,7 @@ mod tests {
         for limits in
             [BatchLimits { bytes: 1024, spans: 8192 }, BatchLimits { bytes: 1 << 20, spans: 1 }]
         {
-            let mut splitter = Splitter::new(seed, limits);
+            let mut splitter = Splitter::new(seed, limits, Buffers::default());
             let request = top_heavy();
             let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
             let routed = splitter.split(&request, &shape, &ring, &[true], Instant::now()).unwrap();

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::policy::Program;
 use ringtail_engine::scan::Shape;
-use ringtail_engine::shard::{Early, Shard, ShardConfig, ShardStats, TickLimit};
+use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats, TickLimit};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -46,8 +47,21 @@ pub enum Ask {
         /// Dropped unanswered if the shard ends.
         done: oneshot::Sender<()>,
     },
+    /// Decide traces first seen from now on in a new way.
+    Reload(Arc<Sampling>),
     /// Decide everything that is held, export it, answer and end.
     Finish(oneshot::Sender<()>),
+}
+
+/// How traces are decided: what of a manifest can change while a gateway runs.
+#[derive(Debug)]
+pub struct Sampling {
+    /// The policies, compiled.
+    pub program: Arc<Program>,
+    /// How long a trace is held.
+    pub decision_wait: Duration,
+    /// Past it a trace is decided at once.
+    pub max_trace_spans: u32,
 }
 
 /// A checked request on its way through the shards, with what it is charged for: given back when the last
@@ -95,8 +109,9 @@ pub struct Gauges {
     pub evacuated: AtomicU64,
     /// Microseconds that the last turn of decisions took.
     pub turn_us: AtomicU64,
-    /// By policy: traces that it kept (a Drop policy: that it dropped).
-    pub by_policy: Vec<AtomicU64>,
+    /// By name of a policy: traces that it kept (a Drop policy: that it dropped). Policies of earlier
+    /// manifests stay.
+    pub by_policy: ArcSwap<Vec<(String, AtomicU64)>>,
 }
 
 /// A shard's address.
@@ -146,10 +161,7 @@ impl ShardHandle {
         output: Output,
     ) -> std::io::Result<Self> {
         let (asks, inbox) = mpsc::channel(QUEUE_MAX);
-        let gauges = Arc::new(Gauges {
-            by_policy: program.names().iter().map(|_| AtomicU64::new(0)).collect(),
-            ..Gauges::default()
-        });
+        let gauges = Arc::<Gauges>::default();
         let name = format!("shard-{}", config.shard);
         let worker = Worker {
             shard: Shard::new(config, Arc::clone(program)),
@@ -173,6 +185,11 @@ impl ShardHandle {
     /// Waits for a place in the shard's queue; `None` when the shard has ended.
     pub async fn slot(&self) -> Option<Slot<'_>> {
         self.asks.reserve().await.ok().map(Slot)
+    }
+
+    /// Has the shard decide in a new way whatever comes after this; false when the shard has ended.
+    pub async fn reload(&self, sampling: Arc<Sampling>) -> bool {
+        self.asks.send(Ask::Reload(sampling)).await.is_ok()
     }
 
     /// Decides and exports everything, and ends the shard.
@@ -240,22 +257,23 @@ impl Worker {
     /// Inserts what has arrived; returns the sender of a `Finish`.
     fn take(&mut self, first: Option<Ask>) -> Option<oneshot::Sender<()>> {
         let mut next = first;
-        for _ in 0..INSERTS_PER_TURN {
+        for taken in 0..=INSERTS_PER_TURN {
             match next {
                 Some(Ask::Insert { work, done }) => self.insert(work, done),
+                Some(Ask::Reload(sampling)) => self.reload(&sampling),
                 Some(Ask::Finish(done)) => return Some(done),
                 None => return None,
             }
-            next = self.asks.try_recv().ok();
+            next = if taken < INSERTS_PER_TURN { self.asks.try_recv().ok() } else { None };
         }
-        match next {
-            Some(Ask::Insert { work, done }) => {
-                self.insert(work, done);
-                None
-            }
-            Some(Ask::Finish(done)) => Some(done),
-            None => None,
-        }
+        None
+    }
+
+    fn reload(&mut self, sampling: &Sampling) {
+        let wait = u64::try_from(sampling.decision_wait.as_millis()).unwrap_or(u64::MAX);
+        self.shard.set_limits(wait, sampling.max_trace_spans);
+        self.shard.set_program(Arc::clone(&sampling.program));
+        self.publish();
     }
 
     fn insert(&mut self, work: Arc<Work>, done: oneshot::Sender<()>) {
@@ -340,8 +358,15 @@ impl Worker {
         for (gauge, value) in pairs {
             gauge.store(value, Relaxed);
         }
-        for (gauge, policy) in gauges.by_policy.iter().zip(&stats.policies) {
-            gauge.store(policy.kept + policy.dropped, Relaxed);
+        let counted = |policy: &PolicyCount| policy.kept + policy.dropped;
+        let by_policy = gauges.by_policy.load();
+        if by_policy.len() == stats.policies.len() {
+            for ((_, gauge), policy) in by_policy.iter().zip(&stats.policies) {
+                gauge.store(counted(policy), Relaxed);
+            }
+        } else {
+            let row = |policy: &PolicyCount| (policy.name.clone(), counted(policy).into());
+            gauges.by_policy.store(Arc::new(stats.policies.iter().map(row).collect()));
         }
     }
 

@@ -10,6 +10,8 @@ pub struct Member {
     pub inst: u64,
     #[prost(enumeration = "State", tag = "3")]
     pub state: i32,
+    #[prost(enumeration = "Role", tag = "4")]
+    pub role: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HelloRequest {
@@ -34,6 +36,9 @@ pub struct HelloResponse {
     /// Key of the seed that the callee places keys by; agents and gateways of one fleet must show the same.
     #[prost(fixed64, tag = "4")]
     pub seed_id: u64,
+    /// The highest instance that the callee has seen of a gateway with the caller's id; 0 for none.
+    #[prost(uint64, tag = "5")]
+    pub seen_inst: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeliverRequest {
@@ -87,6 +92,36 @@ impl State {
             "STATE_JOINING" => Some(Self::Joining),
             "STATE_SERVING" => Some(Self::Serving),
             "STATE_DRAINING" => Some(Self::Draining),
+            _ => None,
+        }
+    }
+}
+/// Which tier a process is. Only gateways own keys, whatever their state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    Unspecified = 0,
+    Agent = 1,
+    Gateway = 2,
+}
+impl Role {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ROLE_UNSPECIFIED",
+            Self::Agent => "ROLE_AGENT",
+            Self::Gateway => "ROLE_GATEWAY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "ROLE_AGENT" => Some(Self::Agent),
+            "ROLE_GATEWAY" => Some(Self::Gateway),
             _ => None,
         }
     }

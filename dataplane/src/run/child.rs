@@ -1,15 +1,17 @@
 //! One child process: its lines come in as events, orders go out as signals, and it cannot outlive us.
 
 use std::io;
+use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
 
 use super::plan::Spec;
+use crate::role::stop::PEERS_LINE;
 use crate::stats::Report;
 
 /// A process is told to stop once and to die once; the rest is room for impatience.
@@ -40,8 +42,10 @@ pub enum News {
 }
 
 /// What a child can be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// Where the gateways are.
+    Peers(Vec<SocketAddr>),
     /// SIGTERM: drain, report, exit.
     Stop,
     /// SIGKILL.
@@ -105,20 +109,29 @@ async fn tell_lines(
 
 async fn obey(process: &mut Child, mut orders: Receiver<Order>) -> io::Result<ExitStatus> {
     // `wait` would close stdin at once, and the child would take that for our end.
-    let _until_the_end = process.stdin.take();
+    let mut stdin = process.stdin.take();
     loop {
         tokio::select! {
             status = process.wait() => return status,
-            Some(order) = orders.recv() => signal(process, order)?,
+            Some(order) = orders.recv() => match order {
+                Order::Peers(addresses) => tell(stdin.as_mut(), &addresses).await,
+                Order::Stop => signal(process, Signal::TERM)?,
+                Order::Kill => signal(process, Signal::KILL)?,
+            },
         }
     }
 }
 
-fn signal(process: &Child, order: Order) -> io::Result<()> {
-    let signal = match order {
-        Order::Stop => Signal::TERM,
-        Order::Kill => Signal::KILL,
-    };
+async fn tell(stdin: Option<&mut ChildStdin>, addresses: &[SocketAddr]) {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+    let line = format!("{PEERS_LINE} {}\n", addresses.join(" "));
+    if let Some(stdin) = stdin {
+        // A child that does not read any more is about to say why it ended.
+        let _ = stdin.write_all(line.as_bytes()).await;
+    }
+}
+
+fn signal(process: &Child, signal: Signal) -> io::Result<()> {
     // Without an id it has been waited for already, and its number may be somebody else's.
     let raw = process.id().and_then(|id| i32::try_from(id).ok());
     match raw.and_then(Pid::from_raw) {

@@ -89,6 +89,7 @@ impl Fleet {
         }
         self.await_addresses(deadline, screen).await?;
         let gateways: Vec<SocketAddr> = self.addresses().map(|at| at.otlp_grpc).collect();
+        self.order(Role::Gateway, Order::Peers(gateways.clone())).await;
         for index in 0..AGENTS {
             self.spawn(&plan.agent(index, &gateways))?;
         }
@@ -238,9 +239,9 @@ impl Fleet {
 
     async fn order(&mut self, role: Role, order: Order) {
         for member in self.members.iter_mut().filter(|member| member.role == role) {
-            member.stopping = true;
+            member.stopping |= matches!(order, Order::Stop | Order::Kill);
             // A member that is gone takes no orders.
-            let _ = member.orders.send(order).await;
+            let _ = member.orders.send(order.clone()).await;
         }
     }
 

@@ -62,6 +62,9 @@ pub enum Refusal {
     /// Nothing here serves this path.
     #[error("{0}")]
     Unimplemented(String),
+    /// Whoever asks has not shown that it may.
+    #[error("{0}")]
+    Forbidden(String),
     /// The HTTP method is not POST.
     #[error("{0}")]
     NotPost(String),
@@ -117,6 +120,7 @@ impl Refusal {
             Self::Overloaded { .. } => "overloaded",
             Self::Unavailable { .. } => "unavailable",
             Self::Unimplemented(_) => "unimplemented",
+            Self::Forbidden(_) => "forbidden",
             Self::NotPost(_) => "not_post",
             Self::UnsupportedMediaType(_) => "media_type",
             Self::UnsupportedEncoding(_) => "encoding",
@@ -147,6 +151,8 @@ impl Refusal {
             Self::Unimplemented(_) | Self::NotPost(_) | Self::UnsupportedEncoding(_) => {
                 Code::Unimplemented
             }
+            // Not UNIMPLEMENTED: an agent would take that for a Collector, and send in the clear.
+            Self::Forbidden(_) => Code::PermissionDenied,
             Self::Internal(_) => Code::Internal,
         }
     }
@@ -159,6 +165,7 @@ impl Refusal {
             Self::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unimplemented(_) => StatusCode::NOT_FOUND,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotPost(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType(_) | Self::UnsupportedEncoding(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE

@@ -17,6 +17,7 @@ use super::answer::{AnswerBody, Form, Refusal, Reply, accept, refuse};
 use super::compress::{ACCEPTED, Encoding, Inflation};
 use super::frame::{BodyReader, Message, Pace};
 use super::limits::{DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
+use crate::stats::Role;
 
 pub(super) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
@@ -47,7 +48,22 @@ pub struct Call {
     /// Bytes of the message as it arrived, before inflating.
     pub wire_bytes: u64,
     /// Who asks.
-    pub peer: SocketAddr,
+    pub peer: Peer,
+}
+
+/// Who asks, as far as the connection tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where from.
+    pub address: SocketAddr,
+    /// The tier that its certificate names, where there is TLS.
+    pub certified: Option<Role>,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.address.fmt(f)
+    }
 }
 
 /// What a role does with calls.
@@ -188,7 +204,7 @@ impl<H: Handler> Desk<H> {
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Response<AnswerBody> {
         let form = form_of(request.headers());
         let method = match self.protocol {
@@ -213,7 +229,7 @@ impl<H: Handler> Desk<H> {
         request: Request<Incoming>,
         method: Option<Method>,
         form: Form,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Result<Reply, Refusal> {
         if form != Form::Grpc {
             let text = "this port speaks gRPC; send OTLP/HTTP to the OTLP/HTTP port (4318)";
@@ -244,7 +260,7 @@ impl<H: Handler> Desk<H> {
         request: Request<Incoming>,
         method: Option<Method>,
         form: Form,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Result<Reply, Refusal> {
         let head = self.check_http(&request, method, form);
         let lingers = must_be_read(&request);
@@ -301,7 +317,7 @@ impl<H: Handler> Desk<H> {
         encoding: Encoding,
         payload: Bytes,
         permit: Permit,
-        peer: SocketAddr,
+        peer: Peer,
     ) -> Result<Reply, Refusal> {
         let wire_bytes = payload.len() as u64;
         let (message, permit) = match encoding {

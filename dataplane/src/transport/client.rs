@@ -17,8 +17,10 @@ use super::answer::{GRPC_ACCEPT_ENCODING, GRPC_CONTENT_TYPE};
 use super::call::{GRPC_ENCODING, Method};
 use super::compress::{ACCEPTED, Encoding, inflate};
 use super::frame::{BodyReader, FrameError, Message, Pace};
+use super::keyring::Keyring;
 use super::limits::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES};
 use super::link::{ConnectError, Link};
+use super::pieces::Pieces;
 use super::status::{Code, Status};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -54,7 +56,7 @@ pub struct ClientLimits {
     pub keepalive_timeout: Duration,
 }
 
-/// A client of one server over plaintext HTTP/2 with prior knowledge.
+/// A client of one server over HTTP/2 with prior knowledge, in the clear or with a keyring in TLS.
 #[derive(Debug)]
 pub struct Client {
     authority: Authority,
@@ -120,7 +122,22 @@ impl Default for ClientLimits {
 impl Client {
     /// A client of `endpoint` ("host:port"), which connects at its first call. Must be called inside a
     /// tokio runtime.
+    ///
+    /// # Errors
+    /// When it is no endpoint.
     pub fn new(endpoint: &str, limits: &ClientLimits) -> Result<Self, EndpointError> {
+        Self::with_keyring(endpoint, limits, None)
+    }
+
+    /// A client of a gateway, which speaks TLS if there is a keyring. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When it is no endpoint.
+    pub fn with_keyring(
+        endpoint: &str,
+        limits: &ClientLimits,
+        keyring: Option<&Arc<Keyring>>,
+    ) -> Result<Self, EndpointError> {
         let wrong = |reason: String| EndpointError { endpoint: endpoint.to_owned(), reason };
         let authority: Authority =
             endpoint.parse().map_err(|error: InvalidUri| wrong(error.to_string()))?;
@@ -128,7 +145,7 @@ impl Client {
             return Err(wrong("it has no port".to_owned()));
         }
         let name: Arc<str> = Arc::from(endpoint);
-        let link = || Link::new(Arc::clone(&name), limits.clone());
+        let link = || Link::new(Arc::clone(&name), limits.clone(), keyring.cloned());
         Ok(Self {
             authority,
             links: (0..limits.connections.max(1)).map(|_| link()).collect(),
@@ -137,18 +154,18 @@ impl Client {
         })
     }
 
-    /// Sends one `frame` (see [`framed`](super::framed)), whose message is in `encoding`, and waits for
-    /// the message that answers it. `metadata` is sent along; `timeout` covers everything, connecting
-    /// too.
+    /// Sends one `frame` (see [`framed`](super::framed)), in one piece or in several, whose message is in
+    /// `encoding`, and waits for the message that answers it. `metadata` is sent along; `timeout` covers
+    /// everything, connecting too.
     pub async fn call(
         &self,
         method: Method,
-        frame: Bytes,
+        frame: impl Into<Pieces>,
         encoding: Encoding,
         metadata: &HeaderMap,
         timeout: Duration,
     ) -> Result<Bytes, CallError> {
-        let calling = self.exchange(method, frame, encoding, metadata, timeout);
+        let calling = self.exchange(method, frame.into(), encoding, metadata, timeout);
         match tokio::time::timeout(timeout, calling).await {
             Ok(result) => result,
             Err(_) => Err(CallError::Timeout(timeout)),
@@ -158,7 +175,7 @@ impl Client {
     async fn exchange(
         &self,
         method: Method,
-        frame: Bytes,
+        frame: Pieces,
         encoding: Encoding,
         metadata: &HeaderMap,
         timeout: Duration,
@@ -176,10 +193,10 @@ impl Client {
     fn request(
         &self,
         method: Method,
-        frame: Bytes,
+        frame: Pieces,
         encoding: Encoding,
         timeout: Duration,
-    ) -> Result<Request<Full<Bytes>>, CallError> {
+    ) -> Result<Request<Full<Pieces>>, CallError> {
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(self.authority.clone())
@@ -232,7 +249,10 @@ const USER_AGENT_TEXT: &str = concat!("ringtail/", env!("CARGO_PKG_VERSION"));
 
 /// Sends on the link's connection; a request that never left, because the connection had just ended, is
 /// sent once more on the next one.
-async fn send(link: &Link, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError> {
+async fn send(
+    link: &Link,
+    request: Request<Full<Pieces>>,
+) -> Result<Response<Incoming>, CallError> {
     let mut lease = link.lease().await?;
     let mut answer = lease.sender.try_send_request(request).await;
     if let Err(failed) = &mut answer

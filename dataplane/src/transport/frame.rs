@@ -266,14 +266,18 @@ pub fn framed_as(encoding: Encoding, message: &[u8]) -> Result<Bytes, DeflateErr
     Ok(Bytes::from(out))
 }
 
+/// What stands before a message of `length` bytes.
+pub fn prefix(length: usize, compressed: bool) -> [u8; PREFIX_BYTES] {
+    // Nothing of 4 GiB exists under any memory budget of ours; a receiver would refuse the frame as too
+    // large.
+    let [a, b, c, d] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [u8::from(compressed), a, b, c, d]
+}
+
 /// Writes the prefix into the first five bytes of `frame`, which holds the message behind them.
 fn patch_prefix(frame: &mut [u8], compressed: bool) {
     let length = frame.len().saturating_sub(PREFIX_BYTES);
-    // Nothing of 4 GiB exists under any memory budget of ours; a receiver would refuse the frame as too
-    // large.
-    let length = u32::try_from(length).unwrap_or(u32::MAX);
-    if let Some(prefix) = frame.first_chunk_mut::<PREFIX_BYTES>() {
-        prefix[0] = u8::from(compressed);
-        prefix[1..].copy_from_slice(&length.to_be_bytes());
+    if let Some(head) = frame.first_chunk_mut::<PREFIX_BYTES>() {
+        *head = prefix(length, compressed);
     }
 }

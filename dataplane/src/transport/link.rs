@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,8 +13,11 @@ use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
 use super::client::ClientLimits;
+use super::keyring::Keyring;
+use super::pieces::Pieces;
+use super::wire::Wire;
 
-type Wire = Connection<TokioIo<TcpStream>, Full<Bytes>, TokioExecutor>;
+type Line = Connection<TokioIo<Wire>, Full<Pieces>, TokioExecutor>;
 
 /// A connection that lived shorter than this and answered no call counts as a failed attempt: behind a load
 /// balancer without backends, connecting works and the connection is closed at once.
@@ -36,7 +38,7 @@ pub struct ConnectError {
 /// A connection as callers use it.
 #[derive(Clone)]
 pub(super) struct Lease {
-    pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) sender: SendRequest<Full<Pieces>>,
     answered: Arc<AtomicBool>,
 }
 
@@ -66,6 +68,7 @@ pub(super) struct Link {
 struct Keeper {
     endpoint: Arc<str>,
     limits: ClientLimits,
+    keyring: Option<Arc<Keyring>>,
     backoff: Backoff,
     state: watch::Sender<State>,
     wanted: mpsc::Receiver<()>,
@@ -75,11 +78,16 @@ struct Keeper {
 
 impl Link {
     /// A link that connects when it is first used. Must be called inside a tokio runtime.
-    pub(super) fn new(endpoint: Arc<str>, limits: ClientLimits) -> Self {
+    pub(super) fn new(
+        endpoint: Arc<str>,
+        limits: ClientLimits,
+        keyring: Option<Arc<Keyring>>,
+    ) -> Self {
         let (state, watched) = watch::channel(State::Idle);
         let (ask, wanted) = mpsc::channel(1);
         let backoff = Backoff::new(limits.backoff_first, limits.backoff_cap);
-        let keeper = Keeper { endpoint: Arc::clone(&endpoint), limits, backoff, state, wanted };
+        let name = Arc::clone(&endpoint);
+        let keeper = Keeper { endpoint: name, limits, keyring, backoff, state, wanted };
         tokio::spawn(keeper.run());
         Self { endpoint, state: watched, wanted: ask }
     }
@@ -131,20 +139,24 @@ impl Keeper {
                 continue;
             }
             match self.connect().await {
-                Ok((lease, wire)) => self.keep(lease, wire).await,
+                Ok((lease, line)) => self.keep(lease, line).await,
                 Err(detail) => self.back_off(&detail),
             }
         }
     }
 
-    async fn connect(&self) -> Result<(Lease, Wire), String> {
+    async fn connect(&self) -> Result<(Lease, Line), String> {
         let connecting = async {
             let stream = TcpStream::connect(&*self.endpoint).await.map_err(|e| e.to_string())?;
             stream.set_nodelay(true).map_err(|error| error.to_string())?;
-            let handshake = self.builder().handshake(TokioIo::new(stream)).await;
-            let (sender, wire) = handshake.map_err(|error| error.to_string())?;
+            let wire = match &self.keyring {
+                Some(keyring) => keyring.connect(stream).await.map_err(|e| e.to_string())?,
+                None => Wire::Plain(stream),
+            };
+            let handshake = self.builder().handshake(TokioIo::new(wire)).await;
+            let (sender, line) = handshake.map_err(|error| error.to_string())?;
             let answered = Arc::default();
-            Ok((Lease { sender, answered }, wire))
+            Ok((Lease { sender, answered }, line))
         };
         match timeout(self.limits.connect_timeout, connecting).await {
             Ok(result) => result,
@@ -153,18 +165,18 @@ impl Keeper {
     }
 
     /// Drives the connection to its end.
-    async fn keep(&mut self, lease: Lease, wire: Wire) {
+    async fn keep(&mut self, lease: Lease, line: Line) {
         let since = Instant::now();
         let answered = Arc::clone(&lease.answered);
         self.state.send_replace(State::Up(lease));
-        let mut wire = std::pin::pin!(wire);
+        let mut line = std::pin::pin!(line);
         let ended = loop {
             tokio::select! {
-                ended = wire.as_mut() => break ended,
+                ended = line.as_mut() => break ended,
                 word = self.wanted.recv() => if word.is_none() {
                     // No link is left: without the sender kept here the connection ends after its last call.
                     self.state.send_replace(State::Idle);
-                    break wire.await;
+                    break line.await;
                 },
             }
         };

@@ -18,8 +18,11 @@ use tokio::time::{sleep, timeout};
 
 use super::admission::Admission;
 use super::answer::AnswerBody;
-use super::call::{Desk, Handler, Protocol};
+use super::call::{Desk, Handler, Peer, Protocol};
+use super::keyring::{Keyring, Outcome};
 use super::limits::{HTTP1_BUFFER_BYTES, ServerLimits};
+use super::wire::Wire;
+use crate::stats::Role;
 
 /// Connections the kernel holds for us until we accept them: what a fleet of SDKs opens at once after a
 /// restart.
@@ -104,11 +107,34 @@ pub async fn serve<H: Handler>(
     limits: ServerLimits,
     admission: Admission,
     handler: H,
+    shutdown: watch::Receiver<bool>,
+) -> usize {
+    let desk = Desk::new(protocol, limits, admission, handler);
+    accept(listener, desk, None, shutdown).await
+}
+
+/// Serves gRPC like [`serve`], to whoever has a certificate of the keyring's authority.
+pub async fn serve_tls<H: Handler>(
+    listener: TcpListener,
+    keyring: Arc<Keyring>,
+    limits: ServerLimits,
+    admission: Admission,
+    handler: H,
+    shutdown: watch::Receiver<bool>,
+) -> usize {
+    let desk = Desk::new(Protocol::Grpc, limits, admission, handler);
+    accept(listener, desk, Some(keyring), shutdown).await
+}
+
+async fn accept<H: Handler>(
+    listener: TcpListener,
+    desk: Desk<H>,
+    keyring: Option<Arc<Keyring>>,
     mut shutdown: watch::Receiver<bool>,
 ) -> usize {
-    let drain_timeout = limits.drain_timeout;
-    let max_connections = limits.max_connections;
-    let desk = Arc::new(Desk::new(protocol, limits, admission, handler));
+    let drain_timeout = desk.limits.drain_timeout;
+    let max_connections = desk.limits.max_connections;
+    let desk = Arc::new(desk);
     let mut connections = JoinSet::new();
     let mut turned_away = false;
     // Calls run in tasks of their own and may outlive their connection; each holds a sender.
@@ -123,8 +149,9 @@ pub async fn serve<H: Handler>(
         match accepted {
             Ok((stream, peer)) if connections.len() < max_connections => {
                 turned_away = false;
-                let desk = Arc::clone(&desk);
-                connections.spawn(converse(stream, peer, desk, working.clone(), shutdown.clone()));
+                let (desk, keyring) = (Arc::clone(&desk), keyring.clone());
+                let (working, shutdown) = (working.clone(), shutdown.clone());
+                connections.spawn(converse(stream, peer, keyring, desk, working, shutdown));
             }
             // Told once until there is room again: who opens too many connections must not fill the log
             // as well.
@@ -160,21 +187,24 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 /// Lives as long as one connection.
 async fn converse<H: Handler>(
     stream: TcpStream,
-    peer: SocketAddr,
+    address: SocketAddr,
+    keyring: Option<Arc<Keyring>>,
     desk: Arc<Desk<H>>,
     working: mpsc::Sender<()>,
     mut shutdown: watch::Receiver<bool>,
 ) {
     // Small answers must not wait for the acknowledgement of earlier ones.
     let _ = stream.set_nodelay(true);
-    let spoke = tokio::select! {
-        spoke = timeout(desk.limits.header_timeout, first_words(&stream)) => spoke,
+    let patience = desk.limits.header_timeout;
+    let opened = tokio::select! {
+        opened = open(stream, keyring.as_deref(), patience) => opened,
         () = stopped(&mut shutdown) => return,
     };
-    if !matches!(spoke, Ok(Ok(()))) {
-        tracing::debug!(%peer, "connection closed: it did not say what it speaks");
-        return;
-    }
+    let (wire, certified) = match opened {
+        Ok(opened) => opened,
+        Err(why) => return tracing::debug!(%address, why, "connection closed"),
+    };
+    let peer = Peer { address, certified };
     let activity = Arc::new(Activity::default());
     let builder = connection_builder(&desk.limits);
     let idle_timeout = desk.limits.idle_timeout;
@@ -189,7 +219,7 @@ async fn converse<H: Handler>(
             }
         }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stopped(&mut shutdown) => {
@@ -204,6 +234,24 @@ async fn converse<H: Handler>(
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "connection ended");
     }
+}
+
+/// Waits until it is clear what is spoken; with a keyring also until it is clear who speaks.
+async fn open(
+    stream: TcpStream,
+    keyring: Option<&Keyring>,
+    patience: Duration,
+) -> Result<(Wire, Option<Role>), &'static str> {
+    let Some(keyring) = keyring else {
+        return match timeout(patience, first_words(&stream)).await {
+            Ok(Ok(())) => Ok((Wire::Plain(stream), None)),
+            _ => Err("it did not say what it speaks"),
+        };
+    };
+    let shaken = timeout(patience, keyring.accept(stream)).await;
+    let shaken = shaken.unwrap_or(Err(Outcome::TooSlow));
+    keyring.count(shaken.as_ref().err().copied().unwrap_or(Outcome::Accepted));
+    shaken.map(|(wire, tier)| (wire, Some(tier))).map_err(Outcome::label)
 }
 
 /// Returns when the client has sent the HTTP/2 preface, or something that is not the beginning of it. The

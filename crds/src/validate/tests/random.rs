@@ -6,6 +6,10 @@ use ringtail_engine::policy;
 use super::*;
 use crate::TracePipeline;
 
+const CLUSTER: &str = include_str!("../../../../examples/cluster.yaml");
+const SETTINGS: &str = include_str!("../../../tests/manifests/accepted-pod-settings.yaml");
+const TEMPLATE: &str = include_str!("../../../tests/manifests/accepted-pod-template.yaml");
+
 /// One change of a document, at a place that an index chooses.
 #[derive(Clone, Debug)]
 enum Mutation {
@@ -33,7 +37,9 @@ fn word() -> impl Strategy<Value = String> {
          AlwaysSample Latency StatusCode Probabilistic StringAttribute NumericAttribute And Or \
          Not Drop Part Vote Error Zstd OTLP Static routing resolver static endpoints host:4317 \
          numericAttribute minValue maxValue slow errors 1s 3h 500ms 0s 64Mi 1Ki 10 0.1 100.0 1e3 \
-         http://a:1 hashSalt headers value x-org"
+         http://a:1 hashSalt headers value x-org agent gateway mode Sidecar None External replicas \
+         receivers otlp grpc port hostPort autoscaling maxReplicas affinity podAntiAffinity env \
+         volumes secretKeyRef podTemplate spec containers resources limits security peerTLS paused"
             .split_whitespace()
             .map(str::to_owned)
             .collect::<Vec<_>>(),
@@ -142,8 +148,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn mutated_documents(shop: bool, mutations in prop::collection::vec(mutation(), 0..6)) {
-        let yaml = if shop { SHOP } else { MINIMAL };
+    fn mutated_documents(
+        yaml in prop::sample::select(vec![SHOP, MINIMAL, CLUSTER, SETTINGS, TEMPLATE]),
+        mutations in prop::collection::vec(mutation(), 0..6),
+    ) {
         let mut document = document::read(yaml).unwrap()[0].to_value();
         mutations.iter().for_each(|mutation| mutate(&mut document, mutation));
         judge(&document.to_string())?;

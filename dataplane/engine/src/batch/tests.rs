@@ -108,3 +108,32 @@ fn a_cleared_batch_is_like_new_and_keeps_its_buffers() {
     assert_eq!(fill(&mut batch), first);
     assert_eq!(batch.held_bytes(), held, "nothing was allocated again");
 }
+
+#[test]
+fn an_outline_leads_into_the_buffer_that_is_given_away() {
+    let mut batch = Batch::new();
+    let groups = ["A", "B"].map(|scope| batch.intern(&headers("R"), &headers(scope)));
+    let spans = [1, 127, 128, 300, 0x3fff, 0x4000].map(|len| vec![b'x'; len]);
+    for (index, span) in spans.iter().enumerate() {
+        batch.push(groups[index / 2 % 2], span);
+    }
+    let whole = encoded(&batch);
+    assert_eq!(batch.runs(0), (3, spans.iter().map(|span| field_len(span.len())).sum()));
+    assert_eq!(batch.runs(0x4000), (3, 0x4004 + 0x3fff + 3));
+    let mut parts = Vec::new();
+    batch.outline(|part| {
+        parts.push(match part {
+            Part::Head(bytes) => Err(bytes.to_vec()),
+            Part::Spans(run) => Ok(run),
+        });
+    });
+    let buffer = batch.detach();
+    assert!(batch.is_empty() && batch.encoded_len() == 0);
+    let told = parts.into_iter().flat_map(|part| match part {
+        Err(bytes) => bytes,
+        Ok(run) => buffer[run].to_vec(),
+    });
+    assert_eq!(told.collect::<Vec<u8>>(), whole);
+    batch.attach(buffer);
+    assert!(batch.is_empty() && batch.encoded_len() == 0 && batch.buffer_bytes() > 0x8000);
+}

@@ -33,6 +33,11 @@ impl Cohorts {
         Self { open: Vec::with_capacity(COHORTS_MAX as usize + 1), wait }
     }
 
+    /// Changes the wait; cohorts that are open stay as wide as they are.
+    pub(super) fn set_wait(&mut self, wait: u64) {
+        self.wait = wait;
+    }
+
     /// The segment that is open for traces due then.
     #[inline]
     pub(super) fn find(&mut self, due: u64) -> Option<u32> {

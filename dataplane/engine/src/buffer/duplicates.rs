@@ -23,10 +23,23 @@ mod tests;
 /// the walks for nothing cost two steps a span at most.
 pub(crate) const CHAINED_SPANS: u32 = 16;
 
+/// The filter looks at the beginning of a span, where encoders put both IDs: 64 bytes hold them with room for
+/// more. Spans that differ only after that are told apart by comparing, like any that the filter may know.
+const FILTERED_BYTES: usize = 64;
+
 /// What the seeds of the hash are derived from, under the fleet's secret: nobody outside can aim two spans
 /// at one hash.
 const LABEL: &[u8] = b"ringtail.dev/span-bytes";
 const SHARED_LABEL: &[u8] = b"ringtail.dev/span-bytes/shared";
+
+/// The hashes of a span on its way in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hashes {
+    /// Of its beginning, for the filter.
+    beginning: u64,
+    /// Of all of it, if the trace has so many spans that it is needed; it is ten times as dear.
+    whole: u64,
+}
 
 /// Which hashes the first spans of a trace may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,19 +83,26 @@ impl Duplicates {
         }
     }
 
-    /// The hash of a span's bytes, its ID among them.
+    /// The hashes of a span, its ID among what is hashed, for a trace with `spans` spans so far.
     #[inline]
-    pub(crate) fn hash(&self, span: &[u8]) -> u64 {
-        self.hasher.hash_one(span)
+    pub(crate) fn hashes(&self, span: &[u8], spans: u32) -> Hashes {
+        let beginning = span.get(..FILTERED_BYTES).unwrap_or(span);
+        let whole = if spans < CHAINED_SPANS { 0 } else { self.hash(span) };
+        Hashes { beginning: self.hash(beginning), whole }
+    }
+
+    #[inline]
+    fn hash(&self, bytes: &[u8]) -> u64 {
+        self.hasher.hash_one(bytes)
     }
 
     /// Whether the trace in `slot`, with `spans` spans so far, has this span already.
     #[inline]
-    pub(crate) fn has(&self, trace: Known<'_>, hash: u64, span: &[u8]) -> bool {
-        if trace.seen.may_have(hash) && chained(trace.log, trace.chain.elders, span) {
+    pub(crate) fn has(&self, trace: Known<'_>, hashes: Hashes, span: &[u8]) -> bool {
+        if trace.seen.may_have(hashes.beginning) && chained(trace.log, trace.chain.elders, span) {
             return true;
         }
-        let mixed = mixed(trace.slot, hash);
+        let mixed = mixed(trace.slot, hashes.whole);
         trace.spans > CHAINED_SPANS && self.later.find(mixed, |known| *known == mixed).is_some()
     }
 
@@ -92,15 +112,15 @@ impl Duplicates {
         &mut self,
         nth: u32,
         slot: u32,
-        hash: u64,
+        hashes: Hashes,
         seen: &mut Seen,
         chain: &mut Chain,
     ) {
         if nth <= CHAINED_SPANS {
-            seen.add(hash);
+            seen.add(hashes.beginning);
             chain.elders = chain.head;
         } else {
-            let mixed = mixed(slot, hash);
+            let mixed = mixed(slot, hashes.whole);
             self.later.insert_unique(mixed, mixed, |known| *known);
         }
     }

@@ -68,13 +68,16 @@ impl Index {
         slot
     }
 
-    /// Takes a trace out.
+    /// Takes a trace out; [`Index::unlink`] has to complete that before a trace is looked up or added.
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Entry> {
-        let entry = self.entries.remove(slot)?;
-        if let Ok(found) = self.by_key.find_entry(entry.key.0, |other| *other == slot) {
+        self.entries.remove(slot)
+    }
+
+    /// Makes a trace that was taken out impossible to find.
+    pub(crate) fn unlink(&mut self, key: TraceKey, slot: u32) {
+        if let Ok(found) = self.by_key.find_entry(key.0, |other| *other == slot) {
             found.remove();
         }
-        Some(entry)
     }
 
     #[inline]

@@ -177,6 +177,11 @@ impl Log {
         }
     }
 
+    /// Traces that come from now on are due at most `wait` later.
+    pub(crate) fn set_wait(&mut self, wait: u64) {
+        self.open.set_wait(wait);
+    }
+
     /// Time passes: segments that are open for traces which were due before `now` are closed.
     pub(crate) fn advance(&mut self, now: u64) {
         while let Some(passed) = self.open.passed(now) {
@@ -214,11 +219,9 @@ impl Log {
         self.segments[at.segment as usize].span(at.record)
     }
 
-    /// Takes one span out of the account and returns what its record said. A segment without live spans is
-    /// reused.
-    pub(crate) fn release(&mut self, at: Location) -> Record {
+    /// Takes one span, which has `len` bytes, out of the account. A segment without live spans is reused.
+    pub(crate) fn discount(&mut self, at: Location, len: usize) {
         let segment = &mut self.segments[at.segment as usize];
-        let (record, len) = (segment.records[at.record as usize], segment.len_of(at.record));
         segment.live_bytes -= len;
         segment.live_records -= 1;
         self.live_bytes -= len as u64;
@@ -227,7 +230,6 @@ impl Log {
         if segment.live_records == 0 {
             self.recycle(at.segment);
         }
-        record
     }
 
     /// Capacity of everything: bytes, records, spare segments and the lists of them.

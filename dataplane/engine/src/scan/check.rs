@@ -15,6 +15,14 @@ const VALUE_TAG: u8 = 2 << 3 | 2;
 const STRING_TAG: u8 = 1 << 3 | 2;
 const BOOL_TAG: u8 = 2 << 3;
 const INT_TAG: u8 = 3 << 3;
+const DOUBLE_TAG: u8 = 4 << 3 | 1;
+/// Tag of a span's attributes.
+const ATTRIBUTE_TAG: u8 = 9 << 3 | 2;
+/// Tag of a span's flags, and how long that field is: two bytes of tag, four of value.
+const FLAGS_TAG: [u8; 2] = [(16 << 3 | 5) as u8 | 0x80, 1];
+const FLAGS_BYTES: usize = 6;
+/// The bits by which a byte is told not to be ASCII, in a word of eight.
+const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
 
 /// Validates all framing of a request down to the last attribute, and counts what is in it. Allocates
 /// nothing.
@@ -104,8 +112,12 @@ fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(),
             fields.skip_byte();
             id = fields.delimited()?;
             ids += 1;
+        } else if tag == ATTRIBUTE_TAG && SPAN_DEPTH + 2 <= limits.max_depth {
+            fields = check_attributes(fields, limits)?;
         } else if tag < 0x80 {
             pass_field(tag, &mut fields, &schema::SPAN, SPAN_DEPTH, limits)?;
+        } else if let Some(rest) = after_flags(fields) {
+            fields = rest;
         } else {
             let (rest, found) = look_for_id(fields, limits)?;
             fields = rest;
@@ -125,6 +137,103 @@ fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(),
         return Err(ScanError::TooManySpans(limits.max_spans));
     }
     Ok(())
+}
+
+/// Skips the flags of a span, which nearly every span has and whose tag has two bytes.
+#[inline]
+fn after_flags(mut fields: Reader<'_>) -> Option<Reader<'_>> {
+    let field = fields.rest().get(..FLAGS_BYTES)?;
+    if !field.starts_with(&FLAGS_TAG) {
+        return None;
+    }
+    fields.skip(FLAGS_BYTES);
+    Some(fields)
+}
+
+/// Validates the attributes in a row that begins here. Structure first; whether all texts are ASCII is then
+/// seen in one sweep over the row: every byte of it but those of numbers must be. If one is not, each
+/// attribute is validated by itself, so that no byte is looked at more than three times.
+#[inline]
+fn check_attributes<'a>(
+    mut fields: Reader<'a>,
+    limits: &ScanLimits,
+) -> Result<Reader<'a>, ScanError> {
+    let bytes = fields.rest();
+    let (mut rest, mut high) = (bytes, 0);
+    while let Some((numbers, after)) = plain_attribute(rest) {
+        high += numbers;
+        rest = after;
+    }
+    let row = bytes.len() - rest.len();
+    if row > 0 && high_bytes(&bytes[..row]) == high {
+        fields.skip(row);
+        return Ok(fields);
+    }
+    validate_attributes(fields, rest.len(), limits)
+}
+
+/// Validates one attribute at least, and all until no more than `left` bytes follow.
+#[inline(never)]
+fn validate_attributes<'a>(
+    mut fields: Reader<'a>,
+    left: usize,
+    limits: &ScanLimits,
+) -> Result<Reader<'a>, ScanError> {
+    loop {
+        pass_field(ATTRIBUTE_TAG, &mut fields, &schema::SPAN, SPAN_DEPTH, limits)?;
+        if fields.remaining() <= left {
+            return Ok(fields);
+        }
+    }
+}
+
+/// Looks whether `fields` begin with an attribute that is what nearly all are: less than 128 bytes, a key,
+/// then one text, number or truth value. Gives what follows it, and how many bytes of its numbers have their
+/// high bit set; its tags and lengths have none. Whether its texts are valid is not known yet.
+#[inline]
+fn plain_attribute(fields: &[u8]) -> Option<(usize, &[u8])> {
+    let ([ATTRIBUTE_TAG, pair_len @ ..0x80], rest) = fields.split_first_chunk::<2>()? else {
+        return None;
+    };
+    let (pair, after) = rest.split_at_checked(usize::from(*pair_len))?;
+    let ([KEY_TAG, key_len], pair) = pair.split_first_chunk::<2>()? else {
+        return None;
+    };
+    let (_, value) = pair.split_at_checked(usize::from(*key_len))?;
+    let ([VALUE_TAG, value_len, tag], value) = value.split_first_chunk::<3>()? else {
+        return None;
+    };
+    if usize::from(*value_len) != value.len() + 1 {
+        return None;
+    }
+    let high = match (*tag, value) {
+        (STRING_TAG, [len, text @ ..]) if usize::from(*len) == text.len() => 0,
+        (INT_TAG | BOOL_TAG, [..0x80]) => 0,
+        (INT_TAG, [0x80..=0xff, ..0x80]) => 1,
+        (INT_TAG, [0x80..=0xff, 0x80..=0xff, ..0x80]) => 2,
+        (DOUBLE_TAG, value) => {
+            let word = u64::from_ne_bytes(<[u8; 8]>::try_from(value).ok()?);
+            (word & HIGH_BITS).count_ones() as usize
+        }
+        _ => return None,
+    };
+    Some((high, after))
+}
+
+/// How many bytes have their high bit set.
+#[inline]
+fn high_bytes(bytes: &[u8]) -> usize {
+    /// Words whose high bits can be summed up in one, a count a byte.
+    const WORDS_MAX: usize = 255;
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut count = rest.iter().filter(|byte| **byte >= 0x80).count();
+    for words in words.chunks(WORDS_MAX) {
+        let sums =
+            words.iter().fold(0, |sums, word| sums + (u64::from_ne_bytes(*word) >> 7 & ONES));
+        count += sums.to_ne_bytes().iter().map(|sum| usize::from(*sum)).sum::<usize>();
+    }
+    count
 }
 
 /// Validates a field of a span whose tag has several bytes; it may be that of a trace ID too, longer than it
@@ -269,15 +378,14 @@ fn is_utf8(bytes: &[u8]) -> bool {
 /// overlap.
 #[inline]
 fn is_ascii(bytes: &[u8]) -> bool {
-    const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
-    const HALF: u64 = u64::from_ne_bytes([0x80; 8]);
+    const HIGH_BITS_TWICE: u128 = u128::from_ne_bytes([0x80; 16]);
     if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
         let mut bits = u128::from_ne_bytes(*first) | u128::from_ne_bytes(*last);
         if bytes.len() > 32 {
             let (words, _) = bytes.as_chunks::<16>();
             bits = words.iter().fold(bits, |bits, word| bits | u128::from_ne_bytes(*word));
         }
-        return bits & HIGH_BITS == 0;
+        return bits & HIGH_BITS_TWICE == 0;
     }
     let bits = if let (Some(first), Some(last)) =
         (bytes.first_chunk::<8>(), bytes.last_chunk::<8>())
@@ -288,5 +396,5 @@ fn is_ascii(bytes: &[u8]) -> bool {
     } else {
         u64::from(bytes.iter().fold(0, |all, byte| all | byte))
     };
-    bits & HALF == 0
+    bits & HIGH_BITS == 0
 }

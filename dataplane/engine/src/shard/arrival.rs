@@ -133,10 +133,10 @@ impl Arrival<'_> {
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
-        let hash = duplicates.hash(span);
         let spans = entry.facts.spans;
+        let hashes = duplicates.hashes(span, spans);
         let known = Known { log, chain: entry.chain, seen: entry.seen, slot, spans };
-        if duplicates.has(known, hash, span) {
+        if duplicates.has(known, hashes, span) {
             self.inserted.duplicates += 1;
             return;
         }
@@ -148,7 +148,7 @@ impl Arrival<'_> {
         headers.retain(group);
         entry.chain.head = log
             .append(span, Owner { prev: entry.chain.head, headers: group, slot, due: entry.due });
-        duplicates.note(spans + 1, slot, hash, &mut entry.seen, &mut entry.chain);
+        duplicates.note(spans + 1, slot, hashes, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
         let facts = &entry.facts;
         if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {

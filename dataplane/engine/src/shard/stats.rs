@@ -2,6 +2,10 @@
 
 use crate::policy::Verdict;
 
+/// Rows for policies: 64 of them, given new names by sixteen reloads. Those after share the last row, so
+/// that a shard does not grow with every reload.
+const ROWS_MAX: usize = 1024;
+
 /// Why traces were decided before their time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Early {
@@ -126,7 +130,10 @@ impl ShardStats {
     /// The row of a policy, added when its name is new.
     pub(super) fn row(&mut self, name: &str) -> usize {
         self.policies.iter().position(|policy| policy.name == name).unwrap_or_else(|| {
-            self.policies.push(PolicyCount { name: name.to_owned(), ..PolicyCount::default() });
+            if self.policies.len() < ROWS_MAX {
+                let name = name.to_owned();
+                self.policies.push(PolicyCount { name, ..PolicyCount::default() });
+            }
             self.policies.len() - 1
         })
     }

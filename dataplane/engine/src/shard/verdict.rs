@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
+use super::{DYING_MAX, Dying, Early, Progress, SCRATCH_BYTES, Shard, TickLimit};
 use crate::Millis;
 use crate::batch::Batch;
 use crate::buffer::deadline::{BUCKET_MS, Deadlines};
@@ -65,9 +65,10 @@ impl Shard {
             let Some(slot) = self.deadlines.pop_due(&mut self.index, self.now) else {
                 break;
             };
-            self.settle(slot, None, out);
+            self.resolve(slot, None, out);
             progress.decided += 1;
         }
+        self.bury();
         progress.more = self.deadlines.next().is_some_and(|due| due <= self.now);
         self.tidy();
         progress
@@ -81,9 +82,10 @@ impl Shard {
             let Some(slot) = self.deadlines.pop(&mut self.index) else {
                 break;
             };
-            self.settle(slot, Some(Early::Drain), out);
+            self.resolve(slot, Some(Early::Drain), out);
             progress.decided += 1;
         }
+        self.bury();
         progress.more = self.index.len() > 0;
         self.tidy();
         progress
@@ -123,16 +125,22 @@ impl Shard {
     /// Decides a trace that is in no bucket any more: the verdict is remembered, its spans go to `out` or
     /// nowhere.
     pub(super) fn settle(&mut self, slot: u32, early: Option<Early>, out: &mut Batch) -> Settled {
+        let settled = self.resolve(slot, early, out);
+        self.bury();
+        settled
+    }
+
+    /// Does what [`Shard::settle`] does, but leaves part of it to [`Shard::bury`].
+    fn resolve(&mut self, slot: u32, early: Option<Early>, out: &mut Batch) -> Settled {
         let Some(entry) = self.index.remove(slot) else {
             return Settled::default();
         };
         let kept = self.judge(&entry, early);
-        self.memory.remember(entry.key, kept);
         self.programs.leave(entry.program);
         if kept {
             self.gather(&entry, out);
         }
-        self.forget(slot, &entry);
+        self.forget(slot, &entry, kept);
         Settled { kept, bytes: entry.facts.bytes }
     }
 
@@ -173,21 +181,50 @@ impl Shard {
         }
     }
 
-    /// Takes the spans of a trace out of all accounts.
-    fn forget(&mut self, slot: u32, entry: &Entry) {
-        let Self { log, headers, duplicates, .. } = self;
-        let mut at = entry.chain.head;
+    /// Takes a trace and its spans out of all accounts; what touches memory far away waits for others.
+    fn forget(&mut self, slot: u32, entry: &Entry, kept: bool) {
         if entry.facts.spans > CHAINED_SPANS {
+            let Self { log, duplicates, .. } = self;
+            let mut at = entry.chain.head;
             while at != entry.chain.elders {
                 duplicates.forget(slot, log.span(at));
                 at = log.record(at).prev;
             }
-            at = entry.chain.head;
         }
-        while !at.is_none() {
-            let record = log.release(at);
-            headers.release(record.headers);
-            at = record.prev;
+        if !entry.chain.head.is_none() {
+            self.graves.push(entry.chain.head);
+        }
+        self.dying.push(Dying { key: entry.key, slot, kept });
+        if self.dying.len() == DYING_MAX {
+            self.bury();
+        }
+    }
+
+    /// Completes what [`Shard::forget`] began: remembers verdicts, and takes spans out of the accounts, one
+    /// of each trace in turn. All of that lies far apart: what belongs to many traces a processor fetches
+    /// from memory at the same time, what belongs to one only step by step.
+    fn bury(&mut self) {
+        let Self { log, headers, index, memory, dying, graves, .. } = self;
+        for trace in &*dying {
+            index.unlink(trace.key, trace.slot);
+        }
+        for trace in dying.drain(..) {
+            memory.remember(trace.key, trace.kept);
+        }
+        let mut ends = [(Location::NONE, 0, 0); DYING_MAX];
+        while !graves.is_empty() {
+            for (at, end) in graves.iter().zip(&mut ends) {
+                let record = log.record(*at);
+                *end = (record.prev, record.headers, log.len_of(*at));
+            }
+            let mut ends = ends.iter();
+            graves.retain_mut(|at| {
+                let Some((prev, group, len)) = ends.next() else { return false };
+                log.discount(*at, *len);
+                headers.release(*group);
+                *at = *prev;
+                !prev.is_none()
+            });
         }
     }
 

@@ -62,7 +62,7 @@ proptest! {
                     let Some(slot) = model.keys().nth(nth).copied() else { continue };
                     model.remove(&slot);
                     deadlines.remove(&mut index, slot);
-                    index.remove(slot);
+                    index.remove_whole(slot);
                 }
                 Step::Later { by } => now += by,
                 Step::TakeOldest => {
@@ -70,14 +70,14 @@ proptest! {
                     prop_assert_eq!(taken.is_some(), !model.is_empty());
                     if let Some(slot) = taken {
                         prop_assert!(model.remove(&slot).is_some());
-                        index.remove(slot);
+                        index.remove_whole(slot);
                     }
                 }
             }
             while let Some(slot) = deadlines.pop_due(&mut index, now) {
                 let deadline = model.remove(&slot).expect("due twice, or after it was cancelled");
                 prop_assert!(deadline <= now, "early: {} at {}", deadline, now);
-                index.remove(slot);
+                index.remove_whole(slot);
             }
             let late = now.saturating_sub(BUCKET_MS);
             prop_assert!(model.values().all(|deadline| *deadline > late), "more than a bucket late");

@@ -16,14 +16,14 @@ impl Trace {
     }
 
     fn offer(&mut self, duplicates: &mut Duplicates, log: &mut Log, span: &[u8]) -> bool {
-        let hash = duplicates.hash(span);
         let Self { slot, spans, seen, chain } = *self;
-        if duplicates.has(Known { log, chain, seen, slot, spans }, hash, span) {
+        let hashes = duplicates.hashes(span, spans);
+        if duplicates.has(Known { log, chain, seen, slot, spans }, hashes, span) {
             return false;
         }
         self.chain.head = log.append(span, Owner { prev: chain.head, headers: 0, slot, due: 0 });
         self.spans += 1;
-        duplicates.note(self.spans, slot, hash, &mut self.seen, &mut self.chain);
+        duplicates.note(self.spans, slot, hashes, &mut self.seen, &mut self.chain);
         true
     }
 
@@ -36,9 +36,11 @@ impl Trace {
     }
 }
 
+/// One in seven is told from others by its end alone, which the filter does not see.
 fn span(number: u32) -> Vec<u8> {
     let mut bytes = vec![0xa5; 100 + number as usize % 3];
-    bytes[40..44].copy_from_slice(&number.to_be_bytes());
+    let place = if number.is_multiple_of(7) { 96 } else { 40 };
+    bytes[place..place + 4].copy_from_slice(&number.to_be_bytes());
     bytes
 }
 

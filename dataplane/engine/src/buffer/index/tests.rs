@@ -1,6 +1,15 @@
 //! Traces are found by key and ID, and slots are their names while they are here.
 
 use super::*;
+
+impl Index {
+    /// Takes a trace out, completely.
+    pub(crate) fn remove_whole(&mut self, slot: u32) -> Option<Entry> {
+        let entry = self.remove(slot)?;
+        self.unlink(entry.key, slot);
+        Some(entry)
+    }
+}
 use crate::buffer::deadline::UNLINKED;
 
 fn entry(key: u64, id: u8) -> Entry {
@@ -30,10 +39,10 @@ fn traces_with_one_key_live_side_by_side() {
     }
     assert_eq!(index.find(TraceKey(42), &[4; 16]), None);
     assert_eq!(index.find(TraceKey(43), &[1; 16]), None);
-    assert_eq!(index.remove(slots[1]).map(|entry| entry.facts.id), Some([2; 16]));
+    assert_eq!(index.remove_whole(slots[1]).map(|entry| entry.facts.id), Some([2; 16]));
     assert_eq!(index.find(TraceKey(42), &[2; 16]), None);
     assert_eq!(index.find(TraceKey(42), &[3; 16]), Some(slots[2]));
-    assert!(index.remove(slots[1]).is_none());
+    assert!(index.remove_whole(slots[1]).is_none());
     assert_eq!(index.len(), 2);
 }
 
@@ -50,10 +59,10 @@ fn memory_follows_the_traces_up_and_down() {
     }
     let full = index.footprint();
     assert!(full < 50_000 * 145, "{} bytes a trace", full / 50_000);
-    slots.drain(1_000..).for_each(|slot| _ = index.remove(slot));
+    slots.drain(1_000..).for_each(|slot| _ = index.remove_whole(slot));
     index.shrink();
     assert!(index.footprint() < full / 20, "{} of {full} left", index.footprint());
-    slots.drain(..).for_each(|slot| _ = index.remove(slot));
+    slots.drain(..).for_each(|slot| _ = index.remove_whole(slot));
     index.shrink();
     assert_eq!(index.footprint(), 0);
 }

@@ -1,0 +1,296 @@
+//! A batch as it is sent: encoded once, then waiting, sent and sent again as it is.
+
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use ringtail_engine::batch::{Batch, Part};
+
+use crate::peer::{self, Dialect, Envelope};
+use crate::transport::{
+    Admission, Encoding, MAX_REQUEST_BYTES, PREFIX_BYTES, Pieces, framed, framed_as, inflate,
+    prefix,
+};
+
+/// What `Deliver` has beside its spans: an id of at most 253 bytes, two numbers, tags and lengths.
+const ENVELOPE_BYTES: usize = 320;
+
+/// A run of spans of this length is sent from where it lies. The kernel is given 16 pieces at a time, so a
+/// piece costs about 0.1 us; that is what copying 2 KiB costs.
+const IN_PLACE_BYTES: usize = 2 << 10;
+
+/// Buffers of spans that wait for reuse have at most so many bytes together: those of sixteen batches as
+/// ten gateways have them. Further ones are given back.
+const SPARE_BYTES: usize = 4 << 20;
+
+/// An encoded batch.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) pieces: Pieces,
+    /// Bytes of memory that it holds.
+    pub(super) held: u64,
+    pub(super) encoding: Encoding,
+    pub(super) dialect: Dialect,
+    pub(super) spans: u64,
+}
+
+/// How batches are encoded now.
+pub(super) struct Encoder<'a> {
+    pub(super) dialect: Dialect,
+    pub(super) encoding: Encoding,
+    pub(super) envelope: Envelope<'a>,
+    pub(super) buffers: &'a Buffers,
+}
+
+/// Buffers of spans, which come back when what lay in them has been sent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Buffers {
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// A buffer on its way.
+struct Lent {
+    buffer: Vec<u8>,
+    home: Buffers,
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// The OTLP bytes in it.
+    pub(super) fn open(&self) -> Option<Bytes> {
+        let frame = self.pieces.clone().joined();
+        let message = frame.slice_ref(frame.get(PREFIX_BYTES..)?);
+        let message = match self.encoding {
+            Encoding::Identity => message,
+            encoding => {
+                // Our own frame, so no bomb; the budget for it is the largest batch that could be made.
+                let limit = 2 * MAX_REQUEST_BYTES;
+                let mut permit = Admission::new(limit).empty();
+                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+                Bytes::from(inflate(encoding, &message, limit, &mut permit).ok()?)
+            }
+        };
+        peer::spans_of(self.dialect, message)
+    }
+}
+
+// === impl Encoder ===
+
+impl Encoder<'_> {
+    /// Encodes a batch, which is empty then or about to be cleared.
+    pub(super) fn encode(&self, batch: &mut Batch) -> Frame {
+        let spans = u64::from(batch.spans());
+        let (pieces, held, encoding) = match self.compressed(batch) {
+            Some((bytes, encoding)) => (Pieces::from(bytes.clone()), bytes.len(), encoding),
+            None => {
+                let (pieces, held) = self.plain(batch);
+                (pieces, held, Encoding::Identity)
+            }
+        };
+        Frame { pieces, held: held as u64, encoding, dialect: self.dialect, spans }
+    }
+
+    fn compressed(&self, batch: &Batch) -> Option<(Bytes, Encoding)> {
+        if self.encoding == Encoding::Identity {
+            return None;
+        }
+        let mut message = Vec::with_capacity(batch.encoded_len() + ENVELOPE_BYTES);
+        self.write(batch, &mut message);
+        match framed_as(self.encoding, &message) {
+            Ok(bytes) => Some((bytes, self.encoding)),
+            // Compression is an economy: without it the spans still arrive.
+            Err(error) => {
+                tracing::warn!(%error, "a batch goes out uncompressed");
+                None
+            }
+        }
+    }
+
+    /// The frame without compression and the bytes that it holds. If long runs of spans fill most of their
+    /// buffer, they stay where they are; else a frame that waits would hold mostly what it does not need.
+    fn plain(&self, batch: &mut Batch) -> (Pieces, usize) {
+        let len = batch.encoded_len();
+        let (runs, in_place) = batch.runs(IN_PLACE_BYTES);
+        if 2 * in_place < batch.buffer_bytes().max(len) {
+            let write = |out: &mut Vec<u8>| self.write(batch, out);
+            let frame = framed(len + ENVELOPE_BYTES, write);
+            return (Pieces::from(frame.clone()), frame.len());
+        }
+        let mut heads = Vec::with_capacity(PREFIX_BYTES + ENVELOPE_BYTES + len - in_place);
+        heads.extend_from_slice(&[0; PREFIX_BYTES]);
+        peer::write_envelope(self.dialect, &self.envelope, len, &mut heads);
+        let length = heads.len() - PREFIX_BYTES + len;
+        if let Some(head) = heads.first_chunk_mut() {
+            *head = prefix(length, false);
+        }
+        let mut cuts = Vec::with_capacity(runs);
+        batch.outline(|part| match part {
+            Part::Head(bytes) => heads.extend_from_slice(bytes),
+            Part::Spans(run) if run.len() < IN_PLACE_BYTES => {
+                heads.extend_from_slice(batch.span_bytes(run));
+            }
+            Part::Spans(run) => cuts.push((heads.len(), run)),
+        });
+        let buffer = batch.detach();
+        let held = heads.capacity() + buffer.capacity();
+        (assemble(heads.into(), self.buffers.lend(buffer), &cuts), held)
+    }
+
+    fn write(&self, batch: &Batch, out: &mut Vec<u8>) {
+        peer::write_envelope(self.dialect, &self.envelope, batch.encoded_len(), out);
+        batch.encode(out);
+    }
+}
+
+/// All of `heads`, and before the place of each cut its run of `spans`.
+fn assemble(heads: Bytes, spans: Bytes, cuts: &[(usize, std::ops::Range<usize>)]) -> Pieces {
+    let mut list = Vec::with_capacity(2 * cuts.len() + 1);
+    let mut from = 0;
+    for (place, run) in cuts {
+        list.push(heads.slice(from..*place));
+        list.push(spans.slice(run.clone()));
+        from = *place;
+    }
+    list.push(heads.slice(from..));
+    Pieces::new(list)
+}
+
+// === impl Buffers ===
+
+impl Buffers {
+    /// A buffer that was used before, if one is here.
+    pub(super) fn take(&self) -> Option<Vec<u8>> {
+        self.lock().pop()
+    }
+
+    /// Bytes of the buffers that wait.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.lock().iter().map(|buffer| buffer.capacity() as u64).sum()
+    }
+
+    /// The bytes of a buffer, which comes back when the last of them is dropped.
+    fn lend(&self, buffer: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent { buffer, home: self.clone() })
+    }
+
+    fn put(&self, buffer: Vec<u8>) {
+        let mut spare = self.lock();
+        let held: usize = spare.iter().map(Vec::capacity).sum();
+        if held + buffer.capacity() <= SPARE_BYTES {
+            spare.push(buffer);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        // Held for a push or a pop, which leave the list whole.
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.home.put(mem::take(&mut self.buffer));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringtail_engine::scan::Headers;
+
+    use super::*;
+    use crate::peer::{Identity, Role};
+
+    /// Spans in runs of the given lengths, in turn under two resources.
+    fn batch(runs: &[usize]) -> Batch {
+        let mut batch = Batch::new();
+        let resources = [b"r", b"q"].map(|name| Headers::whole(name));
+        let groups = resources.map(|resource| batch.intern(&resource, &Headers::whole(b"s")));
+        for (index, len) in runs.iter().enumerate() {
+            batch.push(groups[index % 2], &vec![index as u8; *len]);
+        }
+        batch
+    }
+
+    #[test]
+    fn a_frame_in_pieces_is_the_frame_in_one() {
+        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
+        let lists: [&[usize]; 5] = [
+            &[],
+            &[10],
+            &[5000],
+            &[10, 5000, 3000, 20, 2047, 2048],
+            &[5000, 1, 1, 1, 6000, 70_000],
+        ];
+        for (runs, dialect) in
+            lists.into_iter().flat_map(|runs| [(runs, Dialect::Otlp), (runs, Dialect::Ringtail)])
+        {
+            let buffers = Buffers::default();
+            let envelope = Envelope { from: &identity, digest: 9 };
+            let encoding = Encoding::Identity;
+            let encoder = Encoder { dialect, encoding, envelope, buffers: &buffers };
+            let whole = framed(0, |out| encoder.write(&batch(runs), out));
+            let frame = encoder.encode(&mut batch(runs));
+            assert_eq!(frame.pieces.clone().joined(), whole, "{runs:?} {dialect:?}");
+            assert!(frame.held >= whole.len() as u64, "{} of {}", frame.held, whole.len());
+            assert!(
+                frame.held <= 2 * whole.len() as u64 + 2048,
+                "{} of {}",
+                frame.held,
+                whole.len()
+            );
+            let mut spans = Vec::new();
+            batch(runs).encode(&mut spans);
+            assert_eq!(frame.open().unwrap(), spans);
+        }
+    }
+
+    #[test]
+    fn a_buffer_comes_back_when_its_last_frame_is_gone() {
+        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
+        let buffers = Buffers::default();
+        let envelope = Envelope { from: &identity, digest: 9 };
+        let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);
+        let encoder = Encoder { dialect, encoding, envelope, buffers: &buffers };
+        let mut batch = batch(&[5000, 5000]);
+        let frame = encoder.encode(&mut batch);
+        assert!(batch.is_empty());
+        let again = frame.clone();
+        drop(frame);
+        assert_eq!(buffers.held_bytes(), 0, "it may be sent once more");
+        drop(again);
+        assert!(buffers.held_bytes() >= 10_000);
+        batch.attach(buffers.take().unwrap());
+        assert!(batch.is_empty() && batch.held_bytes() >= 10_000);
+    }
+
+    #[test]
+    fn a_frame_does_not_hold_a_buffer_that_is_mostly_spare() {
+        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
+        let buffers = Buffers::default();
+        let envelope = Envelope { from: &identity, digest: 9 };
+        let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);
+        let encoder = Encoder { dialect, encoding, envelope, buffers: &buffers };
+        let mut roomy = Batch::new();
+        roomy.attach(Vec::with_capacity(1 << 20));
+        let group = roomy.intern(&Headers::whole(b"r"), &Headers::whole(b"s"));
+        roomy.push(group, &[7; 10_000]);
+        assert!(encoder.encode(&mut roomy).held < 11_000);
+        assert_eq!(roomy.buffer_bytes(), 1 << 20, "and the batch keeps it");
+    }
+
+    #[test]
+    fn no_more_buffers_wait_than_may() {
+        let buffers = Buffers::default();
+        for _ in 0..10 {
+            drop(buffers.lend(Vec::with_capacity(1 << 20)));
+        }
+        assert_eq!(buffers.held_bytes(), SPARE_BYTES as u64);
+    }
+}

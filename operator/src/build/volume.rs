@@ -1,0 +1,78 @@
+//! What pods read from files: the manifest, the ring's seed, certificates, values of headers.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{Inputs, config_map, tier::Tier};
+use crate::{references, seed};
+
+/// Readable for the group, which is the pod's own.
+const SECRET_MODE: u32 = 0o440;
+
+/// A volume and where the container sees it.
+pub(super) struct Mounted {
+    /// As the pod lists it.
+    pub(super) volume: Value,
+    /// As the container lists it.
+    pub(super) mount: Value,
+}
+
+/// Where the manifest is.
+pub(super) const PIPELINE_FILE: &str = "/etc/ringtail/pipeline/pipeline.yaml";
+/// Where the ring's seed is.
+pub(super) const SEED_FILE: &str = "/etc/ringtail/seed/seed";
+/// Where the certificates are.
+pub(super) const PEER_TLS_DIRECTORY: &str = "/etc/ringtail/peer-tls";
+
+/// The volumes of a tier. They are mounted as directories, because files that are mounted one by one never
+/// change.
+pub(super) fn of(inputs: &Inputs<'_>, tier: Tier) -> Vec<Mounted> {
+    let pipeline = inputs.pipeline;
+    let manifest = json!({"name": config_map::name(pipeline)});
+    let mut all = vec![
+        mounted("ringtail-pipeline", "/etc/ringtail/pipeline", "configMap", manifest),
+        mounted(
+            "ringtail-seed",
+            "/etc/ringtail/seed",
+            "secret",
+            secret(&seed::secret_name(pipeline)),
+        ),
+    ];
+    if let Some(name) = tier.peer_tls_secret(pipeline) {
+        all.push(mounted("ringtail-peer-tls", PEER_TLS_DIRECTORY, "secret", secret(&name)));
+    }
+    let sources = header_sources(inputs);
+    if tier == Tier::Gateway && !sources.is_empty() {
+        let projected = json!({"defaultMode": SECRET_MODE, "sources": sources});
+        all.push(mounted("ringtail-secrets", "/etc/ringtail/secrets", "projected", projected));
+    }
+    all
+}
+
+fn mounted(name: &str, path: &str, kind: &str, source: Value) -> Mounted {
+    Mounted {
+        volume: json!({"name": name, kind: source}),
+        mount: json!({"name": name, "mountPath": path, "readOnly": true}),
+    }
+}
+
+fn secret(name: &str) -> Value {
+    json!({"secretName": name, "defaultMode": SECRET_MODE})
+}
+
+// Of each Secret only the keys that a header names, as files NAME/KEY. A pod whose Secret does not exist
+// waits for it, and `ResolvedRefs` says so.
+fn header_sources(inputs: &Inputs<'_>) -> Vec<Value> {
+    let references = references::of_headers(inputs.pipeline);
+    let names: BTreeSet<&str> =
+        references.iter().map(|reference| reference.name.as_str()).collect();
+    let source = |name: &str| {
+        let keys = references.iter().filter(|reference| reference.name == name);
+        let items: Vec<Value> = keys
+            .map(|reference| json!({"key": reference.key, "path": format!("{name}/{}", reference.key)}))
+            .collect();
+        json!({"secret": {"name": name, "items": items}})
+    };
+    names.into_iter().map(source).collect()
+}

@@ -1,0 +1,58 @@
+//! The Secrets that a pipeline refers to, and the way back.
+
+use kube::runtime::reflector::{ObjectRef, Store};
+use ringtail_crds::TracePipeline;
+
+use crate::stores::Guarded;
+
+/// A key of a Secret in the pipeline's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretKey {
+    /// The Secret.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
+/// What the pipeline refers to, sorted.
+pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
+    let mut found = of_headers(pipeline);
+    if let Some(peers) = &pipeline.spec.security.peer_tls.secret_ref {
+        let pairs = [&peers.gateway, &peers.agent].into_iter();
+        let keys = |name: &String| ["tls.crt", "tls.key", "ca.crt"].map(|key| (name.clone(), key));
+        found.extend(
+            pairs.flat_map(keys).map(|(name, key)| SecretKey { name, key: key.to_owned() }),
+        );
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What the headers of exporters refer to, sorted.
+pub fn of_headers(pipeline: &TracePipeline) -> Vec<SecretKey> {
+    let exporters = pipeline.spec.exporters.iter().filter_map(|exporter| exporter.otlp.as_ref());
+    let headers = exporters.flat_map(|otlp| &otlp.headers);
+    let references = headers.filter_map(|header| header.secret_key_ref.as_ref());
+    let mut found: Vec<_> =
+        references.map(|r| SecretKey { name: r.name.clone(), key: r.key.clone() }).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The pipelines that refer to a Secret.
+pub fn referring(
+    pipelines: &Store<Guarded>,
+    namespace: &str,
+    secret: &str,
+) -> Vec<ObjectRef<Guarded>> {
+    let refers = |pipeline: &Guarded| {
+        pipeline.0.as_ref().is_ok_and(|pipeline| {
+            pipeline.metadata.namespace.as_deref() == Some(namespace)
+                && of(pipeline).iter().any(|reference| reference.name == secret)
+        })
+    };
+    let found = pipelines.state_filter(refers);
+    found.iter().map(|pipeline| ObjectRef::from_obj(pipeline.as_ref())).collect()
+}
