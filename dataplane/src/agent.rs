@@ -49,6 +49,8 @@ pub struct Config {
     pub gateways: Discovery,
     /// Certificates, where there is TLS between the tiers.
     pub keyring: Option<Arc<Keyring>>,
+    /// Whether it speaks nothing but OTLP: a sidecar is no part of the fleet.
+    pub thin: bool,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -89,8 +91,8 @@ pub struct Intake {
 // === impl Agent ===
 
 impl Agent {
-    /// Starts membership, which starts links, and the batch clock. `stopping` turns true when no more requests
-    /// are to be taken.
+    /// Starts membership, which starts links, and the batch clock. `stopping` turns true when no more
+    /// requests are to be taken.
     pub fn start(config: Config, stopping: watch::Receiver<bool>) -> Self {
         let core = Arc::new(Core::new(
             config.identity.clone(),
@@ -106,6 +108,7 @@ impl Agent {
             seed: config.seed,
             candidates: config.gateways.candidates,
             keyring: config.keyring.clone(),
+            thin: config.thin,
             voice: Arc::clone(&core) as _,
             counts: Arc::clone(&core.counts),
             own_state: None,

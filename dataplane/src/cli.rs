@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Loaded;
+use crate::inject::{self, InjectOptions};
 use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
 use crate::run::{self, RunOptions};
 
@@ -33,6 +34,8 @@ pub enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Add an agent to the pods of workloads, as a sidecar, and print the manifests.
+    Inject(InjectOptions),
 }
 
 // === impl Cli ===
@@ -43,7 +46,10 @@ impl Cli {
         match &self.command {
             Command::Agent(options) => options.role.threads.unwrap_or(1).max(1),
             // Receivers of a gateway only check and pass on; the work is on the shards' own threads.
-            Command::Gateway(_) | Command::Run(_) | Command::Validate { .. } => 1,
+            Command::Gateway(_)
+            | Command::Run(_)
+            | Command::Validate { .. }
+            | Command::Inject(_) => 1,
         }
     }
 
@@ -68,6 +74,12 @@ impl Cli {
                     .map_err(|error| RoleError::Fleet(error.to_string()))
             }
             Command::Validate { files } => Ok(validate(&files)),
+            Command::Inject(options) => {
+                let manifests =
+                    inject::run(&options).map_err(|e| RoleError::Usage(e.to_string()))?;
+                print!("{manifests}");
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }

@@ -164,6 +164,7 @@ impl Gateway {
             seed: self.seed,
             candidates: discovery.candidates,
             keyring,
+            thin: false,
             voice: Arc::clone(&self.peers) as _,
             counts: Arc::clone(&self.peers.counts),
             own_state: Some(self.peers.state()),

@@ -11,6 +11,7 @@
 //! | [`discovery`] | where gateways may be: lists, EndpointSlices |
 //! | [`export`] | kept spans to one backend |
 //! | [`gateway`] | receive -> scan -> insert -> decide -> export |
+//! | [`inject`] | an agent into the pods of workloads |
 //! | [`ledger`] | where every span went |
 //! | [`membership`] | who is in the ring, by asking |
 //! | [`memory`] | limits and budgets |
@@ -30,6 +31,7 @@ pub mod config;
 pub mod discovery;
 pub mod export;
 pub mod gateway;
+pub mod inject;
 pub mod ledger;
 pub mod membership;
 pub mod memory;

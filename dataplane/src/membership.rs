@@ -110,6 +110,8 @@ pub struct Config {
     pub candidates: watch::Receiver<Candidates>,
     /// Certificates for asking, where there is TLS between the tiers.
     pub keyring: Option<Arc<Keyring>>,
+    /// Whether nobody is asked who it is, and whoever answers takes plain OTLP.
+    pub thin: bool,
     /// How this process introduces itself.
     pub voice: Arc<dyn Voice>,
     /// Where counts are shown.
@@ -218,6 +220,7 @@ impl<T: Tier> Membership<T> {
             number: self.opened,
             address: address.to_owned(),
             seed_id: self.config.seed.id(),
+            thin: self.config.thin,
             takes_collectors: self.config.own_state.is_none() && self.config.keyring.is_none(),
             keyring: self.config.keyring.clone(),
             voice: Arc::clone(&self.config.voice),

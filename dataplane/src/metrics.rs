@@ -88,6 +88,8 @@ table! {
         "Resident bytes of undecided traces: spans, index, headers, spare segments";
     BUFFER_LIMIT = Gauge "ringtail_buffer_limit_bytes" []
         "Budget of the buffer";
+    BUFFER_UTILIZATION = Gauge "ringtail_buffer_utilization_percent" []
+        "Resident bytes of undecided traces, of their budget; autoscalers go by it";
     HELD = Gauge "ringtail_held_spans" []
         "Spans in memory";
     DUPLICATES = Counter "ringtail_duplicate_spans" []
@@ -380,6 +382,7 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
     let sum = |pick: fn(&crate::gateway::shards::Gauges) -> &AtomicU64| -> u64 {
         gateway.shards().iter().map(|shard| pick(&shard.gauges).load(Relaxed)).sum()
     };
+    let limit = gateway.room().limit();
     samples.extend([
         count(&GLOBAL_TRACES, &["true", "sampled"], sum(|g| &g.traces_kept)),
         count(&GLOBAL_TRACES, &["false", "not_sampled"], sum(|g| &g.traces_dropped)),
@@ -390,7 +393,8 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         count(&EARLY, &["memory"], sum(|g| &g.early_pressure)),
         count(&EARLY, &["trace_size"], sum(|g| &g.early_size)),
         gauge(&BUFFER_BYTES, &[], sum(|g| &g.bytes)),
-        gauge(&BUFFER_LIMIT, &[], gateway.room().limit()),
+        gauge(&BUFFER_LIMIT, &[], limit),
+        gauge(&BUFFER_UTILIZATION, &[], sum(|g| &g.bytes) * 100 / limit.max(1)),
         count(&DUPLICATES, &[], gateway.counters.duplicate.load(Relaxed)),
         count(&EVACUATED, &[], sum(|g| &g.evacuated)),
     ]);

@@ -76,10 +76,11 @@ pub struct RoleOptions {
     /// File with the seed of the ring: 32 hexadecimal digits, the same for every process of a fleet.
     #[arg(long, value_name = "FILE")]
     pub seed_file: Option<PathBuf>,
-    /// Namespace of the pipeline. Default: POD_NAMESPACE, else the one that the cluster's configuration names.
+    /// Namespace of the pipeline. Default: POD_NAMESPACE, else the one that the configuration names.
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account, else it is not asked.
+    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account; without either it is
+    /// not asked.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Directory with the certificates of this tier: tls.crt, tls.key, ca.crt. Agents and gateways then speak
@@ -104,6 +105,10 @@ pub struct AgentOptions {
     /// A gateway; may be repeated. Replaces `routing.resolver`.
     #[arg(long = "gateway", value_name = "HOST:PORT")]
     pub gateways: Vec<String>,
+    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who
+    /// it is.
+    #[arg(long)]
+    pub thin: bool,
 }
 
 /// Flags of `ringtail gateway`.
@@ -173,7 +178,7 @@ impl RoleError {
 /// # Errors
 /// When it cannot start.
 pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
-    let AgentOptions { role, gateways } = options;
+    let AgentOptions { role, gateways, thin } = options;
     let parent = role.exit_with_parent.then(Parent::listen);
     let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
@@ -186,6 +191,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         seed: seed(&role)?,
         gateways: neighbours.discovery.clone(),
         keyring: keyring.clone(),
+        thin,
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,

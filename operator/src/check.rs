@@ -1,5 +1,5 @@
-//! `ringtail-operator check`: asks an address until it answers well. The image has no shell and no curl, and
-//! the chart's test looks at the operator with it.
+//! `ringtail-operator check`: asks an address until it answers well. The image has no shell and no curl,
+//! and the chart's test looks at the operator with it.
 
 use std::time::Duration;
 

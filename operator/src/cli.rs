@@ -67,7 +67,8 @@ pub struct Cli {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime(pub Duration);
 
-/// Kubelets need a minute or two to bring a new certificate to its pods; a third of less than that is too late.
+/// Kubelets need a minute or two to bring a new certificate to its pods; a third of less than that is too
+/// late.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
 
 fn lifetime(text: &str) -> Result<Lifetime, String> {

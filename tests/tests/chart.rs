@@ -1,4 +1,5 @@
-//! The Helm chart: its files agree with each other and with the code, and helm itself renders what is meant.
+//! The Helm chart: its files agree with each other and with the code, and the real helm renders what is
+//! meant.
 //!
 //! `make generate` runs this with `RINGTAIL_GENERATE` set, and then it writes the generated files instead of
 //! comparing them: the chart's copy of the CRD, the table of its README, the rendered examples.

@@ -23,13 +23,17 @@ enum Proof {
 }
 
 /// The first entry whose words a command starts with says how it is proven.
-const PROOFS: [(&str, Proof); 19] = [
+const PROOFS: [(&str, Proof); 20] = [
     ("make", Proof::Target),
     ("cargo run --bin ringtail -- validate", Proof::Runs),
     ("ringtail validate", Proof::Runs),
     (
         "cargo run --bin ringtail -- run",
         Proof::Listed("the same command, with flags, is tests/run.rs"),
+    ),
+    (
+        "ringtail inject",
+        Proof::Listed("the workload is the reader's; tests/inject.rs starts what it prints"),
     ),
     ("ringtail gateway", Proof::Serves),
     ("ringtail agent", Proof::Serves),

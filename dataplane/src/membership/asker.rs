@@ -14,6 +14,8 @@ use crate::transport::{CallError, Client, ClientLimits, Code, Encoding, Keyring,
 
 /// How often a candidate is asked.
 pub const HELLO_EVERY: Duration = Duration::from_millis(750);
+/// How often an agent that is thin looks whether it is answered: there may be one in every pod.
+const THIN_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take.
 const HELLO_WITHIN: Duration = Duration::from_millis(1000);
 /// A member that was heard and then says nothing for so long has left: four missed hellos, and some delay.
@@ -38,6 +40,8 @@ pub struct Asker {
     pub address: String,
     /// Tells our seed from others'.
     pub seed_id: u64,
+    /// Whether nobody is asked who it is, and whoever answers takes plain OTLP.
+    pub thin: bool,
     /// Whether a peer that does not know `Hello` is a member too.
     pub takes_collectors: bool,
     /// Certificates, where there is TLS between the tiers.
@@ -63,11 +67,15 @@ impl Asker {
         };
         let mut known = Status::Unknown;
         let mut heard = Instant::now();
-        let mut every = tokio::time::interval(HELLO_EVERY);
+        let mut every = tokio::time::interval(if self.thin { THIN_EVERY } else { HELLO_EVERY });
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            let status = match ask(&client, self.voice.hello()).await {
+            let answer = match self.thin {
+                true => knock(&client).await.map(|()| None),
+                false => ask(&client, self.voice.hello()).await,
+            };
+            let status = match answer {
                 Ok(answer) => {
                     heard = Instant::now();
                     self.judge(answer)
@@ -124,6 +132,17 @@ impl Asker {
         } else {
             tracing::info!(address, ?status, "gateway");
         }
+    }
+}
+
+/// Whether anybody is there, asked by a request without spans. It says nothing of ourselves: a gateway
+/// would count us among those whose ring should agree.
+async fn knock(client: &Client) -> Result<(), CallError> {
+    let frame = framed(0, |_| {});
+    let none = http::HeaderMap::new();
+    match client.call(Method::ExportTraces, frame, Encoding::Identity, &none, HELLO_WITHIN).await {
+        Ok(_) | Err(CallError::Status { .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -58,6 +58,7 @@ impl Bench {
             seed: SEED,
             candidates,
             keyring: None,
+            thin: false,
             voice: Arc::new(Silence),
             counts: Arc::default(),
             own_state: (role == Role::Gateway).then_some(state),

@@ -1,7 +1,7 @@
 //! NetworkPolicy: keeps others away from the port where agents and gateways speak to gateways.
 //!
-//! It exists only while that port asks nobody for a certificate. With certificates it would add nothing, and a
-//! policy that forgets somebody is hard to find.
+//! It exists only while that port asks nobody for a certificate. With certificates it would add nothing,
+//! and a policy that forgets somebody is hard to find.
 
 use kube::ResourceExt;
 use ringtail_crds::security::PeerTlsMode;

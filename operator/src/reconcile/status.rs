@@ -7,19 +7,14 @@ use kube::{
     core::{ApiResource, error_boundary::InvalidObject},
 };
 use ringtail_crds::{
-    TracePipeline,
-    agent::AgentMode,
-    conditions as types,
-    gateway::GatewayType,
-    schema,
-    security::PeerTlsMode,
-    status::{Endpoints, TracePipelineStatus},
+    TracePipeline, agent::AgentMode, conditions as types, gateway::GatewayType, schema,
+    security::PeerTlsMode, status::TracePipelineStatus,
 };
 use serde_json::{Value, json};
 
 use super::{Progress, World, observe};
 use crate::{
-    conditions,
+    build, conditions,
     events::{Happening, Reason},
     failure::{Category, Failure},
     labels::{self, Component},
@@ -140,7 +135,7 @@ fn status(
         selector: managed.then(|| selector(&pipeline.name_any())),
         version: Some(world.settings.version.clone()),
         config_hash: observed.config_hash.clone(),
-        endpoints: Some(endpoints(pipeline, observed)),
+        endpoints: Some(build::endpoints(pipeline)),
         ring: None,
         sampling: None,
     }
@@ -149,19 +144,6 @@ fn status(
 fn selector(pipeline: &str) -> String {
     let labels = labels::selector(pipeline, Component::Gateway);
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
-}
-
-fn endpoints(pipeline: &TracePipeline, observed: &conditions::Observed) -> Endpoints {
-    let name = pipeline.name_any();
-    let namespace = pipeline.namespace().unwrap_or_default();
-    let url = |service: &str, port: u16| format!("http://{name}-{service}.{namespace}.svc:{port}");
-    let gateways = !observed.external_gateways;
-    Endpoints {
-        otlp_grpc: observed.managed_agents.then(|| url("agent", 4317)),
-        otlp_http: observed.managed_agents.then(|| url("agent", 4318)),
-        gateway: gateways.then(|| url("gateway", 4317)),
-        gateway_headless: gateways.then(|| format!("{name}-gateway-headless.{namespace}.svc:4317")),
-    }
 }
 
 async fn write(world: &World, meta: &ObjectMeta, status: &Value) -> Result<DynamicObject, Failure> {
