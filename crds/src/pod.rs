@@ -153,10 +153,10 @@ pub struct Pod {
     #[schemars(range(min = GRACE_SECONDS_MIN, max = GRACE_SECONDS_MAX))]
     pub termination_grace_period_seconds: i64,
 
-    /// A piece of a pod template (metadata and spec as in a Deployment) that is merged over everything else,
-    /// for what has no field of its own, as kubectl merges a patch: containers, volumes and variables by name,
-    /// mounts by path, most other lists as a whole. A null changes nothing. The Ringtail container is called
-    /// ringtail. Unsupported in the sense that a change of the operator may need a change here.
+    /// A piece of a pod template (metadata and spec as in a Deployment) that is merged over everything
+    /// else, for what has no field of its own, as kubectl merges a patch: containers, volumes and variables
+    /// by name, mounts by path, most other lists as a whole. A null changes nothing. The Ringtail container
+    /// is called ringtail. Unsupported in the sense that a change of the operator may need a change here.
     /// What reaches for more than the namespace gives (hostPath, host namespaces, privileged containers,
     /// another ServiceAccount) is refused, unless the operator was started with
     /// --allow-unsafe-pod-template.

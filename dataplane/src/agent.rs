@@ -91,8 +91,8 @@ pub struct Intake {
 // === impl Agent ===
 
 impl Agent {
-    /// Starts membership, which starts links, and the batch clock. `stopping` turns true when no more requests
-    /// are to be taken.
+    /// Starts membership, which starts links, and the batch clock. `stopping` turns true when no more
+    /// requests are to be taken.
     pub fn start(config: Config, stopping: watch::Receiver<bool>) -> Self {
         let core = Arc::new(Core::new(
             config.identity.clone(),

@@ -19,7 +19,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::discovery::Health;
 use crate::stats::ConfigStats;
 
-/// How often the file is read: a small file in memory, and five chances within the 5 s that a change may take.
+/// How often the file is read: a small file in memory, and five chances within the 5 s that a change may
+/// take.
 pub const READ_EVERY: Duration = Duration::from_secs(1);
 /// Hexadecimal digits of a hash that are shown.
 const HASH_DIGITS: usize = 16;

@@ -1,11 +1,11 @@
 //! `ringtail inject`: adds an agent to the pods of workloads, as a native sidecar.
 //!
-//! The sidecar is thin. It takes OTLP on the pod's loopback, gathers it into batches and sends them on; it knows no
-//! ring, keeps nothing for replay and asks nobody for anything. All that it needs is in the pod: its settings are an
-//! annotation that it reads as a file, so it works in every namespace.
+//! The sidecar is thin. It takes OTLP on the pod's loopback, gathers it into batches and sends them on; it
+//! knows no ring, keeps nothing for replay and asks nobody for anything. All that it needs is in the pod:
+//! its settings are an annotation that it reads as a file, so it works in every namespace.
 //!
-//! What holds no pods comes out as it went in. Doing it twice changes nothing, and doing it with a newer pipeline
-//! brings the sidecar up to date.
+//! What holds no pods comes out as it went in. Doing it twice changes nothing, and doing it with a newer
+//! pipeline brings the sidecar up to date.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -30,14 +30,15 @@ const VOLUME: &str = "ringtail-pipeline";
 /// Flags of `ringtail inject`.
 #[derive(Args, Clone, Debug)]
 pub struct InjectOptions {
-    /// Manifests of workloads: Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, Pod. Others stay as they
-    /// are. `-`: standard input.
+    /// Manifests of workloads: Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, Pod. Others
+    /// stay as they are. `-`: standard input.
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
     /// The TracePipeline to send to.
     #[arg(long, value_name = "FILE")]
     pub pipeline: PathBuf,
-    /// The sidecar's image. Default: the pipeline's `agent.image`, else `ringtail` with this version as its tag.
+    /// The sidecar's image. Default: the pipeline's `agent.image`, else `ringtail` with this version as its
+    /// tag.
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
 }
@@ -79,8 +80,8 @@ pub enum InjectError {
     },
     /// Containers of a pod share its ports.
     #[error(
-        "{workload}: container {container} has port {port} already, which the sidecar needs; choose others in \
-         spec.agent.receivers of the pipeline (8888 is fixed)"
+        "{workload}: container {container} has port {port} already, which the sidecar needs; choose others \
+         in spec.agent.receivers of the pipeline (8888 is fixed)"
     )]
     PortTaken {
         /// Kind and name.

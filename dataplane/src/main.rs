@@ -11,6 +11,9 @@ use ringtail::cli::Cli;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The Kubernetes client calls every failed request an error; we tell it once, with what follows from it.
+const LOG_DEFAULT: &str = "info,kube_client=off";
+
 /// What sysexits.h calls EX_USAGE: the command line or the manifest is wrong.
 const EX_USAGE: u8 = 64;
 
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("RINGTAIL_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG_DEFAULT)),
         )
         .init();
     let threads = cli.runtime_threads();

@@ -76,10 +76,11 @@ pub struct RoleOptions {
     /// File with the seed of the ring: 32 hexadecimal digits, the same for every process of a fleet.
     #[arg(long, value_name = "FILE")]
     pub seed_file: Option<PathBuf>,
-    /// Namespace of the pipeline. Default: POD_NAMESPACE, else the one that the cluster's configuration names.
+    /// Namespace of the pipeline. Default: POD_NAMESPACE, else the one that the configuration names.
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,
-    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account, else it is not asked.
+    /// How to reach the API server. Default: KUBECONFIG, else the pod's service account; without either it is
+    /// not asked.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Directory with the certificates of this tier: tls.crt, tls.key, ca.crt. Agents and gateways then speak
@@ -104,7 +105,8 @@ pub struct AgentOptions {
     /// A gateway; may be repeated. Replaces `routing.resolver`.
     #[arg(long = "gateway", value_name = "HOST:PORT")]
     pub gateways: Vec<String>,
-    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who it is.
+    /// Beside one application, outside of the fleet: whoever answers gets plain OTLP, and is not asked who
+    /// it is.
     #[arg(long)]
     pub thin: bool,
 }

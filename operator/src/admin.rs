@@ -85,8 +85,8 @@ async fn readyz(State(shown): State<Arc<Shown>>) -> (StatusCode, String) {
     }
 }
 
-/// Why the operator is not ready. One that stands by is, once it knows who leads and has the stores that it would
-/// lead with.
+/// Why the operator is not ready. One that stands by is, once it knows who leads and has the stores that it
+/// would lead with.
 pub fn unready(shown: &Shown) -> Option<String> {
     match *shown.leadership.borrow() {
         Leadership::Unknown => return Some("it is not known who leads".to_owned()),

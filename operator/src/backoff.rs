@@ -7,8 +7,8 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Long enough that a hundred broken pipelines cost less than one request a second.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The wait after `failures` in a row. `jitter` from 0 to 1 takes up to half of it away, so that pipelines that
-/// failed together do not come back together.
+/// The wait after `failures` in a row. `jitter` from 0 to 1 takes up to half of it away, so that pipelines
+/// that failed together do not come back together.
 pub fn delay(failures: u32, jitter: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let full = FIRST.saturating_mul(1 << doublings).min(LONGEST);

@@ -62,8 +62,8 @@ pub struct Child {
     pub manifest: Value,
 }
 
-/// The children that a pipeline should have, in the order of applying, then by name. Secrets are not among them:
-/// what is secret is made once and then kept, which is no function of the inputs.
+/// The children that a pipeline should have, in the order of applying, then by name. Secrets are not among
+/// them: what is secret is made once and then kept, which is no function of the inputs.
 pub fn build(inputs: &Inputs<'_>) -> Vec<Child> {
     let mut children =
         vec![config_map::build(inputs), pod_monitor::build(inputs), prometheus_rule::build(inputs)];
@@ -98,8 +98,8 @@ fn gateways(inputs: &Inputs<'_>) -> Vec<Child> {
     children
 }
 
-/// What gateways say in `/stats` once they have loaded the manifest among these children: the first 16 hex digits of
-/// the SHA-256 of its bytes.
+/// What gateways say in `/stats` once they have loaded the manifest among these children: the first 16 hex
+/// digits of the SHA-256 of its bytes.
 pub fn config_hash(children: &[Child]) -> Option<String> {
     let manifests = children.iter().filter(|child| child.kind == Kind::ConfigMap);
     let text =
@@ -127,8 +127,8 @@ pub fn meta(pipeline: &TracePipeline, component: labels::Component, name: String
     }
 }
 
-// `blockOwnerDeletion` needs a right on finalizers where OwnerReferencesPermissionEnforcement is on, and nothing
-// here waits for a foreground deletion.
+// `blockOwnerDeletion` needs a right on finalizers where OwnerReferencesPermissionEnforcement is on, and
+// nothing here waits for a foreground deletion.
 fn owner(pipeline: &TracePipeline) -> OwnerReference {
     OwnerReference {
         api_version: TracePipeline::api_version(&()).into_owned(),

@@ -1,7 +1,8 @@
 //! Which events of a watch mean a change, deletions and missed deletions included.
 //!
-//! kube's predicates forget that an object is gone: a deletion need not change what they look at, and one that
-//! happened while the watch was away has no event at all. Here a list that no longer has an object says so.
+//! kube's predicates forget that an object is gone: a deletion need not change what they look at, and one
+//! that happened while the watch was away has no event at all. Here a list that no longer has an object
+//! says so.
 
 use std::collections::HashMap;
 

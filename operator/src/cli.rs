@@ -11,7 +11,11 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Reconciles TracePipelines into fleets that sample traces by their tails.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "ringtail-operator", version)]
+#[command(
+    name = "ringtail-operator",
+    version,
+    after_help = "ringtail-operator check URL asks another one."
+)]
 pub struct Cli {
     /// Care for pipelines of this namespace only, for which a Role is enough. Can be given several times.
     /// Without it the operator cares for all namespaces.
@@ -63,7 +67,8 @@ pub struct Cli {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetime(pub Duration);
 
-/// Kubelets need a minute or two to bring a new certificate to its pods; a third of less than that is too late.
+/// Kubelets need a minute or two to bring a new certificate to its pods; a third of less than that is too
+/// late.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
 
 fn lifetime(text: &str) -> Result<Lifetime, String> {

@@ -1,4 +1,5 @@
-//! The time twice: a process that was stopped is told by the steady clock, a machine that slept by the wall clock.
+//! The time twice: a process that was stopped is told by the steady clock, a machine that slept by the wall
+//! clock.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,8 +25,8 @@ impl Moment {
         Self { steady: self.steady + duration, wall: self.wall + duration }
     }
 
-    /// Whether either clock is past it. The steady clock stands still while a machine sleeps; the wall clock can be
-    /// set back. Both at once is somebody's intent.
+    /// Whether either clock is past it. The steady clock stands still while a machine sleeps; the wall
+    /// clock can be set back. Both at once is somebody's intent.
     pub fn is_past(self) -> bool {
         let now = Self::now();
         now.steady >= self.steady || now.wall >= self.wall

@@ -1,7 +1,7 @@
 //! The conditions of a pipeline as a chain of pure checks over what was observed.
 //!
-//! Equal observations give equal bytes: messages name things in order and carry no times, so that status is written
-//! when something changed and not because somebody looked.
+//! Equal observations give equal bytes: messages name things in order and carry no times, so that status is
+//! written when something changed and not because somebody looked.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},

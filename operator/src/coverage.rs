@@ -1,8 +1,9 @@
-//! Whether an object in the cluster still is what was applied: every field that was set holds what it was set to.
+//! Whether an object in the cluster still is what was applied: every field that was set holds what it was
+//! set to.
 //!
-//! The API server adds defaults and others add fields of their own; neither matters. Where it writes a value in
-//! another way than we do (quantities), the value counts. In a list that Kubernetes merges by a key, others may
-//! have items too (an injected sidecar); any other list is ours as a whole.
+//! The API server adds defaults and others add fields of their own; neither matters. Where it writes a
+//! value in another way than we do (quantities), the value counts. In a list that Kubernetes merges by a
+//! key, others may have items too (an injected sidecar); any other list is ours as a whole.
 
 use serde_json::{Map, Value};
 

@@ -1,7 +1,7 @@
 //! What of an object's metadata changes when somebody means something by it, as a number.
 //!
-//! Status updates change `resourceVersion` and nothing else that anybody means. What they do not touch is what
-//! is hashed here: labels, annotations, owners, the generation, and who last set which fields.
+//! Status updates change `resourceVersion` and nothing else that anybody means. What they do not touch is
+//! what is hashed here: labels, annotations, owners, the generation, and who last set which fields.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

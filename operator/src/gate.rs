@@ -1,7 +1,7 @@
 //! The gate that every write passes: it lets a request start only while the lease is ours.
 //!
-//! It is a layer of the client, outside of which nothing can write, and behind it nothing retries: a request that
-//! failed after a long stop must not start again without a look at the lease.
+//! It is a layer of the client, outside of which nothing can write, and behind it nothing retries: a
+//! request that failed after a long stop must not start again without a look at the lease.
 
 use std::{
     pin::Pin,
@@ -19,8 +19,8 @@ use tower::{BoxError, Layer, Service};
 
 use crate::lease::Leadership;
 
-/// How long the first byte of an answer may take. API servers end a request of their own after 60 seconds, and a
-/// reconcile that waits longer than half of it had better start again.
+/// How long the first byte of an answer may take. API servers end a request of their own after 60 seconds,
+/// and a reconcile that waits longer than half of it had better start again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A write was refused here, before it reached the API server.

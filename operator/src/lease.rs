@@ -1,9 +1,10 @@
 //! Leadership: of several operators one writes, and it knows at every moment for how long it still may.
 //!
-//! The rules are client-go's. A candidate takes a Lease whose record has not changed for as long as the record
-//! promises, by the candidate's own clock, so that clocks need not agree. A leader renews every few seconds and
-//! counts its time from before the request that renewed, so that it stops before anybody else may start. Every
-//! update names the version that it was made from: of two that want the Lease, one gets it.
+//! The rules are client-go's. A candidate takes a Lease whose record has not changed for as long as the
+//! record promises, by the candidate's own clock, so that clocks need not agree. A leader renews every few
+//! seconds and counts its time from before the request that renewed, so that it stops before anybody else
+//! may start. Every update names the version that it was made from: of two that want the Lease, one gets
+//! it.
 
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::clock::Moment;
 
 /// How long others leave a record alone that does not change: three missed renewals and a slow API server.
 const DURATION: Duration = Duration::from_secs(15);
-/// How long a leader goes on after its last renewal. The five seconds less than `DURATION` are for the request in
-/// flight and for clocks that run at different speeds.
+/// How long a leader goes on after its last renewal. The five seconds less than `DURATION` are for the
+/// request in flight and for clocks that run at different speeds.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a leader renews and a candidate looks.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
@@ -241,8 +242,8 @@ fn holder(lease: &Lease) -> &str {
     lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
 }
 
-// Ours from before a restart is not taken at once when the identity is a pod's name: a pod has one process at a
-// time, so there is nobody to wait for.
+// Ours from before a restart is not taken at once when the identity is a pod's name: a pod has one process
+// at a time, so there is nobody to wait for.
 fn may_take(lease: &Lease, identity: &str, seen: &mut Option<Sighting>) -> bool {
     let holder = holder(lease);
     if holder.is_empty() || holder == identity {

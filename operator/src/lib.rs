@@ -4,6 +4,7 @@ pub mod admin; //       metrics and probes
 pub mod backoff; //     how long to leave a failing pipeline alone
 pub mod build; //       children as they should be
 pub mod changes; //     which events of a watch mean a change
+pub mod check; //       asks the operator how it is
 pub mod cli; //         the command line
 pub mod clock; //       the time on two clocks
 pub mod conditions; //  what status says, and why

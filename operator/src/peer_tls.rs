@@ -1,4 +1,5 @@
-//! Certificates between agents and gateways: a CA for each pipeline and two leaves, renewed long before they end.
+//! Certificates between agents and gateways: a CA for each pipeline and two leaves, renewed long before
+//! they end.
 //!
 //! Pods learn of a new Secret a minute or two late, each in its own time, so that nothing may be used before
 //! everybody trusts it. A CA is therefore made long before it signs, and trusted until it ends by itself.
@@ -15,7 +16,9 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use ringtail_crds::TracePipeline;
-use x509_parser::{certificate::X509Certificate, pem::Pem, prelude::FromDer};
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, pem::Pem, prelude::FromDer,
+};
 
 use crate::{
     build::{self, Child},
@@ -127,7 +130,10 @@ pub fn renew(
     }
     for (component, present) in leaves {
         let good = present.as_ref().and_then(|secret| read_pair(secret, CERTIFICATE, KEY));
-        let good = good.filter(|leaf| lifetimes.renewal(leaf) > now && ca.signed(leaf));
+        let name = tier_name(pipeline, component);
+        let good = good.filter(|leaf| {
+            lifetimes.renewal(leaf) > now && ca.signed(leaf) && is_named(leaf, &name)
+        });
         let leaf = match good {
             Some(leaf) => leaf,
             None => {
@@ -233,7 +239,7 @@ impl Authority {
         let minted = || {
             let key = KeyPair::from_pem(&self.current.key)?;
             let issuer = Issuer::from_ca_cert_pem(&self.current.certificate, key)?;
-            let mut params = CertificateParams::new(alternative_names(pipeline, component))?;
+            let mut params = CertificateParams::new(vec![tier_name(pipeline, component)])?;
             named(&mut params, &format!("{} {}", pipeline.name_any(), component.name()));
             let ends = dated(&mut params, lifetime, now);
             params.use_authority_key_identifier_extension = true;
@@ -252,11 +258,18 @@ impl Authority {
     }
 }
 
-/// The names that a tier's certificate is good for. Agents and gateways check the first one.
-fn alternative_names(pipeline: &TracePipeline, component: Component) -> Vec<String> {
-    let service = format!("{}-{}", pipeline.name_any(), component.name());
-    let namespace = pipeline.namespace().unwrap_or_default();
-    vec![service.clone(), format!("{service}.{namespace}"), format!("{service}.{namespace}.svc")]
+/// The DNS name by which agents and gateways know a tier. It resolves to nothing: whom a connection leads
+/// to is a matter of the ring, and only which tier answers there is one of trust.
+fn tier_name(pipeline: &TracePipeline, component: Component) -> String {
+    format!("{}.{}.ringtail", component.name(), pipeline.name_any())
+}
+
+fn is_named(leaf: &Pair, name: &str) -> bool {
+    let named = |leaf: &X509Certificate<'_>| {
+        let names = leaf.subject_alternative_name().ok().flatten()?;
+        Some(names.value.general_names.contains(&GeneralName::DNSName(name)))
+    };
+    with_certificate(&leaf.certificate, named).flatten() == Some(true)
 }
 
 fn authority(

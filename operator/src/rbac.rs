@@ -1,5 +1,5 @@
-//! What the operator may do in a cluster, and why: the chart renders its roles from this table, and a test compares
-//! it with what the API server's audit log says was used.
+//! What the operator may do in a cluster, and why: the chart renders its roles from this table, and a test
+//! compares it with what the API server's audit log says was used.
 
 /// One rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub enum Place {
     Granted,
 }
 
-/// Watched, and applied with server-side apply: `create` and `patch`; `delete` for those that nobody wants any more.
+/// Watched, and applied with server-side apply: `create` and `patch`; `delete` for those that nobody wants
+/// any more.
 const CHILD: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// Everything.

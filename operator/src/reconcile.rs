@@ -1,10 +1,14 @@
 //! A reconcile as a list of stages. Whatever way it ends, the status says so.
 //!
-//! dereference (client) -> validate -> build -> apply (client) -> prune (client) -> observe -> status (client)
+//! dereference (client) -> validate -> build -> apply (client) -> prune (client) -> observe -> status
+//! (client)
 
 use std::{sync::Arc, time::Duration};
 
-use kube::{Client, Resource, ResourceExt, runtime::controller::Action};
+use kube::{
+    Client, Resource, ResourceExt,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 use ringtail_crds::TracePipeline;
 use tokio::{sync::watch, time::Instant};
 
@@ -77,6 +81,11 @@ pub struct Progress {
 /// One reconcile.
 pub async fn reconcile(object: Arc<Guarded>, world: Arc<World>) -> Result<Action, Failure> {
     let begun = Instant::now();
+    // A candidate's reconciles wait until it leads, which may take days. What they were begun with is old
+    // by then.
+    let Some(object) = world.stores.pipelines.get(&ObjectRef::from_obj(object.as_ref())) else {
+        return Ok(Action::await_change());
+    };
     let uid = object.meta().uid.clone().unwrap_or_default();
     if object.meta().deletion_timestamp.is_some() {
         // Children go with their owner; the garbage collector needs no help.

@@ -1,7 +1,7 @@
 //! Everything wired together: what runs side by side, in which order it starts and how it ends.
 //!
-//! Nothing runs detached. Each task is a branch of one `select!`; whichever ends first ends the process, and a
-//! process that ends for any reason but a signal says so by its exit code.
+//! Nothing runs detached. Each task is a branch of one `select!`; whichever ends first ends the process,
+//! and a process that ends for any reason but a signal says so by its exit code.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -44,8 +44,8 @@ use crate::{
     watches,
 };
 
-/// Pipelines that are reconciled at a time, over all namespaces. Twenty requests each are 160 in a row of eight,
-/// far below what an API server gives to one client.
+/// Pipelines that are reconciled at a time, over all namespaces. Twenty requests each are 160 in a row of
+/// eight, far below what an API server gives to one client.
 const CONCURRENCY: u16 = 8;
 /// A child that is applied wakes its pipeline; twenty of them should do so once.
 const DEBOUNCE: Duration = Duration::from_secs(1);
@@ -206,8 +206,8 @@ impl Operator {
         outcome
     }
 
-    // Watches and reconciles. When somebody installs or removes an optional kind it begins anew: a watch of a kind
-    // that is not there fails for ever, and a kind that came later would not be used.
+    // Watches and reconciles. When somebody installs or removes an optional kind it begins anew: a watch of
+    // a kind that is not there fails for ever, and a kind that came later would not be used.
     async fn work(
         &self,
         synced: &watch::Sender<bool>,
@@ -241,8 +241,8 @@ impl Operator {
         }
     }
 
-    // An API server that is away is waited for: a pod that ended instead would be kept down for minutes after the
-    // API server is back.
+    // An API server that is away is waited for: a pod that ended instead would be kept down for minutes
+    // after the API server is back.
     async fn optional_kinds(&self) -> BTreeSet<Kind> {
         let mut failures = 0;
         loop {
@@ -327,8 +327,8 @@ struct Part {
 // === impl Part ===
 
 impl Part {
-    // The watches run from the start, so that a candidate that becomes leader knows the cluster already. What they
-    // trigger before that is not lost: reconciles are held until this process leads.
+    // The watches run from the start, so that a candidate that becomes leader knows the cluster already.
+    // What they trigger before that is not lost: reconciles are held until this process leads.
     async fn run(self) -> Result<(), Stopped> {
         let Self { world, triggers, poll, flipped, leadership, concurrency, mut stopped } = self;
         let told = stopped.clone();
@@ -355,10 +355,7 @@ impl Part {
                 reconcile::on_failure,
                 Arc::clone(&world),
             )
-            .for_each(|outcome| {
-                forget(&world, outcome.err());
-                future::ready(())
-            });
+            .for_each(async |outcome| forget(&world, outcome.err()));
         let polls = async {
             leads.await;
             poll.run().await;

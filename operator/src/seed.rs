@@ -1,7 +1,8 @@
 //! The ring seed: 128 random bits that a pipeline gets once and keeps.
 //!
-//! Who knows it can compute which gateway a trace goes to, so it is a Secret. Gateways and agents with different
-//! seeds would compute different rings, so it is never written again, not even by hand: the Secret is immutable.
+//! Who knows it can compute which gateway a trace goes to, so it is a Secret. Gateways and agents with
+//! different seeds would compute different rings, so it is never written again, not even by hand: the
+//! Secret is immutable.
 
 use std::collections::BTreeMap;
 

@@ -17,7 +17,8 @@ pub fn pod_resource() -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Pod"), "pods")
 }
 
-/// Keeps of a Deployment or DaemonSet its replicas, its template (there are three a pipeline at most), and its status.
+/// Keeps of a Deployment or DaemonSet its replicas, its template (there are three a pipeline at most), and
+/// its status.
 pub fn workload(object: &mut DynamicObject) {
     let data = &object.data;
     object.data = json!({

@@ -1,8 +1,8 @@
 //! What the operator watches, and which pipeline each change concerns.
 //!
-//! Metadata is enough for most children: a change of it says that somebody meant something, and what the child
-//! looks like is then asked for. Workloads and pods come whole, because their status is the pipeline's status;
-//! what nobody reads of them is dropped before it is stored.
+//! Metadata is enough for most children: a change of it says that somebody meant something, and what the
+//! child looks like is then asked for. Workloads and pods come whole, because their status is the
+//! pipeline's status; what nobody reads of them is dropped before it is stored.
 
 use std::{collections::HashMap, fmt::Debug, hash::Hash, sync::Arc};
 
@@ -117,8 +117,8 @@ impl Opening<'_> {
         (store, owners(reflected(events, writer, |_| true, changes)))
     }
 
-    // All Secrets of the scope, because a pipeline may refer to any of its namespace; only ours are stored. Of the
-    // others a number each is remembered.
+    // All Secrets of the scope, because a pipeline may refer to any of its namespace; only ours are stored.
+    // Of the others a number each is remembered.
     fn secrets(&self, pipelines: Store<Guarded>) -> (Store<ChildMeta>, Triggers) {
         let api: Api<ChildMeta> = self.scope.objects(self.client, &Kind::Secret.resource());
         let writer = Writer::new(Kind::Secret.resource());

@@ -49,6 +49,10 @@ fn start(api: &Api) -> Running {
 }
 
 fn start_as(api: &Api, identity: &str, flags: &[&str]) -> Running {
+    start_with_stats(api, identity, flags, None)
+}
+
+fn start_with_stats(api: &Api, identity: &str, flags: &[&str], port: Option<u16>) -> Running {
     let mut args = vec![
         "ringtail-operator",
         "--data-plane-image=ringtail:test",
@@ -69,7 +73,11 @@ fn start_as(api: &Api, identity: &str, flags: &[&str]) -> Running {
         let gated = ClientBuilder::new(service.clone(), "default").with_layer(&gate).build();
         let lease = ClientBuilder::new(service, "default").build();
         let clients = Clients { gated, lease };
-        Operator::new(cli, clients, leadership, metrics).run(std::future::pending()).await
+        let mut operator = Operator::new(cli, clients, leadership, metrics);
+        if let Some(port) = port {
+            operator = operator.with_stats(port, Duration::from_millis(200));
+        }
+        operator.run(std::future::pending()).await
     }))
 }
 
@@ -310,11 +318,18 @@ async fn of_two_operators_one_writes_and_the_other_takes_over() {
         lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
     };
     assert_eq!(holder(), "operator-0");
+    api.edit("tracepipelines", NAMESPACE, "shop", |shop| {
+        shop["spec"]["sampling"]["decisionWait"] = "31s".into();
+    });
+    quiet().await;
+    let writes = api.writes();
     drop(first);
     api.wait_for("leases", "ringtail-system", "ringtail-operator", |lease| {
         lease.is_some_and(|lease| lease["spec"]["holderIdentity"] == "operator-1")
     })
     .await;
+    quiet().await;
+    assert_eq!(api.writes(), writes, "what it knew when it stood by is old");
     api.delete("configmaps", NAMESPACE, "shop-pipeline");
     api.wait_for("configmaps", NAMESPACE, "shop-pipeline", |found| found.is_some()).await;
 }
@@ -374,4 +389,106 @@ async fn of_two_namespaces_each_is_cared_for_and_no_other() {
     let everywhere = |path: &String| !path.contains("/namespaces/") && !path.contains("monitoring");
     let reads: Vec<_> = api.reads().into_iter().filter(everywhere).collect();
     assert_eq!(reads, Vec::<String>::new(), "a Role does not allow them");
+}
+
+// === What gateways say ===
+
+/// Gateways that answer at `/stats` with what is in the channel.
+async fn gateways(answer: watch::Receiver<Value>) -> u16 {
+    use axum::{Json, Router, extract::State, routing::get};
+    let stats = async |State(answer): State<watch::Receiver<Value>>| Json(answer.borrow().clone());
+    let mut port = 0;
+    for number in 1..=GATEWAYS {
+        // Every address of 127/8 is this machine.
+        let listener =
+            tokio::net::TcpListener::bind(format!("127.0.0.{number}:{port}")).await.unwrap();
+        port = listener.local_addr().unwrap().port();
+        let router = Router::new().route("/stats", get(stats)).with_state(answer.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+    port
+}
+
+const GATEWAYS: i64 = 3;
+
+fn stats(config_hash: &str, observer: &str) -> Value {
+    json!({
+        "identity": "shop-gateway-1", "inst": 1, "somethingNew": [],
+        "config": {"hash": config_hash},
+        "ring": {
+            "digest": "aaaa", "members": ["g1", "g2", "g3"], "draining": 0,
+            "observers": [{"identity": "agent-1", "role": "agent", "digest": observer, "ageMillis": 300}],
+        },
+        "decisions": {"kept": 10, "dropped": 90, "early": 0},
+    })
+}
+
+/// What Kubernetes' controllers would say of a fleet that works.
+fn works(api: &Api) {
+    for number in 1..=GATEWAYS {
+        let labels = json!({
+            "app.kubernetes.io/managed-by": "ringtail-operator",
+            "app.kubernetes.io/component": "gateway",
+            "ringtail.dev/pipeline": "shop",
+        });
+        let status = json!({"phase": "Running", "podIP": format!("127.0.0.{number}")});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"labels": labels}, "status": status,
+        });
+        api.put("pods", NAMESPACE, &format!("shop-gateway-{number}"), pod);
+    }
+    let gateways = json!({
+        "observedGeneration": 1, "replicas": 3, "readyReplicas": 3,
+        "updatedReplicas": 3, "availableReplicas": 3,
+    });
+    api.set_status("deployments", NAMESPACE, "shop-gateway", gateways);
+    let agents = json!({
+        "observedGeneration": 1, "desiredNumberScheduled": 12, "currentNumberScheduled": 12,
+        "numberReady": 12, "updatedNumberScheduled": 12, "numberAvailable": 12,
+    });
+    api.set_status("daemonsets", NAMESPACE, "shop-agent", agents);
+}
+
+// On the real clock, because gateways are asked over real sockets.
+#[tokio::test]
+async fn a_fleet_becomes_ready_and_a_split_of_its_ring_is_told() {
+    let api = Api::default();
+    api.put("tracepipelines", NAMESPACE, "shop", pipeline());
+    let (answers, answer) = watch::channel(json!("not ready"));
+    let port = gateways(answer).await;
+    let _running = start_with_stats(&api, "operator-0", &[], Some(port));
+    wait_for_condition(&api, "Accepted", "True", "Valid").await;
+    api.wait_for("daemonsets", NAMESPACE, "shop-agent", |found| found.is_some()).await;
+    works(&api);
+    wait_for_condition(&api, "Ready", "Unknown", "ReportersMissing").await;
+    let shop = api.get("tracepipelines", NAMESPACE, "shop").unwrap();
+    let hash = shop["status"]["configHash"].as_str().unwrap();
+    answers.send_replace(stats("of before", "aaaa"));
+    wait_for_condition(&api, "Ready", "False", "ConfigPropagating").await;
+    answers.send_replace(stats(hash, "aaaa"));
+    wait_for_condition(&api, "Ready", "True", "AllTiersReady").await;
+    answers.send_replace(stats(hash, "bbbb"));
+    wait_for_condition(&api, "RingConverged", "False", "SplitView").await;
+    api.wait_for("tracepipelines", NAMESPACE, "shop", |shop| {
+        shop.is_some_and(|shop| shop["status"]["ring"]["agreeing"] == 1)
+    })
+    .await;
+    let status = &api.get("tracepipelines", NAMESPACE, "shop").unwrap()["status"];
+    assert_eq!(status["gateways"], "3/3");
+    assert_eq!(status["agents"], "12/12");
+    assert_eq!(status["sampling"]["reportingPods"], "3/3");
+    assert_eq!(status["ring"]["members"], 3);
+    assert_eq!(status["ring"]["observers"], 2);
+    answers.send_replace(stats(hash, "aaaa"));
+    wait_for_condition(&api, "Ready", "True", "AllTiersReady").await;
+    api.set_status(
+        "deployments",
+        NAMESPACE,
+        "shop-gateway",
+        json!({
+            "observedGeneration": 1, "replicas": 3, "readyReplicas": 1,
+            "updatedReplicas": 3, "availableReplicas": 1,
+        }),
+    );
+    wait_for_condition(&api, "Ready", "False", "InsufficientReplicas").await;
 }

@@ -1,4 +1,5 @@
-//! The Helm chart: its files agree with each other and with the code, and the real helm renders what is meant.
+//! The Helm chart: its files agree with each other and with the code, and the real helm renders what is
+//! meant.
 //!
 //! `make generate` runs this with `RINGTAIL_GENERATE` set, and then it writes the generated files instead of
 //! comparing them: the chart's copy of the CRD, the table of its README, the rendered examples.
@@ -12,13 +13,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::Parser as _;
 use regex::Regex;
 use ringtail_cluster::{Level, require};
+use ringtail_operator::check::Check;
+use ringtail_operator::cli::Cli;
+use ringtail_operator::rbac::{self, Place};
 use serde_json::{Value, json};
 
 /// Ends the part of the README that is written by hand.
 const README_MARKER: &str =
     "<!-- The table is made from the comments in values.yaml by `make generate`. -->\n\n";
+
+/// The alerts that the operator makes for each pipeline.
+const FLEET_ALERTS: &str = "operator/src/build/prometheus_rule.rs";
 
 /// Schemas that may take keys that they do not name, with the reason.
 const OPEN: &[(&str, &str)] = &[
@@ -90,10 +98,17 @@ fn the_operator_holds_no_right_that_is_too_wide() {
         for verb in ["escalate", "bind", "impersonate", "deletecollection"] {
             assert!(!verbs.contains(&verb.to_owned()), "{verb} in {rule}");
         }
-        if resources.contains(&"secrets".to_owned()) {
-            assert!(!verbs.iter().any(|verb| verb == "list" || verb == "watch"), "{rule}");
-        }
     }
+}
+
+#[test]
+fn the_operator_holds_what_it_says_that_it_needs() {
+    let mut held = BTreeMap::new();
+    for rule in yaml(&read("files/rules.yaml")).as_array().unwrap() {
+        held.extend(rights_in(rule));
+    }
+    let needed = rights_of(|place| place != Place::Lease);
+    assert_eq!(held, needed, "files/rules.yaml against operator/src/rbac.rs");
 }
 
 #[test]
@@ -101,13 +116,14 @@ fn dashboard_and_alerts_use_metrics_that_exist() {
     let known = metric_names();
     let used = Regex::new(r"\b(?:otelcol|ringtail)_[a-z0-9_]+").unwrap();
     let mut strange = BTreeSet::new();
-    for file in ["files/dashboard.json", "files/alerts.yaml"] {
-        let text = read(file);
+    let ours = ["files/dashboard.json", "files/alerts.yaml"].map(|file| chart().join(file));
+    for file in ours.into_iter().chain([root().join(FLEET_ALERTS)]) {
+        let text = fs::read_to_string(&file).unwrap();
         for name in used.find_iter(&text).map(|found| found.as_str()) {
             let base = ["_total", "_bucket", "_sum", "_count"];
             let base = base.iter().find_map(|suffix| name.strip_suffix(suffix));
             if !known.contains(name) && !base.is_some_and(|base| known.contains(base)) {
-                strange.insert(format!("{file}: {name}"));
+                strange.insert(format!("{}: {name}", file.display()));
             }
         }
     }
@@ -123,6 +139,14 @@ fn every_alert_has_its_page() {
         let severity = alert["labels"]["severity"].as_str().unwrap();
         assert!(["warning", "critical"].contains(&severity), "{name}: {severity}");
         assert!(alert["annotations"]["summary"].is_string(), "{name} needs a summary");
+    }
+    let fleet = fs::read_to_string(root().join(FLEET_ALERTS)).unwrap();
+    let names = Regex::new(r#"name: "(Ringtail[A-Za-z]+)""#).unwrap();
+    let names: Vec<&str> =
+        names.captures_iter(&fleet).map(|name| name.extract::<1>().1[0]).collect();
+    assert!(names.len() >= 5, "the operator's alerts were not found: {names:?}");
+    for name in names {
+        assert!(page.contains(&format!("\n## {name}\n")), "docs/alerts.md does not explain {name}");
     }
 }
 
@@ -189,20 +213,79 @@ fn a_typo_fails_with_its_path() {
 fn a_namespaced_release_has_nothing_in_the_cluster() {
     let Some(helm) = Helm::find() else { return };
     let objects = helm.objects(&["--set", "watchNamespaces={a,b}", WITHOUT_CRD]);
-    let of_kind = |kind: &str| -> Vec<&str> {
+    let of_kind = |kind: &str| -> BTreeSet<&str> {
         let found = objects.iter().filter(|object| object["kind"] == kind);
         found.map(|object| object["metadata"]["namespace"].as_str().unwrap()).collect()
     };
     for kind in ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"] {
         assert!(!objects.iter().any(|object| object["kind"] == kind), "{kind}");
     }
-    assert_eq!(of_kind("Role"), ["a", "b", "release-ns"]);
-    assert_eq!(of_kind("RoleBinding"), ["a", "b", "release-ns"]);
+    assert_eq!(of_kind("Role"), BTreeSet::from(["a", "b", "release-ns"]));
+    assert_eq!(of_kind("RoleBinding"), BTreeSet::from(["a", "b", "release-ns"]));
     let arguments = operator_pod(&objects)["containers"][0]["args"].to_string();
     assert!(arguments.contains("--watch-namespace=a") && arguments.contains("--watch-namespace=b"));
     for object in objects.iter().filter(|object| object["kind"] == "RoleBinding") {
         assert_eq!(object["subjects"][0]["namespace"], "release-ns");
     }
+}
+
+#[test]
+fn the_lease_is_held_with_a_role_of_its_own() {
+    let Some(helm) = Helm::find() else { return };
+    let objects = helm.objects(&["--set", "leaderElection.namespace=leases", WITHOUT_CRD]);
+    let role = objects.iter().find(|object| object["kind"] == "Role").unwrap();
+    assert_eq!(role["metadata"]["namespace"], "leases");
+    let mut held = BTreeMap::<_, BTreeSet<String>>::new();
+    for rule in role["rules"].as_array().unwrap() {
+        let named = rule["resourceNames"] == json!(["ringtail-operator"]);
+        assert!(named || rule["verbs"] == json!(["create"]), "for that Lease only: {rule}");
+        for (resource, verbs) in rights_in(rule) {
+            held.entry(resource).or_default().extend(verbs);
+        }
+    }
+    assert_eq!(held, rights_of(|place| place == Place::Lease));
+}
+
+#[test]
+fn the_operator_understands_its_arguments() {
+    let Some(helm) = Helm::find() else { return };
+    for case in ci_files() {
+        let objects = helm.objects(&["--values", &format!("ci/{case}-values.yaml"), WITHOUT_CRD]);
+        let container = &operator_pod(&objects)["containers"][0];
+        let arguments =
+            container["args"].as_array().unwrap().iter().map(|word| word.as_str().unwrap());
+        let mut arguments: Vec<&str> = ["ringtail-operator"].into_iter().chain(arguments).collect();
+        // In a pod it comes from the environment.
+        if !arguments.iter().any(|argument| argument.starts_with("--identity")) {
+            arguments.push("--identity=pod");
+        }
+        let cli = Cli::try_parse_from(&arguments).unwrap_or_else(|why| panic!("{case}: {why}"));
+        assert_eq!(cli.admin.port(), 8080);
+        for object in objects.iter().filter(|object| object["kind"] == "Pod") {
+            let arguments = object["spec"]["containers"][0]["args"].as_array().unwrap();
+            let words = arguments.iter().map(|word| word.as_str().unwrap());
+            let (program, words): (Vec<_>, Vec<_>) = words.partition(|word| *word == "check");
+            assert_eq!(program.len(), 1, "{case}");
+            Check::try_parse_from(words).unwrap_or_else(|why| panic!("{case}: {why}"));
+        }
+    }
+}
+
+#[test]
+fn documented_installs_render() {
+    let Some(helm) = Helm::find() else { return };
+    let mut rendered = 0;
+    for file in ["docs/install.md", "charts/ringtail/README.md"] {
+        let text = fs::read_to_string(root().join(file)).unwrap().replace("\\\n", " ");
+        for line in text.lines().filter(|line| line.starts_with("helm install ")) {
+            let line = line.replace("helm install", "template").replace("--create-namespace", "");
+            let line = line.replace("charts/ringtail", ".").replace('\'', "");
+            let words: Vec<&str> = line.split_whitespace().collect();
+            helm.run(&words).unwrap_or_else(|why| panic!("{file}: {line}: {why}"));
+            rendered += 1;
+        }
+    }
+    assert!(rendered >= 3, "{rendered} commands found: has the way of writing them changed?");
 }
 
 #[test]
@@ -269,8 +352,8 @@ fn names_follow_the_release() {
         ("ringtail-operator", "ringtail-operator"),
         ("prod", "prod-ringtail-operator"),
         (
-            "a-release-with-the-longest-name-that-helm-will-take-at-all",
-            "a-release-with-the-longest-name-that-helm-will-take",
+            "a-release-with-the-longest-name-that-helm-takes-at-al",
+            "a-release-with-the-longest-name-that-helm-takes-at-a",
         ),
     ];
     for (release, expected) in cases {
@@ -356,6 +439,31 @@ fn restricted(pod: &Value) -> Result<(), String> {
         demand(!host_port, "hostPort")?;
     }
     Ok(())
+}
+
+// === rights ===
+
+/// `group/resource` and what may be done to it.
+type Rights = BTreeMap<String, BTreeSet<String>>;
+
+fn rights_in(rule: &Value) -> Rights {
+    let words = |key: &str| -> Vec<String> {
+        rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let (groups, resources) = (words("apiGroups"), words("resources"));
+    let pairs =
+        groups.iter().flat_map(|group| resources.iter().map(move |name| format!("{group}/{name}")));
+    pairs.map(|resource| (resource, words("verbs").into_iter().collect())).collect()
+}
+
+fn rights_of(chosen: impl Fn(Place) -> bool) -> Rights {
+    let rules = rbac::TABLE.iter().filter(|rule| chosen(rule.place));
+    rules
+        .map(|rule| {
+            let verbs = rule.verbs.iter().map(|verb| (*verb).to_owned());
+            (format!("{}/{}", rule.group, rule.resource), verbs.collect())
+        })
+        .collect()
 }
 
 // === values, schema ===

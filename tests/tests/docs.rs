@@ -23,7 +23,7 @@ enum Proof {
 }
 
 /// The first entry whose words a command starts with says how it is proven.
-const PROOFS: [(&str, Proof); 14] = [
+const PROOFS: [(&str, Proof); 20] = [
     ("make", Proof::Target),
     ("cargo run --bin ringtail -- validate", Proof::Runs),
     ("ringtail validate", Proof::Runs),
@@ -46,6 +46,15 @@ const PROOFS: [(&str, Proof); 14] = [
     ("kill -TERM %1", Proof::Listed("ends the sink of the line above")),
     ("python3 -m venv", Proof::Listed("installs packages of another language")),
     ("go install", Proof::Listed("builds a program of another project")),
+    (
+        "helm install",
+        Proof::Listed("rendered by tests/chart.rs, run by the scenarios of the cluster"),
+    ),
+    ("helm template", Proof::Listed("rendered by tests/chart.rs")),
+    ("helm -n", Proof::Listed("needs a cluster")),
+    ("helm test", Proof::Listed("needs a cluster")),
+    ("kubectl", Proof::Listed("needs a cluster")),
+    ("skopeo", Proof::Listed("needs a registry")),
     ("telemetrygen", Proof::Listed("a program of another project")),
 ];
 
@@ -97,6 +106,7 @@ fn commands(block: &Block) -> Vec<String> {
     let session = block.language == "console";
     block
         .text
+        .replace("\\\n", " ")
         .lines()
         .filter_map(|line| if session { line.strip_prefix("$ ") } else { Some(line) })
         .map(|line| line.split(" #").next().unwrap_or_default())

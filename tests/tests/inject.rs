@@ -1,6 +1,6 @@
 //! `ringtail inject` from its files to spans: what it prints is started as a pod would start it.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 
@@ -11,7 +11,8 @@ use ringtail_tests::process::{self, Process};
 use ringtail_tests::traces::Trace;
 use serde_json::Value;
 
-const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: app}\nspec: {containers: [{name: app, image: app}]}\n";
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: app}\n\
+                   spec: {containers: [{name: app, image: app}]}\n";
 const TRACES: u64 = 50;
 
 /// The pod with its sidecar, for the pipeline of the tests.
@@ -25,8 +26,8 @@ fn injected(directory: &std::path::Path) -> Value {
     serde_saphyr::from_slice(&output.stdout).unwrap()
 }
 
-/// Starts the sidecar with its own arguments; only what a pod gives is given by the test: the file, the pod's name,
-/// ports of its own, and the address behind the name of a Service.
+/// Starts the sidecar with its own arguments; only what a pod gives is given by the test: the file, the
+/// pod's name, ports of its own, and the address behind the name of a Service.
 fn start(pod: &Value, directory: &std::path::Path, gateway: &str) -> Process {
     let file = directory.join("pipeline.yaml");
     let settings = pod["metadata"]["annotations"]["ringtail.dev/sidecar"].as_str().unwrap();

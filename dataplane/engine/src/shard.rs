@@ -173,8 +173,8 @@ impl Shard {
         self.programs.push(program, rows);
     }
 
-    /// Changes how long traces first seen from now on are held, and with how many spans any trace is decided at
-    /// once.
+    /// Changes how long traces first seen from now on are held, and with how many spans any trace is
+    /// decided at once.
     pub fn set_limits(&mut self, decision_wait_ms: Millis, max_trace_spans: u32) {
         self.config.decision_wait_ms = decision_wait_ms.min(DECISION_WAIT_MS_MAX);
         self.config.max_trace_spans = max_trace_spans;

@@ -118,10 +118,12 @@ impl Cluster {
             .page_size(PAGE);
         let service = service.to_owned();
         let bound = Arc::clone(&health);
-        tokio::spawn(follow(api, config, Arc::clone(&health), read_slice, move |slices| {
+        let note = move |slices: &BTreeMap<String, Slice>| {
             let found = slices::candidates(slices.values(), port);
             publish(&list, found, &bound, &service);
-        }));
+        };
+        let resource = "endpointslices";
+        tokio::spawn(follow(api, config, Arc::clone(&health), resource, read_slice, note));
         Discovery { candidates, health }
     }
 
@@ -133,11 +135,12 @@ impl Cluster {
         // This selector is also what a Role with `resourceNames` allows.
         let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let read = |map: ConfigMap| map.data.and_then(|mut data| data.remove(MANIFEST_KEY));
-        tokio::spawn(follow(api, config, Arc::clone(&health), read, move |maps| {
+        let note = move |maps: &BTreeMap<String, Option<String>>| {
             if let Some(manifest) = maps.values().next().and_then(Option::as_deref) {
                 text.send_replace(Some(Arc::from(manifest)));
             }
-        }));
+        };
+        tokio::spawn(follow(api, config, Arc::clone(&health), "configmaps", read, note));
         (texts, health)
     }
 }
@@ -167,6 +170,7 @@ async fn follow<K, T>(
     api: Api<K>,
     config: watcher::Config,
     health: Arc<Health>,
+    resource: &'static str,
     read: impl Fn(K) -> T,
     mut note: impl FnMut(&BTreeMap<String, T>),
 ) where
@@ -189,7 +193,7 @@ async fn follow<K, T>(
             Err(error) => {
                 health.fail();
                 let pause = backoff.fail(fastrand::f64());
-                tracing::warn!(%error, ?pause, "the watch failed; what was known last stays");
+                tracing::warn!(resource, %error, ?pause, "the watch failed; what was last known stays");
                 tokio::time::sleep(pause).await;
             }
         }

@@ -109,8 +109,8 @@ pub struct Gauges {
     pub evacuated: AtomicU64,
     /// Microseconds that the last turn of decisions took.
     pub turn_us: AtomicU64,
-    /// By name of a policy: traces that it kept (a Drop policy: that it dropped). Policies of earlier manifests
-    /// stay.
+    /// By name of a policy: traces that it kept (a Drop policy: that it dropped). Policies of earlier
+    /// manifests stay.
     pub by_policy: ArcSwap<Vec<(String, AtomicU64)>>,
 }
 

@@ -11,7 +11,8 @@ const GATEWAY_PORT: u16 = 4317;
 const ADMIN_PORT: u16 = 8888;
 /// The user of the image.
 const USER: i64 = 65_532;
-/// A quarter of what an agent of a whole node gets, and the least that works: one application sends less than many.
+/// A quarter of what an agent of a whole node gets, and the least that works: one application sends less
+/// than many.
 const MEMORY: &str = "64Mi";
 const CPU: &str = "20m";
 /// Applications wait for it: it is up in a fraction of a second, and after a minute it never will be.
@@ -69,8 +70,8 @@ fn targets(pipeline: &TracePipeline) -> Vec<String> {
     }
 }
 
-// A manifest as any other, with what such an agent reads. Policies and exporters are the gateways' business, but a
-// manifest has some: a policy that drops nothing, and the gateways as the backend.
+// A manifest as any other, with what such an agent reads. Policies and exporters are the gateways'
+// business, but a manifest has some: a policy that drops nothing, and the gateways as the backend.
 fn settings(pipeline: &TracePipeline) -> Value {
     let agent = &pipeline.spec.agent;
     let targets = targets(pipeline);

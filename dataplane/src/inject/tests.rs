@@ -7,8 +7,8 @@ const WORKLOADS: &str = include_str!("tests/workloads.yaml");
 
 fn pipeline(agent: &str) -> String {
     format!(
-        "apiVersion: ringtail.dev/v1alpha1\nkind: TracePipeline\nmetadata: {{name: shop, namespace: tracing}}\n\
-         spec:\n  sampling: {{policies: [{{name: all, type: AlwaysSample}}]}}\n\
+        "apiVersion: ringtail.dev/v1alpha1\nkind: TracePipeline\n\
+         metadata: {{name: shop, namespace: tracing}}\nspec:\n  sampling: {{policies: [{{name: all, type: AlwaysSample}}]}}\n\
          \x20 exporters: [{{name: tempo, type: OTLP, otlp: {{endpoint: \"http://tempo:4317\"}}}}]\n\
          \x20 agent: {agent}\n"
     )
@@ -118,8 +118,8 @@ fn settings_are_a_manifest_that_an_agent_can_read() {
         assert_eq!((valid.batch, valid.receivers), (wanted.batch, wanted.receivers), "{agent}");
         assert_eq!(valid.hop_compression, wanted.hop_compression);
     }
-    let collectors = "{mode: Sidecar}\n  gateway: {type: External}\n  routing: {resolver: {type: Static, static: \
-                      {endpoints: ['a:4317', 'b:4317']}}}";
+    let collectors = "{mode: Sidecar}\n  gateway: {type: External}\n  \
+                      routing: {resolver: {type: Static, static: {endpoints: ['a:4317', 'b:4317']}}}";
     let valid = ringtail_crds::validate(&sidecar(&pipeline(collectors)).manifest).unwrap();
     let both = vec!["a:4317".to_owned(), "b:4317".to_owned()];
     assert_eq!(valid.resolver, ringtail_crds::resolved::Resolver::Static(both));
@@ -146,7 +146,8 @@ fn what_cannot_be_done_is_told() {
             "Pod a: container b has port 4318",
         ),
         (
-            "kind: Pod\nmetadata: {name: a}\nspec: {initContainers: [{name: b, ports: [{containerPort: 8888}]}]}",
+            "kind: Pod\nmetadata: {name: a}\n\
+             spec: {initContainers: [{name: b, ports: [{containerPort: 8888}]}]}",
             "container b has port 8888",
         ),
     ];

@@ -135,8 +135,8 @@ impl Asker {
     }
 }
 
-/// Whether anybody is there, asked by a request without spans. It says nothing of ourselves: a gateway would count us
-/// among those whose ring should agree.
+/// Whether anybody is there, asked by a request without spans. It says nothing of ourselves: a gateway
+/// would count us among those whose ring should agree.
 async fn knock(client: &Client) -> Result<(), CallError> {
     let frame = framed(0, |_| {});
     let none = http::HeaderMap::new();

@@ -36,7 +36,7 @@ pub struct HelloResponse {
     /// Key of the seed that the callee places keys by; agents and gateways of one fleet must show the same.
     #[prost(fixed64, tag = "4")]
     pub seed_id: u64,
-    /// The highest instance that the callee has seen of a gateway with the caller's id; 0 when it has seen none.
+    /// The highest instance that the callee has seen of a gateway with the caller's id; 0 for none.
     #[prost(uint64, tag = "5")]
     pub seen_inst: u64,
 }

@@ -31,8 +31,8 @@ pub struct Neighbours {
     remote: Option<Remote>,
 }
 
-/// Whether somebody has said where the API server is. What lies in a home directory is for kubectl: a fleet on
-/// a laptop must not turn to whatever cluster was used last.
+/// Whether somebody has said where the API server is. What lies in a home directory is for kubectl: a fleet
+/// on a laptop must not turn to whatever cluster was used last.
 fn has_cluster(role: &RoleOptions) -> bool {
     let named = |variable| std::env::var_os(variable).is_some();
     role.kubeconfig.is_some() || named("KUBECONFIG") || named("KUBERNETES_SERVICE_HOST")

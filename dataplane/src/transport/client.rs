@@ -154,9 +154,9 @@ impl Client {
         })
     }
 
-    /// Sends one `frame` (see [`framed`](super::framed)), in one piece or in several, whose message is in `encoding`, and waits for
-    /// the message that answers it. `metadata` is sent along; `timeout` covers everything, connecting
-    /// too.
+    /// Sends one `frame` (see [`framed`](super::framed)), in one piece or in several, whose message is in
+    /// `encoding`, and waits for the message that answers it. `metadata` is sent along; `timeout` covers
+    /// everything, connecting too.
     pub async fn call(
         &self,
         method: Method,

@@ -1,8 +1,8 @@
 //! Mutual TLS between the tiers: one certificate a tier, from files that are read again when they change.
 //!
 //! Whoever has a certificate of the pipeline's CA with the name of a tier is of that tier. A connection that
-//! stands goes on with the certificate it began with; every new one uses the newest. Sessions are not resumed:
-//! that would carry trust over the end of a certificate.
+//! stands goes on with the certificate it began with; every new one uses the newest. Sessions are not
+//! resumed: that would carry trust over the end of a certificate.
 
 use std::fmt;
 use std::io;

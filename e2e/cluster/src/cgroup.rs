@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, OnFile};
 
@@ -15,6 +16,10 @@ const CONTROLLERS: [&str; 9] =
 
 /// What they want of version 2.
 const CONTROLLERS_UNIFIED: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
+
+/// A process is frozen when it next leaves the kernel or gets a processor.
+const FREEZE_WAIT: Duration = Duration::from_secs(10);
+const FREEZE_PAUSE: Duration = Duration::from_millis(5);
 
 /// How this machine's kernel offers cgroups.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,23 +155,39 @@ impl Cgroup {
         trees.iter().map(|tree| self.levels(tree)[2].join("cgroup.procs")).collect()
     }
 
-    /// Stops or resumes every process of the node, pods included.
+    /// Stops or resumes every process of the node, pods included, and returns when that is done.
     pub(crate) fn freeze(&self, frozen: bool) -> Result<(), Error> {
-        let (file, word) = match &self.hierarchy {
-            Hierarchy::PerController(_) => (
-                Path::new(ROOT)
-                    .join("freezer")
-                    .join(&self.cluster)
-                    .join(&self.node)
-                    .join("freezer.state"),
-                if frozen { "FROZEN" } else { "THAWED" },
-            ),
-            Hierarchy::Unified(tree) => (
-                tree.join(&self.cluster).join(&self.node).join("cgroup.freeze"),
-                if frozen { "1" } else { "0" },
-            ),
+        let (write, word, read, done) = match (&self.hierarchy, frozen) {
+            (Hierarchy::PerController(_), true) => {
+                ("freezer.state", "FROZEN", "freezer.state", "FROZEN")
+            }
+            (Hierarchy::PerController(_), false) => {
+                ("freezer.state", "THAWED", "freezer.state", "THAWED")
+            }
+            (Hierarchy::Unified(_), true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            (Hierarchy::Unified(_), false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
         };
-        fs::write(&file, word).on("write", file)
+        let tree = match &self.hierarchy {
+            Hierarchy::PerController(_) => &Path::new(ROOT).join("freezer"),
+            Hierarchy::Unified(tree) => tree,
+        };
+        let node = tree.join(&self.cluster).join(&self.node);
+        let (write, read) = (node.join(write), node.join(read));
+        fs::write(&write, word).on("write", &write)?;
+        let deadline = Instant::now() + FREEZE_WAIT;
+        while !fs::read_to_string(&read).on("read", &read)?.contains(done) {
+            if Instant::now() > deadline {
+                let seconds = FREEZE_WAIT.as_secs();
+                return Err(Error::Timeout {
+                    what: format!("{done} in {}", read.display()),
+                    seconds,
+                });
+            }
+            std::thread::sleep(FREEZE_PAUSE);
+            // Version 1 gives up when a process was forking; asking again is how it goes on.
+            fs::write(&write, word).on("write", &write)?;
+        }
+        Ok(())
     }
 
     /// Removes the node's groups; they are empty once its processes are gone.

@@ -164,6 +164,14 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A frozen process of cgroup version 1 takes its death only once it is thawed; waiting for it would
+        // take for ever.
+        let _ = self.thaw();
+    }
+}
+
 // === impl Place ===
 
 impl Place {

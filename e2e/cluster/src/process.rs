@@ -24,8 +24,11 @@ const TAIL_LINES: usize = 15;
 /// A fork right after the start takes far less; more means that the launcher itself failed.
 const FORK_WAIT: Duration = Duration::from_secs(5);
 
-/// Between two looks for the fork.
-const FORK_PAUSE: Duration = Duration::from_millis(5);
+/// A thread stops when it next leaves the kernel or gets a processor.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// Between two looks at a process that is about to fork or stop.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How often, and how far apart, a clearing looks for processes again: one may fork while it is looked for.
 const KILL_ROUNDS: u32 = 100;
@@ -110,9 +113,19 @@ impl Process {
         running.as_ref().map(|running| running.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
-    /// Stops it where it is (SIGSTOP): connections stay open and nothing is answered.
+    /// Stops it where it is (SIGSTOP), and returns when it has stopped: connections stay open and nothing is
+    /// answered.
     pub fn freeze(&self) -> Result<(), Error> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + STOP_WAIT;
+        // The signal is sent to the process; each thread stops when it next looks, after a last answer maybe.
+        while self.pid().is_some_and(|pid| !all_stopped(pid)) {
+            if Instant::now() > deadline {
+                return Err(self.error("does not stop"));
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        Ok(())
     }
 
     /// Lets it go on (SIGCONT).
@@ -207,7 +220,7 @@ impl Process {
             if ended || Instant::now() > deadline {
                 return Err(self.error("did not start"));
             }
-            std::thread::sleep(FORK_PAUSE);
+            std::thread::sleep(LOOK_PAUSE);
         }
     }
 
@@ -220,6 +233,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.kill();
     }
+}
+
+/// Whether every thread of a process is stopped, or gone.
+fn all_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    // The state follows the name, which is in brackets and may hold anything.
+    states.all(|stat| {
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    })
 }
 
 /// The children of a process.

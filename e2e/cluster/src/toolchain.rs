@@ -54,14 +54,14 @@ const MODULES: [Module; 4] = [
             "kubectl",
             "kubelet",
         ],
-        cpu_minutes: 12,
+        cpu_minutes: 9,
     },
     Module {
         name: "helm",
         package: "helm.sh/helm/v4/cmd/helm",
         binary: "helm",
         links: &[],
-        cpu_minutes: 6,
+        cpu_minutes: 4,
     },
 ];
 

@@ -136,6 +136,8 @@ async fn two_clusters_know_nothing_of_each_other_and_leave_nothing() {
     let Some(one) = start().await else { return };
     let two = Cluster::start(Options::control_plane()).await.unwrap();
     one.kubectl(["create", "namespace", "shop"]).await.unwrap();
+    let releases = one.helm(["list", "--all-namespaces", "--output", "json"]).await.unwrap();
+    assert_eq!(releases.trim(), "[]");
     let other = two.kubectl(["get", "namespaces", "-o", "name"]).await.unwrap();
     assert!(!other.contains("shop"), "{other}");
     let (logs, pid) = (one.logs(), one.api_server().pid().unwrap());

@@ -101,7 +101,7 @@ mod tests {
         let messages = r#"
             {"reason":"compiler-artifact","target":{"name":"ringtail","kind":["lib"]},"executable":null}
             {"reason":"compiler-artifact","target":{"name":"other","kind":["bin"]},"executable":"/t/other"}
-            {"reason":"compiler-artifact","target":{"name":"ringtail","kind":["bin"]},"executable":"/t/ringtail"}
+            {"reason":"compiler-artifact","target":{"name":"ringtail"},"executable":"/t/ringtail"}
             {"reason":"build-finished","success":true}"#;
         assert_eq!(executable(messages, "ringtail"), Some(PathBuf::from("/t/ringtail")));
         assert_eq!(executable(messages, "ringtail-operator"), None);

@@ -1,13 +1,15 @@
-//! Which gateway Deployments there are, and how large each is: with update strategy BlueGreen a new template gets a
-//! Deployment of its own, which joins the ring before the old one leaves it, gateway by gateway.
+//! Which gateway Deployments there are, and how large each is: with update strategy BlueGreen a new template
+//! gets a Deployment of its own, which joins the ring before the old one leaves it, gateway by gateway.
 //!
-//! One pure function from what is to what should be next. It knows no phases: whatever it finds, also half of another
-//! rollout or of another strategy, it takes one safe step from there.
+//! One pure function from what is to what should be next. It knows no phases: whatever it finds, also half of
+//! another rollout or of another strategy, it takes one safe step from there.
 //!
-//! - The *target* has the wanted template and all replicas. Every other Deployment keeps the template that it has.
-//! - While the target is not up, nothing else shrinks. Up means: all of it ready, and in the ring as far as gateways
-//!   can be asked.
-//! - Then the others shrink by one gateway at a time, and the next goes when the last has handed on what it held.
+//! - The *target* has the wanted template and all replicas. Every other Deployment keeps the template that it
+//!   has.
+//! - While the target is not up, nothing else shrinks. Up means: all of it ready, and in the ring as far as
+//!   gateways can be asked.
+//! - Then the others shrink by one gateway at a time, and the next goes when the last has handed on what it
+//!   held.
 //! - A Deployment without gateways goes.
 
 use std::collections::BTreeMap;
@@ -160,7 +162,8 @@ impl Situation<'_> {
         rolled_out && self.members(colour).is_none_or(|members| members >= replicas)
     }
 
-    /// Whether a Deployment has as many gateways as it was last told, and those that left have left the ring too.
+    /// Whether a Deployment has as many gateways as it was last told, and those that left have left the ring
+    /// too.
     fn is_settled(&self, colour: Colour) -> bool {
         let Some(workload) = self.present.get(&colour) else {
             return true;

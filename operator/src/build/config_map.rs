@@ -17,8 +17,8 @@ pub(super) fn name(pipeline: &TracePipeline) -> String {
 
 /// Builds it.
 pub(super) fn build(inputs: &Inputs<'_>) -> Child {
-    // Whatever passed validation can be written. Should a writer ever disagree, no pod takes an empty manifest over
-    // for the one that it has.
+    // Whatever passed validation can be written. Should a writer ever disagree, no pod takes an empty
+    // manifest over for the one that it has.
     let manifest = resolved_manifest(inputs.pipeline).unwrap_or_default();
     let config_map = json!({
         "metadata": inputs.meta(Component::Pipeline, name(inputs.pipeline)),

@@ -19,9 +19,11 @@ const VARIABLES: [(&str, &str); 4] = [
     ("NODE_NAME", "spec.nodeName"),
     ("POD_IP", "status.podIP"),
 ];
-/// A process that reads a large manifest on a busy node is up after a second or two; after a minute it never will be.
+/// A process that reads a large manifest on a busy node is up after a second or two; after a minute it
+/// never will be.
 const STARTUP_PROBES_MAX: u32 = 60;
-/// A minute without an answer is a hung process. Less could be a node that is busy, where a restart makes it worse.
+/// A minute without an answer is a hung process. Less could be a node that is busy, where a restart makes
+/// it worse.
 const LIVENESS_FAILURES_MAX: u32 = 6;
 
 /// Builds it.
@@ -93,9 +95,9 @@ fn ports(inputs: &Inputs<'_>, tier: Tier) -> Vec<Value> {
     ports
 }
 
-// Memory that is requested is there; what a limit promises beyond it is taken away first when a node runs out. No
-// limit of CPU: a process that is throttled answers late, and its peers take it for dead. The amounts are the data
-// plane's own defaults.
+// Memory that is requested is there; what a limit promises beyond it is taken away first when a node runs
+// out. No limit of CPU: a process that is throttled answers late, and its peers take it for dead. The
+// amounts are the data plane's own defaults.
 fn resources(tier: Tier) -> Value {
     let (cpu, memory) = match tier {
         Tier::Agent => ("100m", "128Mi"),

@@ -35,8 +35,9 @@ fn update_strategy(inputs: &Inputs<'_>, template_hash: &str) -> Value {
     let agents_roll =
         inputs.live.daemon_set.as_ref().is_some_and(|live| live.is_rolling(template_hash));
     if agents_roll && deployment::is_rolling(inputs) {
-        // What an agent retains for a lost gateway is lost with the agent: the tiers change one after the other. So
-        // agents stay as they are until the gateways are done; only nodes that are new get the new template.
+        // What an agent retains for a lost gateway is lost with the agent: the tiers change one after the
+        // other. So agents stay as they are until the gateways are done; only nodes that are new get the
+        // new template.
         return json!({"type": "OnDelete"});
     }
     // Two agents can share a node for a moment, but not its ports.

@@ -8,8 +8,8 @@ pub(super) fn short(bytes: impl AsRef<[u8]>) -> String {
     Sha256::digest(bytes)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same for a value, whatever order its maps have: that depends on features of other crates, and an operator that
-/// was built otherwise must not restart fleets.
+/// The same for a value, whatever order its maps have: that depends on features of other crates, and an
+/// operator that was built otherwise must not restart fleets.
 pub(super) fn of_value(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);

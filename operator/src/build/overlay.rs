@@ -1,7 +1,8 @@
-//! Merging of pod settings, as `kubectl` merges patches: maps by key, lists by what tells their entries apart.
+//! Merging of pod settings, as `kubectl` merges patches: maps by key, lists by what tells their entries
+//! apart.
 //!
-//! What is merged can add and change, and never take away: a null is as good as absent. So what was checked about
-//! both sides holds for the result, and nothing that the operator counts on gets lost.
+//! What is merged can add and change, and never take away: a null is as good as absent. So what was checked
+//! about both sides holds for the result, and nothing that the operator counts on gets lost.
 
 use serde_json::{Map, Value};
 

@@ -35,8 +35,8 @@ pub(super) fn affinity(inputs: &Inputs<'_>, tier: Tier, colour: Colour) -> Value
     affinity
 }
 
-/// The constraints of spread. One that does not say which pods it counts counts those that the pod would share the
-/// node with by anti-affinity too.
+/// The constraints of spread. One that does not say which pods it counts counts those that the pod would
+/// share the node with by anti-affinity too.
 pub(super) fn spread(inputs: &Inputs<'_>, tier: Tier, colour: Colour) -> Vec<Value> {
     let constraints = &tier.pod(inputs.pipeline).topology_spread_constraints;
     let with_selector = |constraint: &_| {
@@ -49,8 +49,8 @@ pub(super) fn spread(inputs: &Inputs<'_>, tier: Tier, colour: Colour) -> Vec<Val
     constraints.iter().map(with_selector).collect()
 }
 
-// The pods of one Deployment. While one Deployment replaces another each of them has every node to itself: with
-// three nodes and three gateways there would be no place for a fourth.
+// The pods of one Deployment. While one Deployment replaces another each of them has every node to itself:
+// with three nodes and three gateways there would be no place for a fourth.
 fn selector(inputs: &Inputs<'_>, tier: Tier, colour: Colour) -> Value {
     let mut labels = labels::selector(&inputs.pipeline.name_any(), tier.component());
     match (tier, colour.label()) {

@@ -1,4 +1,5 @@
-//! The pod template of a tier: what the operator sets, the pipeline's own settings, and its overlay over both.
+//! The pod template of a tier: what the operator sets, the pipeline's own settings, and its overlay over
+//! both.
 
 use std::collections::BTreeMap;
 

@@ -15,8 +15,8 @@ pub(super) fn build(inputs: &Inputs<'_>) -> Child {
         "spec": {
             "maxUnavailable": gateway.disruption_budget.max_unavailable.to_int_or_string(),
             "selector": {"matchLabels": selector},
-            // A gateway that is not ready holds nothing that a drain could lose, and a rollout that crashes must not
-            // keep nodes from being drained.
+            // A gateway that is not ready holds nothing that a drain could lose, and a rollout that crashes
+            // must not keep nodes from being drained.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     });

@@ -21,7 +21,10 @@ pub(super) fn build(inputs: &Inputs<'_>) -> Child {
                 "path": "/metrics",
                 // What the dashboard and the alerts call them.
                 "relabelings": [
-                    {"sourceLabels": ["__meta_kubernetes_pod_label_ringtail_dev_pipeline"], "targetLabel": "pipeline"},
+                    {
+                        "sourceLabels": ["__meta_kubernetes_pod_label_ringtail_dev_pipeline"],
+                        "targetLabel": "pipeline",
+                    },
                     {
                         "sourceLabels": ["__meta_kubernetes_pod_label_app_kubernetes_io_component"],
                         "targetLabel": "component",

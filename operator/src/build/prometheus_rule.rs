@@ -60,7 +60,8 @@ const ALERTS: [Alert; 7] = [
     },
     Alert {
         name: "RingtailExporterQueueFull",
-        expression: "max by (exporter) (otelcol_exporter_queue_size{$L} / otelcol_exporter_queue_capacity{$L}) > 0.8",
+        expression: "max by (exporter) \
+                     (otelcol_exporter_queue_size{$L} / otelcol_exporter_queue_capacity{$L}) > 0.8",
         minutes: 10,
         severity: "warning",
         summary: "The queue of backend {{ $labels.exporter }} is more than 80 % full: it is too slow or away",

@@ -18,7 +18,8 @@ pub(super) fn build(inputs: &Inputs<'_>, tier: Tier) -> Vec<Child> {
     }
 }
 
-/// An application reaches the agent of its own node: no hop through the network, and a lost node is one lost agent.
+/// An application reaches the agent of its own node: no hop through the network, and a lost node is one
+/// lost agent.
 fn agent(inputs: &Inputs<'_>) -> Child {
     let settings = json!({"type": "ClusterIP", "internalTrafficPolicy": "Local"});
     service(inputs, Tier::Agent, "", &port::otlp(inputs, Tier::Agent), settings)

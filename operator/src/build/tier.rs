@@ -34,8 +34,8 @@ impl Tier {
         }
     }
 
-    /// Whether its pods ask the API server: for gateways that come and go, and for newer policies. Agents with a
-    /// fixed list of gateways have nothing to ask for.
+    /// Whether its pods ask the API server: for gateways that come and go, and for newer policies. Agents
+    /// with a fixed list of gateways have nothing to ask for.
     pub(super) fn asks_the_cluster(self, pipeline: &TracePipeline) -> bool {
         match self {
             Self::Agent => pipeline.spec.gateway.type_ == GatewayType::Managed,

@@ -25,7 +25,8 @@ pub(super) const SEED_FILE: &str = "/etc/ringtail/seed/seed";
 /// Where the certificates are.
 pub(super) const PEER_TLS_DIRECTORY: &str = "/etc/ringtail/peer-tls";
 
-/// The volumes of a tier. They are mounted as directories, because files that are mounted one by one never change.
+/// The volumes of a tier. They are mounted as directories, because files that are mounted one by one never
+/// change.
 pub(super) fn of(inputs: &Inputs<'_>, tier: Tier) -> Vec<Mounted> {
     let pipeline = inputs.pipeline;
     let manifest = json!({"name": config_map::name(pipeline)});
@@ -60,8 +61,8 @@ fn secret(name: &str) -> Value {
     json!({"secretName": name, "defaultMode": SECRET_MODE})
 }
 
-// Of each Secret only the keys that a header names, as files NAME/KEY. A pod whose Secret does not exist waits for
-// it, and `ResolvedRefs` says so.
+// Of each Secret only the keys that a header names, as files NAME/KEY. A pod whose Secret does not exist
+// waits for it, and `ResolvedRefs` says so.
 fn header_sources(inputs: &Inputs<'_>) -> Vec<Value> {
     let references = references::of_headers(inputs.pipeline);
     let names: BTreeSet<&str> =

@@ -83,7 +83,8 @@ fn what_cannot_be_used_is_made_anew() {
     assert_eq!(renewed.made, ["CA", "gateway", "agent"]);
 }
 
-// Pods that took over a Secret at any time of the last lifetimes' sixth must get along with pods that have the newest.
+// Pods that took over a Secret at any time of the last lifetimes' sixth must get along with pods that have
+// the newest.
 #[test]
 fn at_no_time_does_anybody_meet_a_certificate_that_it_does_not_trust() {
     let lifetimes = Lifetimes { leaf: 9 * HOUR };
@@ -133,7 +134,7 @@ fn a_leaf_is_good_for_its_tier_alone() {
             (names.join(" "), leaf.extended_key_usage().unwrap().unwrap().value.server_auth)
         })
         .unwrap();
-        assert!(names.contains(&format!("shop-{tier}.observability.svc")), "{names}");
+        assert!(names.contains(&format!("{tier}.shop.ringtail")), "{names}");
         assert_eq!(server, serves, "{tier}");
     }
 }

@@ -74,8 +74,8 @@ impl Applier<'_> {
         Ok(outcome)
     }
 
-    /// Makes a child that must not be there yet. If it is, somebody was faster, and what is known of the cluster is
-    /// out of date.
+    /// Makes a child that must not be there yet. If it is, somebody was faster, and what is known of the
+    /// cluster is out of date.
     pub async fn create(&self, child: &Child, memory: &mut Memory) -> Result<Outcome, Failure> {
         let (manifest, hash) = stamped(child);
         let object: DynamicObject = serde_json::from_value(manifest)
@@ -129,8 +129,8 @@ impl Applier<'_> {
         Ok(if covers { Outcome::Unchanged } else { Outcome::Restored })
     }
 
-    // Ours, or an orphan that still says that it was (of `kubectl delete --cascade=orphan`). An object that belongs
-    // to somebody else, or to nobody we know, is left alone.
+    // Ours, or an orphan that still says that it was (of `kubectl delete --cascade=orphan`). An object that
+    // belongs to somebody else, or to nobody we know, is left alone.
     fn may_own(&self, live: &DynamicObject) -> bool {
         let uid = self.pipeline.uid().unwrap_or_default();
         if is_owned_by(&live.metadata, &uid) {
@@ -143,7 +143,8 @@ impl Applier<'_> {
             && label(labels::PIPELINE, &self.pipeline.name_any())
     }
 
-    // The UID of the object that was judged goes along, so that one that took its name since is not taken over.
+    // The UID of the object that was judged goes along, so that one that took its name since is not taken
+    // over.
     async fn write(
         &self,
         child: &Child,
@@ -175,7 +176,8 @@ fn verified(hash: String, meta: &ObjectMeta) -> Verified {
     Verified { hash, print: fingerprint::of(meta) }
 }
 
-// The manifest with its own hash in an annotation, by which a field is found that we set once and no longer do.
+// The manifest with its own hash in an annotation, by which a field is found that we set once and no longer
+// do.
 fn stamped(child: &Child) -> (Value, String) {
     let digest = Sha256::digest(child.manifest.to_string());
     let hash: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();

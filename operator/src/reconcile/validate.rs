@@ -7,8 +7,8 @@ use ringtail_crds::{
 
 use crate::{conditions::Problem, settings::Settings};
 
-/// The pipeline as meant, or everything that is wrong with it. What pods must not reach for is waived when the
-/// operator was started so.
+/// The pipeline as meant, or everything that is wrong with it. What pods must not reach for is waived when
+/// the operator was started so.
 pub fn validate(
     pipeline: &TracePipeline,
     settings: &Settings,

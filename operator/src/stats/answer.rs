@@ -1,5 +1,5 @@
-//! The body of `/stats` as far as status needs it. What is missing is empty and what is new is skipped, because
-//! operator and gateways may be one minor version apart.
+//! The body of `/stats` as far as status needs it. What is missing is empty and what is new is skipped,
+//! because operator and gateways may be one minor version apart.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The task that asks gateways, publishes what they say, and writes `status.ring` and `status.sampling`.
 //!
-//! It is not a reconcile and starts none, save when a verdict changes that a condition repeats. Agents are not asked:
-//! they stamp their digest on what they send, and gateways pass on whom they heard.
+//! It is not a reconcile and starts none, save when a verdict changes that a condition repeats. Agents are
+//! not asked: they stamp their digest on what they send, and gateways pass on whom they heard.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,12 +34,13 @@ use crate::{
 
 /// Twenty polls in the window of `status.sampling`, and two before a split is told.
 pub const INTERVAL: Duration = Duration::from_secs(15);
-/// Open connections to gateways. A hundred pipelines of ten gateways that all time out take 1,000 / 16 * 2 s, two
-/// minutes; healthy ones a second.
+/// Open connections to gateways. A hundred pipelines of ten gateways that all time out take 1,000 / 16 * 2
+/// s, two minutes; healthy ones a second.
 const REQUESTS_MAX: usize = 16;
 /// After three windows without an answer what was known is no longer worth showing.
 const SILENT_POLLS_MAX: u32 = 3;
-/// Status is written at most this often unless the ring's standing changes: 100 pipelines make two writes a second.
+/// Status is written at most this often unless the ring's standing changes: 100 pipelines make two writes a
+/// second.
 const WRITE_INTERVAL: Duration = Duration::from_secs(60);
 /// Late spans of a thousand decided traces that are worth a condition: 1 %.
 const LATE_PERMILLE_MIN: u64 = 10;
@@ -149,8 +150,8 @@ impl Poll {
         answers
     }
 
-    // Pods that should answer, with their addresses where they have one. Pods that have ended, or were told to, need
-    // not answer.
+    // Pods that should answer, with their addresses where they have one. Pods that have ended, or were told
+    // to, need not answer.
     fn gateways_of(&self, pipeline: &TracePipeline) -> Vec<(String, Option<IpAddr>)> {
         let namespace = pipeline.namespace().unwrap_or_default();
         let pods = self.stores.pods_of(&namespace, &pipeline.name_any());
@@ -199,6 +200,7 @@ impl Tracker {
     fn take(&mut self, expected: u32, answers: &BTreeMap<String, Answer>) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now_millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        self.tally.advance(now_millis);
         for (pod, answer) in answers {
             self.tally.record(pod, now_millis, answer);
         }
@@ -221,7 +223,7 @@ impl Tracker {
             answered: u32::try_from(answers.len()).unwrap_or(u32::MAX),
             expected,
             configs: answers.iter().map(|(pod, answer)| loaded(pod, answer)).collect(),
-            degraded: self.degraded(answers),
+            degraded: self.degraded(),
         };
         if answers.is_empty() {
             // The last ring that was seen stays in the status; that it is old stands in its standing.
@@ -230,8 +232,8 @@ impl Tracker {
         self.view = Arc::new(view);
     }
 
-    fn degraded(&self, answers: &BTreeMap<String, Answer>) -> Vec<Degraded> {
-        let sums = self.tally.sums(|pod| answers.contains_key(pod));
+    fn degraded(&self) -> Vec<Degraded> {
+        let sums = self.tally.sums();
         let late = sums.late_spans.saturating_mul(1_000)
             > sums.decided().saturating_mul(LATE_PERMILLE_MIN);
         let found = [
@@ -247,8 +249,7 @@ impl Tracker {
         if self.view.expected == 0 && self.written.is_none() {
             return None;
         }
-        let sums = self.tally.sums(|pod| self.view.configs.iter().any(|loaded| loaded.pod == pod));
-        let wanted = write::Written::of(&self.view, sums);
+        let wanted = write::Written::of(&self.view, self.tally.sums());
         match &self.written {
             Some((_, written)) if *written == wanted => None,
             Some((at, written)) => {

@@ -1,17 +1,18 @@
-//! Whether all who route traces have the same ring: from what gateways say of themselves and of who talks to them.
+//! Whether all who route traces have the same ring: from what gateways say of themselves and of who talks
+//! to them.
 
 use std::collections::BTreeMap;
 
 use super::answer::Answer;
 
-/// What an observer said longer ago says nothing about now. Agents stamp every request, and send one at least every
-/// few seconds while there is traffic.
+/// What an observer said longer ago says nothing about now. Agents stamp every request, and send one at
+/// least every few seconds while there is traffic.
 const OBSERVATION_MILLIS_MAX: u64 = 30_000;
-/// Polls in a row that show different rings before it is more than a change on its way: with one every 15 seconds a
-/// split is told after 15 to 30, and views need two or three to settle.
+/// Polls in a row that show different rings before it is more than a change on its way: with one every 15
+/// seconds a split is told after 15 to 30, and views need two or three to settle.
 const SPLIT_POLLS_MIN: u32 = 2;
-/// Polls in a row with a gateway on its way out: ten minutes, twice what a decision wait of a minute and the largest
-/// buffer need.
+/// Polls in a row with a gateway on its way out: ten minutes, twice what a decision wait of a minute and
+/// the largest buffer need.
 const DRAIN_POLLS_MAX: u32 = 40;
 /// Names in a message.
 const NAMED_MAX: usize = 3;
@@ -143,7 +144,8 @@ mod tests {
     use super::*;
     use crate::stats::answer::{self, Observer};
 
-    // "gw-0=a agent-1:a agent-2:b@90000 -1" is gateway gw-0 with digest a, which heard two agents and has one draining.
+    // "gw-0=a agent-1:a agent-2:b@90000 -1" is gateway gw-0 with digest a, which heard two agents and has
+    // one draining.
     fn answers(text: &str) -> BTreeMap<String, Answer> {
         text.split(';').filter(|gateway| !gateway.trim().is_empty()).map(gateway).collect()
     }

@@ -48,29 +48,33 @@ impl Tally {
     pub fn record(&mut self, pod: &str, at_millis: u64, answer: &Answer) {
         let samples = self.pods.entry(pod.to_owned()).or_default();
         samples.push_back(Sample { at_millis, inst: answer.inst, sums: Sums::of(answer) });
-        // The oldest that is kept is the last one from before the window: what is counted is the difference to it.
-        let begin = at_millis.saturating_sub(WINDOW_MILLIS);
-        while samples.get(1).is_some_and(|second| second.at_millis <= begin)
-            || samples.len() > SAMPLES_MAX
-        {
+        if samples.len() > SAMPLES_MAX {
             samples.pop_front();
         }
+        self.advance(at_millis);
     }
 
-    /// Forgets pods that are gone. What they decided lately is gone with them.
-    pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
-        self.pods.retain(|pod, _| exists(pod));
+    /// Forgets what is older than the window, and with it pods that are gone.
+    pub fn advance(&mut self, now_millis: u64) {
+        let begin = now_millis.saturating_sub(WINDOW_MILLIS);
+        for samples in self.pods.values_mut() {
+            // The oldest that is kept is the last one from before the window: what is counted is the
+            // difference to it.
+            while samples.get(1).is_some_and(|second| second.at_millis <= begin) {
+                samples.pop_front();
+            }
+        }
+        self.pods.retain(|_, samples| samples.back().is_some_and(|last| last.at_millis > begin));
     }
 
-    /// What the pods that answered did within the window.
-    pub fn sums(&self, answered: impl Fn(&str) -> bool) -> Sums {
-        let pods = self.pods.iter().filter(|(pod, _)| answered(pod));
-        pods.map(|(_, samples)| within(samples)).fold(Sums::default(), Sums::plus)
+    /// What gateways did within the window, as far as they said so. Those that are gone meanwhile did it too.
+    pub fn sums(&self) -> Sums {
+        self.pods.values().map(within).fold(Sums::default(), Sums::plus)
     }
 }
 
-// A process that started within the window began at zero, however late it was asked for the first time. One that was
-// there before is counted from the first time that it was asked.
+// A process that started within the window began at zero, however late it was asked for the first time. One
+// that was there before is counted from the first time that it was asked.
 fn within(samples: &VecDeque<Sample>) -> Sums {
     let Some(last) = samples.back() else {
         return Sums::default();
@@ -155,7 +159,18 @@ mod tests {
             let answer = Answer { inst: inst_seconds * 1_000, decisions, ..Answer::default() };
             tally.record("gw-0", seconds * 1_000, &answer);
         }
-        tally.sums(|_| true).kept
+        tally.sums().kept
+    }
+
+    #[test]
+    fn forgets_pods_that_are_gone_when_the_window_is_over() {
+        let mut tally = Tally::default();
+        let decisions = Decisions { kept: 5, ..Decisions::default() };
+        tally.record("gw-0", 1_000, &Answer { inst: 1_000, decisions, ..Answer::default() });
+        tally.advance(1_000 + WINDOW_MILLIS - 1);
+        assert_eq!(tally.sums().kept, 5);
+        tally.advance(1_000 + WINDOW_MILLIS);
+        assert_eq!((tally.sums().kept, tally.pods.len()), (0, 0));
     }
 
     #[test]

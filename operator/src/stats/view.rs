@@ -1,4 +1,5 @@
-//! What the status stage sees of the gateways' answers. It changes only when something does that status shows.
+//! What the status stage sees of the gateways' answers. It changes only when something does that status
+//! shows.
 
 use std::{collections::HashMap, sync::Arc};
 

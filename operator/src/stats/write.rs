@@ -79,3 +79,47 @@ pub async fn write(
     let params = PatchParams::apply(FIELD_MANAGER).force();
     api.patch_status(&pipeline.name_any(), &params, &Patch::Apply(&patch)).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::ring::Ring;
+
+    #[test]
+    fn numbers_are_rounded_and_who_is_missing_is_counted() {
+        let ring = Ring {
+            standing: Standing::Converged,
+            digest: "d".to_owned(),
+            members: ["g0", "g1", "g2"].map(str::to_owned).to_vec(),
+            observers: 1_234,
+            agreeing: 1_233,
+            ..Ring::default()
+        };
+        let view = View { ring, answered: 2, expected: 3, ..View::default() };
+        let sums = Sums { kept: 1_234, sampled_away: 98_766, late_spans: 7, ..Sums::default() };
+        let written = Written::of(&view, sums);
+        insta::assert_json_snapshot!(json!([written.ring, written.sampling]), @r#"
+        [
+          {
+            "agreeing": 1233,
+            "digest": "d",
+            "draining": 0,
+            "members": 3,
+            "observers": 1234,
+            "ready": 2
+          },
+          {
+            "droppedSpans": 0,
+            "earlyTraces": 0,
+            "keptPermille": 12,
+            "lateSpans": 7,
+            "reportingPods": "2/3",
+            "tracesDecided": 100000,
+            "window": "5m"
+          }
+        ]
+        "#);
+        let idle = Written::of(&view, Sums::default());
+        assert_eq!(idle.sampling.kept_permille, None, "nothing of nothing is not zero");
+    }
+}

@@ -1,4 +1,5 @@
-//! Server-side apply in small: objects are merged, lists are replaced, and what a manager no longer sets goes.
+//! Server-side apply in small: objects are merged, lists are replaced, and what a manager no longer sets
+//! goes.
 
 use serde_json::{Map, Value};
 

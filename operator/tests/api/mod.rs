@@ -1,5 +1,5 @@
-//! An API server in memory: just enough of lists, watches, server-side apply and garbage collection for the operator's
-//! own tests. What it does not know of Kubernetes, the tests against a real one do.
+//! An API server in memory: just enough of lists, watches, server-side apply and garbage collection for the
+//! operator's own tests. What it does not know of Kubernetes, the tests against a real one do.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -83,6 +83,13 @@ impl Api {
         let mut value = self.get(plural, namespace, name).expect("an object to edit");
         edit(&mut value);
         self.change(|store| store.update(key(plural, namespace, name), value, "kubectl"));
+    }
+
+    /// Writes a status as a controller of Kubernetes.
+    pub(crate) fn set_status(&self, plural: &str, namespace: &str, name: &str, status: Value) {
+        let mut value = self.get(plural, namespace, name).expect("an object with a status");
+        value["status"] = status;
+        self.change(|store| store.store(key(plural, namespace, name), value));
     }
 
     /// Deletes an object, and what it owns.

@@ -2,8 +2,8 @@
 
 use crate::policy::Verdict;
 
-/// Rows for policies: 64 of them, given new names by sixteen reloads. Those after share the last row, so that a
-/// shard does not grow with every reload.
+/// Rows for policies: 64 of them, given new names by sixteen reloads. Those after share the last row, so
+/// that a shard does not grow with every reload.
 const ROWS_MAX: usize = 1024;
 
 /// Why traces were decided before their time.

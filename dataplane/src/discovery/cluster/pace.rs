@@ -1,8 +1,9 @@
 //! A brake on requests to the API server, and an eye on their answers.
 //!
 //! A watch that its server ends is asked for again at once by the watcher: by itself that is right, but a
-//! server that ends every watch would be asked as fast as it can answer, and one that restarts would be asked
-//! by the whole fleet in the same instant. So every request but the first few waits a moment of random length.
+//! server that ends every watch would be asked as fast as it can answer, and one that restarts would be
+//! asked by the whole fleet in the same instant. So every request but the first few waits a moment of
+//! random length.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -55,6 +55,32 @@ fn a_trace_past_its_cap_is_decided_within_the_request() {
 }
 
 #[test]
+fn new_limits_are_for_traces_first_seen_after_them_and_a_smaller_cap_for_all() {
+    let (mut shard, mut out) = shard();
+    let [early, late, large] = [1, 2, 3].map(id);
+    insert(&mut shard, &one_group(vec![span(early, 0, 0), span(large, 0, 0)]), 0, &mut out);
+    shard.set_limits(4_000, 2);
+    insert(&mut shard, &one_group(vec![span(late, 0, 0), span(early, 1, 0)]), 0, &mut out);
+    assert_eq!(shard.decide_due(4_250, &EVERYTHING, &mut out).decided, 1);
+    assert_eq!(shard.held().traces, 2, "the first two still wait for ten seconds");
+    let more = one_group((1..3).map(|number| span(large, number, 0)).collect());
+    assert_eq!(insert(&mut shard, &more, 5_000, &mut out).traces_capped, 1);
+    assert_eq!(shard.decide_due(9_999, &EVERYTHING, &mut out).decided, 0);
+    assert_eq!(shard.decide_due(10_250, &EVERYTHING, &mut out).decided, 1);
+    assert_eq!(shard.held().traces, 0);
+}
+
+#[test]
+fn rows_of_policies_have_an_end() {
+    let (mut shard, _) = shard();
+    for reload in 0..2_000 {
+        let rule = Rule::Latency { threshold_ms: 1, upper_threshold_ms: None };
+        shard.set_program(program_of(&[(&format!("slow-{reload}"), rule)]));
+    }
+    assert!(shard.stats().policies.len() <= 1_024);
+}
+
+#[test]
 fn shards_share_a_request_without_a_rest() {
     let spans: Vec<_> = (1..=300u128).map(|trace| span(trace, 1, 10)).collect();
     let request = one_group(spans);

@@ -1,5 +1,5 @@
-//! Rollouts from beginning to end, whatever comes in between: a model of the Deployment controller, of pods and of
-//! what the operator gets to see of them, late.
+//! Rollouts from beginning to end, whatever comes in between: a model of the Deployment controller, of pods
+//! and of what the operator gets to see of them, late.
 
 use proptest::prelude::*;
 

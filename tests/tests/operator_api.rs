@@ -11,21 +11,42 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use clap::Parser;
+use futures::{
+    StreamExt,
+    future::{self, Either, Ready},
+};
+use http::Request;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Config, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    client::{Body, ClientBuilder},
+    config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
 use ringtail_cluster::{Audit, AuditEvent, Cluster, Level, Options, require};
 use ringtail_operator::{
+    cli::Cli,
+    gate::Gate,
     kind::Kind,
+    lease::Leadership,
+    metrics::Metrics,
     rbac::{Place, TABLE},
+    runtime::{self, Clients},
     stats::poll,
 };
+use ringtail_tests::process::operator_binary;
 use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinHandle};
+use tower::{BoxError, Service, layer::layer_fn};
 
 const SYSTEM: &str = "ringtail-system";
 const SOON: Duration = Duration::from_secs(60);
@@ -41,6 +62,7 @@ struct Bench {
 struct Operator {
     child: Child,
     log: PathBuf,
+    config: PathBuf,
     account: String,
 }
 
@@ -78,7 +100,8 @@ impl Bench {
         };
         let api = "rbac.authorization.k8s.io/v1";
         let subjects = json!([{"kind": "ServiceAccount", "name": name, "namespace": SYSTEM}]);
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": SYSTEM}});
+        let meta = json!({"name": name, "namespace": SYSTEM});
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta});
         self.apply(&account).await;
         for (kind, name, namespace, places) in [
             (kind, name.to_owned(), role_namespace, &[Place::Watched, Place::Granted][..]),
@@ -99,20 +122,40 @@ impl Bench {
 
     async fn operator(&self, account: &str, flags: &[&str]) -> Operator {
         let config = self.cluster.kubeconfig_for_service_account(SYSTEM, account).await.unwrap();
-        let log = self.cluster.logs().join(format!("{account}-{}.log", fastrand::u32(..)));
-        let child = Command::new(env!("CARGO_BIN_EXE_ringtail-operator"))
+        self.operator_with(account, config, flags)
+    }
+
+    fn operator_with(&self, account: &str, config: PathBuf, flags: &[&str]) -> Operator {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Relaxed);
+        let log = self.cluster.logs().join(format!("{account}-{number}.log"));
+        let child = Command::new(operator_binary())
             .args(["--data-plane-image=ringtail:test", "--admin=127.0.0.1:0"])
             .arg(format!("--leader-election-namespace={SYSTEM}"))
             .arg(format!("--identity={account}"))
             .args(flags)
-            .env("KUBECONFIG", config)
-            .env("RUST_LOG", "info,kube=warn")
+            .env("KUBECONFIG", &config)
+            .env("RINGTAIL_LOG", "info,kube=warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Operator { child, log, account: format!("system:serviceaccount:{SYSTEM}:{account}") }
+        let account = format!("system:serviceaccount:{SYSTEM}:{account}");
+        Operator { child, log, config, account }
+    }
+
+    async fn wait_for_holder(&self, identity: &str) {
+        let lease = ["get", "lease", "ringtail-operator", "--namespace", SYSTEM];
+        let holder =
+            lease.iter().chain(&["-o", "jsonpath={.spec.holderIdentity} {.spec.renewTime}"]);
+        let holder: Vec<_> = holder.copied().collect();
+        let before = self.cluster.kubectl(&holder).await.unwrap();
+        eventually(&format!("{identity} leads"), async || {
+            let now = self.cluster.kubectl(&holder).await.unwrap();
+            now != before && now.starts_with(identity)
+        })
+        .await;
     }
 
     async fn namespace(&self, name: &str) {
@@ -170,7 +213,7 @@ impl Bench {
         loop {
             tokio::time::sleep(poll::INTERVAL + Duration::from_secs(5)).await;
             let events = operator.requests(audit);
-            let quiet = !events.iter().any(|event| is_write(event));
+            let quiet = !events.iter().any(is_write);
             all.extend(events);
             if quiet {
                 return all;
@@ -198,6 +241,12 @@ impl Operator {
         })
         .await;
         status.unwrap()
+    }
+
+    fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     fn log(&self) -> String {
@@ -488,4 +537,235 @@ async fn a_signal_ends_it_well_and_the_next_one_leads_at_once() {
         bench.cluster.kubectl(lease).await.unwrap() == "operator-b"
     })
     .await;
+}
+
+/// The API server is stopped for longer than a lease lasts, and killed again and again. The operator ends,
+/// is started as a kubelet would start it, and comes to the same end without writing what is written
+/// already.
+#[tokio::test]
+async fn an_api_server_that_comes_and_goes_is_outlived() {
+    let Some(bench) = Bench::start().await else { return };
+    bench.account("ringtail-operator", None).await;
+    bench.namespace("outage").await;
+    bench.apply(&pipeline("outage")).await;
+    let mut operator = bench.operator("ringtail-operator", &[]).await;
+    bench.wait_for_condition("outage", "Accepted", "Valid").await;
+    let mut audit = bench.cluster.audit();
+    bench.settle(&mut audit, &operator).await;
+    let resident = operator.resident_kib();
+
+    bench.cluster.api_server().freeze().unwrap();
+    let status = operator.ended().await;
+    assert!(!status.success(), "{status}");
+    // As a kubelet would. It waits for the API server instead of ending again.
+    let config = operator.config.clone();
+    let operator = bench.operator_with("ringtail-operator", config, &[]);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    bench.cluster.api_server().thaw().unwrap();
+    bench.cluster.wait_until_ready(SOON).await.unwrap();
+    bench.wait_for_holder("ringtail-operator").await;
+    let since = bench.settle(&mut audit, &operator).await;
+    let writes: Vec<_> = since.iter().filter(|event| is_write(event)).collect();
+    assert!(writes.len() <= 2, "nothing has changed but what gateways say: {writes:#?}");
+
+    for _ in 0..3 {
+        bench.cluster.api_server().kill().unwrap();
+        bench.cluster.api_server().restart().unwrap();
+        bench.cluster.wait_until_ready(SOON).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let services = bench.children(Kind::Service, "outage");
+    services.delete("shop-agent", &DeleteParams::default()).await.unwrap();
+    eventually("the Service", async || matches!(services.get_opt("shop-agent").await, Ok(Some(_))))
+        .await;
+    let now = operator.resident_kib();
+    assert!(now < resident + 20 * 1_024, "{resident} KiB have become {now} KiB");
+}
+
+// === Killed after every write ===
+
+/// Lets so many writes through and refuses the rest, as when the process is gone.
+#[derive(Clone)]
+struct Guillotine<S> {
+    inner: S,
+    left: Arc<AtomicUsize>,
+    written: Arc<AtomicUsize>,
+}
+
+impl<S: Service<Request<Body>, Error = BoxError>> Service<Request<Body>> for Guillotine<S> {
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = Either<Ready<Result<S::Response, BoxError>>, S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        let counts = *request.method() != "GET" && !path.ends_with("/events");
+        let one_less = |left: usize| left.checked_sub(1);
+        if counts && self.left.fetch_update(Relaxed, Relaxed, one_less).is_err() {
+            return Either::Left(future::ready(Err("killed".into())));
+        }
+        self.written.fetch_add(usize::from(counts), Relaxed);
+        Either::Right(self.inner.call(request))
+    }
+}
+
+/// An operator for one namespace in this process, with so many writes.
+struct Doomed {
+    task: JoinHandle<()>,
+    left: Arc<AtomicUsize>,
+    written: Arc<AtomicUsize>,
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Doomed {
+    async fn start(bench: &Bench, namespace: &str, writes: usize) -> Self {
+        let file = Kubeconfig::read_from(bench.cluster.kubeconfig()).unwrap();
+        let config =
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        let metrics = Metrics::default();
+        let (leadership, follow) = watch::channel(Leadership::Unknown);
+        let gate = Gate { leadership: follow, writes: metrics.writes.clone() };
+        let (left, written) = (Arc::new(AtomicUsize::new(writes)), Arc::new(AtomicUsize::new(0)));
+        let (l, w) = (Arc::clone(&left), Arc::clone(&written));
+        let guillotine = layer_fn(move |inner| Guillotine {
+            inner,
+            left: Arc::clone(&l),
+            written: Arc::clone(&w),
+        });
+        let stack = ClientBuilder::try_from(config.clone()).unwrap().with_layer(&guillotine);
+        let gated = stack.with_layer(&gate).build();
+        let lease = ClientBuilder::try_from(config).unwrap().build();
+        let cli = Cli::parse_from([
+            "ringtail-operator",
+            "--data-plane-image=ringtail:test",
+            "--admin=127.0.0.1:0",
+            "--identity=doomed",
+            &format!("--leader-election-namespace={SYSTEM}"),
+            &format!("--leader-election-name={namespace}"),
+            &format!("--watch-namespace={namespace}"),
+        ]);
+        let operator = runtime::Operator::new(cli, Clients { gated, lease }, leadership, metrics);
+        let task = tokio::spawn(async move {
+            let ended = operator.run(std::future::pending()).await;
+            panic!("the operator ended: {ended:?}");
+        });
+        Self { task, left, written }
+    }
+
+    /// Until it has no write left, or has written nothing for a while.
+    async fn settle(&self) -> usize {
+        let mut last = (tokio::time::Instant::now(), 0);
+        while last.0.elapsed() < QUIET && self.left.load(Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let written = self.written.load(Relaxed);
+            if written != last.1 {
+                last = (tokio::time::Instant::now(), written);
+            }
+        }
+        last.1
+    }
+}
+
+/// Longer than an operator takes to start and to do something on a machine with much to do.
+const QUIET: Duration = Duration::from_secs(10);
+/// Runs at a time: eight operators cost less than the API server that they talk to.
+const DOOMED_MAX: usize = 8;
+const ALL: usize = 1_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_after_any_write_of_any_change_a_restart_comes_to_the_same_end() {
+    let Some(bench) = Bench::start().await else { return };
+    // How it should end, and how many writes that takes.
+    let (created, after_create) = whole(&bench, Change::Create).await;
+    let (changed, after_change) = whole(&bench, Change::Edit).await;
+    assert!(created > 15 && changed > 3, "{created} and {changed} writes");
+    let nothing = BTreeMap::new();
+    let mut runs = Vec::new();
+    for k in 1..created {
+        runs.push((Change::Create, k, &after_create));
+        runs.push((Change::Delete, k, &nothing));
+    }
+    runs.extend((1..changed).map(|k| (Change::Edit, k, &after_change)));
+    let runs = runs.into_iter().map(|(change, k, wanted)| cut_short(&bench, change, k, wanted));
+    futures::stream::iter(runs).buffer_unordered(DOOMED_MAX).collect::<()>().await;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Create,
+    Edit,
+    Delete,
+}
+
+/// A change that nothing disturbs: how many writes it takes, and what is there then.
+async fn whole(bench: &Bench, change: Change) -> (usize, BTreeMap<String, Value>) {
+    let namespace = format!("{change:?}-whole").to_lowercase();
+    prepare(bench, &namespace, change).await;
+    let written = Doomed::start(bench, &namespace, ALL).await.settle().await;
+    (written, bench.intent(&namespace).await)
+}
+
+/// A change in the middle of which the operator is killed; the next one has to bring it to `wanted`.
+async fn cut_short(bench: &Bench, change: Change, k: usize, wanted: &BTreeMap<String, Value>) {
+    let namespace = format!("{change:?}-{k}").to_lowercase();
+    prepare(bench, &namespace, change).await;
+    Doomed::start(bench, &namespace, k).await.settle().await;
+    if change == Change::Delete {
+        bench.pipelines(&namespace).delete("shop", &DeleteParams::default()).await.unwrap();
+    }
+    let _next = Doomed::start(bench, &namespace, ALL).await;
+    eventually(&format!("{namespace} as it should be"), async || {
+        bench.intent(&namespace).await == *wanted
+    })
+    .await;
+    // Nothing comes after it, such as a child of an owner that is gone.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(bench.intent(&namespace).await, *wanted, "{namespace}");
+}
+
+async fn prepare(bench: &Bench, namespace: &str, change: Change) {
+    bench.namespace(namespace).await;
+    bench.apply(&pipeline(namespace)).await;
+    if change == Change::Edit {
+        Doomed::start(bench, namespace, ALL).await.settle().await;
+        let gateway = json!({"replicas": 4, "resources": {"requests": {"cpu": "1"}}});
+        let security = json!({"peerTLS": {"mode": "Disabled"}});
+        bench.change(namespace, json!({"spec": {"gateway": gateway, "security": security}})).await;
+    }
+}
+
+impl Bench {
+    /// What was asked for, of every child: without what differs from one life to the next.
+    async fn intent(&self, namespace: &str) -> BTreeMap<String, Value> {
+        let mut intents = BTreeMap::new();
+        for name in self.names(namespace).await {
+            let (kind, child) = name.split_once('/').unwrap();
+            let kind = Kind::ALL.into_iter().find(|known| known.name() == kind).unwrap();
+            let Some(object) = self.child(kind, namespace, child).await else { continue };
+            let intent = match kind {
+                Kind::Secret => {
+                    json!(object["data"].as_object().unwrap().keys().collect::<Vec<_>>())
+                }
+                Kind::ConfigMap => json!(object["data"].as_object().unwrap().len()),
+                Kind::Deployment => json!([
+                    object["spec"]["replicas"],
+                    object["spec"]["template"]["spec"]["containers"],
+                ]),
+                Kind::DaemonSet => object["spec"]["template"]["spec"]["containers"].clone(),
+                Kind::Service => object["spec"]["ports"].clone(),
+                _ => object["metadata"]["labels"].clone(),
+            };
+            intents.insert(name, intent);
+        }
+        intents
+    }
 }
