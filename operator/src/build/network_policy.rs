@@ -1,9 +1,9 @@
-//! NetworkPolicy: without certificates it is all that keeps others away from where gateways are spoken to by agents
-//! and by each other.
+//! NetworkPolicy: without certificates it is all that keeps others away from where agents and gateways speak to
+//! gateways.
 //!
-//! Without certificates that is also the port where gateways take OTLP, so the policy exists only where applications
-//! send to agents. Where they send to gateways themselves, nothing could tell them from a stranger. With certificates
-//! it would add nothing, and a policy that forgets somebody is hard to find.
+//! Without certificates that is also the port where gateways take OTLP, so the policy exists only where
+//! applications send to agents. Where they send to gateways themselves, nothing could tell them from a stranger.
+//! With certificates it would add nothing, and a policy that forgets somebody is hard to find.
 
 use kube::ResourceExt;
 use ringtail_crds::{TracePipeline, agent::AgentMode, security::PeerTlsMode};
