@@ -1,9 +1,9 @@
-//! NetworkPolicy: without certificates it is all that keeps others away from where agents and gateways speak to
-//! gateways.
+//! NetworkPolicy: without certificates it is all that keeps others away from where agents and gateways
+//! speak to gateways.
 //!
 //! Without certificates that is also the port where gateways take OTLP, so the policy exists only where
-//! applications send to agents. Where they send to gateways themselves, nothing could tell them from a stranger.
-//! With certificates it would add nothing, and a policy that forgets somebody is hard to find.
+//! applications send to agents. Where they send to gateways themselves, nothing could tell them from a
+//! stranger. With certificates it would add nothing, and a policy that forgets somebody is hard to find.
 
 use kube::ResourceExt;
 use ringtail_crds::{TracePipeline, agent::AgentMode, security::PeerTlsMode};
@@ -50,7 +50,8 @@ pub(super) fn build(inputs: &Inputs<'_>) -> Option<Child> {
 
 // All else stays as it was: a pod that a policy selects is closed but for what is listed.
 fn all_but([low, high]: [u16; 2]) -> Vec<Value> {
-    let range = |protocol: &str, from: u16, to: u16| json!({"protocol": protocol, "port": from, "endPort": to});
+    let range =
+        |kind: &str, from: u16, to: u16| json!({"protocol": kind, "port": from, "endPort": to});
     vec![
         range("TCP", 1, low - 1),
         range("TCP", low + 1, high - 1),
