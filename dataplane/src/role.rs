@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use self::neighbours::Neighbours;
 use self::sockets::{PeerDoor, Sockets};
-use self::stop::{Parent, wait_for_stop};
+use self::stop::{Parent, Signals, wait_for_stop};
 use crate::agent::splitter::BatchLimits;
 use crate::agent::{self, Agent};
 use crate::config::{Apply, Loaded, ShowOnly};
@@ -179,6 +179,8 @@ impl RoleError {
 /// When it cannot start.
 pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
     let AgentOptions { role, gateways, thin } = options;
+    let signals = Signals::catch()
+        .map_err(|source| RoleError::System { what: "catching signals", source })?;
     let parent = role.exit_with_parent.then(Parent::listen);
     let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
@@ -208,7 +210,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let following = tokio::spawn(follower.run(ShowOnly));
     let receivers =
         sockets.serve(agent.intake(), None, source.clone(), budget.receive, &stopping)?;
-    wait_for_stop(parent).await;
+    wait_for_stop(signals, parent).await;
     following.abort();
     stop.send_replace(true);
     receivers.finish().await;
@@ -222,6 +224,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
 /// When it cannot start.
 pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
     let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, decision_wait } = options;
+    let signals = Signals::catch()
+        .map_err(|source| RoleError::System { what: "catching signals", source })?;
     let parent = role.exit_with_parent.then(Parent::listen);
     let pipeline = &loaded.pipeline;
     let neighbours = Neighbours::of_gateway(&role, &peers, pipeline, parent.as_ref()).await?;
@@ -271,7 +275,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         sockets.serve(intake(door), peers, source.clone(), budget.receive, &stopping)?;
     // Others are asked once this gateway can be asked itself.
     tasks.spawn(gateway.join_ring(discovery, keyring));
-    wait_for_stop(parent).await;
+    wait_for_stop(signals, parent).await;
     gateway.leave();
     tokio::time::sleep(LEAVE_NOTICE).await;
     stop.send_replace(true);

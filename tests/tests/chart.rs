@@ -25,6 +25,9 @@ use serde_json::{Value, json};
 const README_MARKER: &str =
     "<!-- The table is made from the comments in values.yaml by `make generate`. -->\n\n";
 
+/// The alerts that the operator makes for each pipeline.
+const FLEET_ALERTS: &str = "operator/src/build/prometheus_rule.rs";
+
 /// Schemas that may take keys that they do not name, with the reason.
 const OPEN: &[(&str, &str)] = &[
     (
@@ -113,13 +116,14 @@ fn dashboard_and_alerts_use_metrics_that_exist() {
     let known = metric_names();
     let used = Regex::new(r"\b(?:otelcol|ringtail)_[a-z0-9_]+").unwrap();
     let mut strange = BTreeSet::new();
-    for file in ["files/dashboard.json", "files/alerts.yaml"] {
-        let text = read(file);
+    let ours = ["files/dashboard.json", "files/alerts.yaml"].map(|file| chart().join(file));
+    for file in ours.into_iter().chain([root().join(FLEET_ALERTS)]) {
+        let text = fs::read_to_string(&file).unwrap();
         for name in used.find_iter(&text).map(|found| found.as_str()) {
             let base = ["_total", "_bucket", "_sum", "_count"];
             let base = base.iter().find_map(|suffix| name.strip_suffix(suffix));
             if !known.contains(name) && !base.is_some_and(|base| known.contains(base)) {
-                strange.insert(format!("{file}: {name}"));
+                strange.insert(format!("{}: {name}", file.display()));
             }
         }
     }
@@ -135,6 +139,14 @@ fn every_alert_has_its_page() {
         let severity = alert["labels"]["severity"].as_str().unwrap();
         assert!(["warning", "critical"].contains(&severity), "{name}: {severity}");
         assert!(alert["annotations"]["summary"].is_string(), "{name} needs a summary");
+    }
+    let fleet = fs::read_to_string(root().join(FLEET_ALERTS)).unwrap();
+    let names = Regex::new(r#"name: "(Ringtail[A-Za-z]+)""#).unwrap();
+    let names: Vec<&str> =
+        names.captures_iter(&fleet).map(|name| name.extract::<1>().1[0]).collect();
+    assert!(names.len() >= 5, "the operator's alerts were not found: {names:?}");
+    for name in names {
+        assert!(page.contains(&format!("\n## {name}\n")), "docs/alerts.md does not explain {name}");
     }
 }
 

@@ -8,7 +8,8 @@ const WORKLOADS: &str = include_str!("tests/workloads.yaml");
 fn pipeline(agent: &str) -> String {
     format!(
         "apiVersion: ringtail.dev/v1alpha1\nkind: TracePipeline\n\
-         metadata: {{name: shop, namespace: tracing}}\nspec:\n  sampling: {{policies: [{{name: all, type: AlwaysSample}}]}}\n\
+         metadata: {{name: shop, namespace: tracing}}\nspec:\n\
+         \x20 sampling: {{policies: [{{name: all, type: AlwaysSample}}]}}\n\
          \x20 exporters: [{{name: tempo, type: OTLP, otlp: {{endpoint: \"http://tempo:4317\"}}}}]\n\
          \x20 agent: {agent}\n"
     )

@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 /// What a line of the parent that lists gateways begins with.
@@ -38,17 +39,31 @@ impl Parent {
     }
 }
 
+/// SIGTERM and SIGINT. Caught before a process says that it listens: until then either would end it with what
+/// it holds.
+#[derive(Debug)]
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+// === impl Signals ===
+
+impl Signals {
+    /// Catches them from now on.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub(super) fn catch() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+}
+
 /// Resolves on SIGTERM, SIGINT, or the end of the parent.
 ///
 /// A second signal ends the process at once.
-pub(super) async fn wait_for_stop(parent: Option<Parent>) {
-    let (Ok(mut term), Ok(mut int)) = (
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()),
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()),
-    ) else {
-        tracing::error!("signals cannot be received; stopping");
-        return;
-    };
+pub(super) async fn wait_for_stop(signals: Signals, parent: Option<Parent>) {
+    let Signals { mut term, mut int } = signals;
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use ringtail_crds::{TracePipeline, agent::AgentMode, status::Endpoints};
 
-use super::tier::Tier;
+use super::{network_policy, tier::Tier};
 
 /// OTLP of gateways, which is the same everywhere.
 const GATEWAY_PORTS: [u16; 2] = [4317, 4318];
@@ -13,7 +13,7 @@ pub fn endpoints(pipeline: &TracePipeline) -> Endpoints {
     let host =
         |service: String| format!("{service}.{}.svc", pipeline.namespace().unwrap_or_default());
     let gateways = Tier::Gateway.child_name(pipeline);
-    let managed = Tier::Gateway.is_managed(pipeline);
+    let open = Tier::Gateway.is_managed(pipeline) && !network_policy::is_fenced(pipeline);
     let receivers = &pipeline.spec.agent.receivers.otlp;
     let receivers = [receivers.grpc.port, receivers.http.port];
     let (applications, ports) = match pipeline.spec.agent.mode {
@@ -26,8 +26,8 @@ pub fn endpoints(pipeline: &TracePipeline) -> Endpoints {
     Endpoints {
         otlp_grpc: grpc,
         otlp_http: http,
-        gateway: managed.then(|| format!("http://{}:{gateway_port}", host(gateways.clone()))),
-        gateway_headless: managed
+        gateway: open.then(|| format!("http://{}:{gateway_port}", host(gateways.clone()))),
+        gateway_headless: open
             .then(|| format!("{}:{gateway_port}", host(format!("{gateways}-headless")))),
     }
 }
