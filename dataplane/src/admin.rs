@@ -141,7 +141,7 @@ fn gateway_snapshot(
         identity: peers.identity.id.clone(),
         inst: peers.identity.inst,
         config,
-        ring: ring_stats(view.as_deref(), peers.observers.list(), &peers.counts),
+        ring: ring_stats(Some(&*view), peers.observers.list(), &peers.counts),
         ledger,
         held: HeldStats {
             spans,

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::gateway::output::Kept;
+use crate::gateway::output::{Exported, Kept};
 use crate::ledger::{Dropped, ExporterCounters};
 use crate::otlp;
 use crate::pause;
@@ -67,6 +67,7 @@ struct Job {
     frame: Bytes,
     encoding: Encoding,
     spans: u64,
+    exported: Arc<Exported>,
     /// What it is charged with: its size before compression.
     charge: u64,
     since: Instant,
@@ -133,9 +134,11 @@ impl ExporterHandle {
         // An empty queue takes a request of any size: otherwise one that is larger than the queue could
         // never leave.
         let fits = before == 0 || before + bytes <= config.queue_bytes;
+        let exported = Arc::clone(&kept.exported);
         if fits && self.queue.send(kept).is_ok() {
             return;
         }
+        exported.fail();
         self.inner.forget(spans, bytes);
         let reason = if fits { Dropped::Stopping } else { Dropped::QueueFull };
         counters.dropped.add(reason, spans);
@@ -223,6 +226,7 @@ impl Exporter {
             frame,
             encoding,
             spans: kept.spans,
+            exported: kept.exported,
             charge: kept.message.len() as u64,
             since: Instant::now(),
         });
@@ -287,6 +291,7 @@ impl Exporter {
     }
 
     fn give_up(&self, job: &Job, reason: Dropped) {
+        job.exported.fail();
         self.inner.counters.dropped.add(reason, job.spans);
         self.inner.forget(job.spans, job.charge);
     }

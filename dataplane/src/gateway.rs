@@ -1,33 +1,46 @@
 //! The gateway: receive -> scan -> insert -> decide -> export.
 //!
 //! A request is checked and charged on the receiving thread, then every shard takes the spans whose keys
-//! are its own; the answer OK means that all of them are stored. Shards decide on their own clocks and hand
-//! kept spans to the exporters.
+//! are its own: it stores them, or passes them on to the gateway that owns their trace. The answer OK means
+//! that all of them are stored. Shards decide what is due and theirs to decide, and hand kept spans to the
+//! exporters. The fleet's task knows the other gateways, and carries what shards send them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
-use ringtail_engine::key::KeySeed;
+use ringtail_engine::key::{KeySeed, TraceKey, shard_of};
+use ringtail_engine::ownership::facts::{Instance, State};
+use ringtail_engine::ownership::message::{self, Agreement, Origin, Outcome};
+use ringtail_engine::ownership::rules::Rules;
+use ringtail_engine::ownership::timers::JOIN_SETTLE;
+use ringtail_engine::ownership::{Config as OwnershipConfig, Stats, Steward};
 use ringtail_engine::policy::{Policy, Program, Rule};
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::ShardConfig;
 
+use self::clock::Clock;
+use self::fleet::{Fleet, FleetTask, Knock, Setting};
 use self::output::Output;
-use self::peers::{Peers, Seats};
+use self::peers::Peers;
 use self::room::Room;
-use self::shards::{Sampling, ShardHandle, Slot, Work};
+use self::shards::{Ask, Outside, Sampling, ShardHandle, Slot, Work};
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
-use crate::membership::{self, Membership};
 use crate::otlp::{export_reply, invalid_ids};
-use crate::peer::{DeliverRequest, DeliverResponse, HelloRequest, Identity, Member, Role};
+use crate::peer::messages::{self, Manner, Wrong};
+use crate::peer::{
+    DecideRequest, DeliverRequest, DeliverResponse, HelloRequest, Identity, Member, PollRequest,
+    Role,
+};
 use crate::transport::{Call, Handler, Keyring, Method, Peer, Permit, Refusal, Reply};
 
+pub mod clock;
+pub mod fleet;
 pub mod output;
 pub mod peers;
 pub mod room;
@@ -39,12 +52,20 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// that is half full. The decision memory's budget divided by this is how many keys it may hold.
 const MEMORY_BYTES_PER_KEY: u64 = 18;
 /// What the buffer stores beside a span's bytes, when the span opens a trace: its record's head, the
-/// trace's entry with its place in the index, its deadline and its duplicates.
-const SPAN_BYTES_MAX: u64 = 320;
+/// trace's entry with its place in the index, its deadline and its duplicates (320), and what is known of its
+/// ownership (64 in a table that doubles).
+const SPAN_BYTES_MAX: u64 = 480;
 /// What the buffer stores beside the headers of a group.
 const GROUP_BYTES_MAX: u64 = 128;
 /// Generations of the decision memory.
 const MEMORY_GENERATIONS: u64 = 2;
+/// Half of the budget for decisions is for those that can be told to others: 32 bytes and a control byte in a
+/// table that is half full, and 16 in the order of their arrival.
+const TOLD_SHARE: u64 = 2;
+const TOLD_BYTES_PER_KEY: u64 = 96;
+/// How long a request waits for a gateway that is about to serve: it settles for 1.5 s, and is then accepted
+/// within a hello or two.
+const WAIT_TO_SERVE: Duration = Duration::from_secs(3);
 
 /// What a gateway needs to know.
 #[derive(Clone, Debug)]
@@ -80,7 +101,20 @@ pub struct Gateway {
     seed: KeySeed,
     room: Arc<Room>,
     shards: Vec<ShardHandle>,
+    fleet: Fleet,
+    stopped: AtomicBool,
     scan: ScanLimits,
+}
+
+/// What became of a request.
+#[derive(Debug, Default)]
+struct Stored {
+    /// Spans with an invalid trace ID.
+    invalid: u64,
+    /// Spans that nobody takes now.
+    refused: u64,
+    /// Traces that are not simply held here.
+    elsewhere: Vec<(TraceKey, Outcome)>,
 }
 
 /// What is shown of a policy.
@@ -115,7 +149,8 @@ pub enum Door {
 // === impl Gateway ===
 
 impl Gateway {
-    /// Starts the shard threads.
+    /// Starts the shard threads. The task that comes with the gateway finds the others, once this one can be
+    /// asked itself.
     ///
     /// # Errors
     /// When the operating system gives no thread.
@@ -124,52 +159,53 @@ impl Gateway {
         policies: &[Policy],
         program: Program,
         exporters: Vec<ExporterHandle>,
-    ) -> std::io::Result<Arc<Self>> {
+        discovery: Discovery,
+        keyring: Option<Arc<Keyring>>,
+    ) -> std::io::Result<(Arc<Self>, FleetTask)> {
         let (program, counters) = (Arc::new(program), Arc::new(Counters::default()));
         let exporters: Arc<[ExporterHandle]> = exporters.into();
         let room = Arc::new(Room::new(config.buffer_bytes));
-        let shards = (0..config.shards)
+        let clock = Clock::start();
+        let steward = Steward::new(&ownership(&config, &discovery), clock.now());
+        let stand = steward.stand().clone();
+        let peers = Arc::new(Peers::new(config.identity.clone(), config.seed, stand));
+        let (letters, outgoing) = tokio::sync::mpsc::unbounded_channel();
+        let outside = Outside {
+            counters: Arc::clone(&counters),
+            room: Arc::clone(&room),
+            output: Output::new(Arc::clone(&exporters)),
+            stands: Arc::clone(&peers.stands),
+            outgoing: letters,
+            clock,
+            remember_max: told_keys(&config),
+        };
+        let shards: Vec<ShardHandle> = (0..config.shards)
             .map(|shard| {
-                let output = Output::new(Arc::clone(&exporters));
-                let config = shard_config(&config, shard);
-                ShardHandle::spawn(
-                    config,
-                    &program,
-                    Arc::clone(&counters),
-                    Arc::clone(&room),
-                    output,
-                )
+                ShardHandle::spawn(shard_config(&config, shard), &program, outside.clone())
             })
             .collect::<std::io::Result<_>>()?;
-        Ok(Arc::new(Self {
-            peers: Arc::new(Peers::new(config.identity, config.seed)),
+        let setting = Setting {
+            steward,
+            peers: Arc::clone(&peers),
+            shards: shards.clone(),
+            exporters: Arc::clone(&exporters),
+            outgoing,
+            clock,
+        };
+        let (fleet, task) = FleetTask::new(setting, discovery.candidates, keyring);
+        let gateway = Self {
+            peers,
             counters,
             exporters,
             policies: ArcSwap::from_pointee(policies.iter().map(PolicyInfo::of).collect()),
             seed: config.seed,
             room,
             shards,
+            fleet,
+            stopped: AtomicBool::new(false),
             scan: config.scan,
-        }))
-    }
-
-    /// Finds the other gateways, and follows who they are until the task is aborted.
-    pub fn join_ring(
-        &self,
-        discovery: Discovery,
-        keyring: Option<Arc<Keyring>>,
-    ) -> impl Future<Output = ()> + use<> {
-        let config = membership::Config {
-            identity: self.peers.identity.clone(),
-            seed: self.seed,
-            candidates: discovery.candidates,
-            keyring,
-            thin: false,
-            voice: Arc::clone(&self.peers) as _,
-            counts: Arc::clone(&self.peers.counts),
-            own_state: Some(self.peers.state()),
         };
-        Membership::run(config, Seats(Arc::clone(&self.peers)))
+        Ok((Arc::new(gateway), task))
     }
 
     /// The shards, for metrics and stats.
@@ -220,21 +256,30 @@ impl Gateway {
         self.shards.iter().map(of_shard).sum()
     }
 
+    /// What keeping traces whole took so far, by event.
+    pub fn ownership_events(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let steward = **self.peers.stewardship.load();
+        let shards = self.shards.iter().map(|shard| **shard.gauges.ownership.load());
+        let sum = shards.fold(steward, Stats::plus);
+        sum.events().into_iter()
+    }
+
     /// Undecided spans in memory.
     pub fn held_spans(&self) -> u64 {
         self.shards.iter().map(|shard| shard.gauges.spans.load(Relaxed)).sum()
     }
 
-    /// Says `Draining` to whoever asks, and refuses spans, so that agents turn to others.
-    pub fn leave(&self) {
-        self.peers.leave();
+    /// Hands everything that is held to the other gateways, while what still comes is passed on; decides it
+    /// when there is no other. Then takes no more spans.
+    pub async fn leave(&self) {
+        self.fleet.leave().await;
+        self.stopped.store(true, Relaxed);
     }
 
-    /// Decides and exports everything that is held; gives backends at most `within`.
+    /// Decides and exports everything that is still held; gives backends at most `within`.
     ///
     /// The receivers must have stopped before.
     pub async fn drain(&self, within: Duration) {
-        self.leave();
         for shard in &self.shards {
             shard.finish().await;
         }
@@ -245,49 +290,153 @@ impl Gateway {
 
     async fn deliver(&self, request: DeliverRequest, permit: Permit) -> Result<Reply, Refusal> {
         self.peers.hear(request.from.as_ref(), request.digest);
-        let rejected_spans = self.store(request.spans, permit, &self.counters.from_peers).await?;
-        let answer = DeliverResponse {
+        let manner = Manner::of(&request).map_err(wrong)?;
+        let stored = self.store(request.spans, manner, permit, true).await?;
+        if stored.refused > 0 && !request.wants_outcomes {
+            return Err(no_holder());
+        }
+        let rejected_spans = stored.invalid;
+        let mut answer = DeliverResponse {
             holder: Some(self.peers.member()),
             rejected_spans,
             message: if rejected_spans == 0 { String::new() } else { invalid_ids(rejected_spans) },
+            ..DeliverResponse::default()
+        };
+        messages::add_outcomes(&mut answer, stored.elsewhere);
+        Ok(Reply { message: answer.encode_to_vec().into() })
+    }
+
+    async fn export(&self, message: Bytes, permit: Permit) -> Result<Reply, Refusal> {
+        let stored = self.store(message, Manner::uniform(Origin::Client), permit, false).await?;
+        if stored.refused > 0 { Err(no_holder()) } else { Ok(export_reply(stored.invalid)) }
+    }
+
+    /// Finds a place for every valid span of a request, or for none.
+    async fn store(
+        &self,
+        request: Bytes,
+        manner: Manner,
+        permit: Permit,
+        from_peer: bool,
+    ) -> Result<Stored, Refusal> {
+        let shape = scan::check(&request, &self.scan)
+            .map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let (valid, invalid) = (u64::from(shape.spans), u64::from(shape.invalid_ids));
+        self.serve().await;
+        // Slots first: until all are there, the sender may go away and nothing has happened.
+        let slots = if valid > 0 { self.slots().await } else { Some(Vec::new()) };
+        let counters = &self.counters;
+        let source = if from_peer { &counters.from_peers } else { &counters.from_clients };
+        source.fetch_add(invalid, Relaxed);
+        counters.refused.add(Refused::InvalidTraceId, invalid);
+        let refuse = |reason, refusal| {
+            source.fetch_add(valid, Relaxed);
+            counters.refused.add(reason, valid);
+            Err(refusal)
+        };
+        let Some(slots) = slots.filter(|_| !self.stopped.load(Relaxed)) else {
+            return refuse(Refused::Stopping, stopping());
+        };
+        let Some(reservation) = self.room.reserve(most_bytes(&shape)) else {
+            return refuse(Refused::NoRoom, no_room());
+        };
+        counters.left_out.add(&shape);
+        let (_reservation, _permit) = (reservation, permit);
+        let work = Arc::new(Work { request, shape, manner, from_peer, _reservation, _permit });
+        // From here on every shard takes its part, whether or not the sender still waits for the answer.
+        let taken: Vec<_> = slots.into_iter().map(|slot| slot.deliver(&work)).collect();
+        drop(work);
+        let mut stored = Stored { invalid, ..Stored::default() };
+        for part in taken {
+            // An error would mean that a shard's thread is gone: nothing then holds the spans.
+            let part = part
+                .await
+                .map_err(|_| Refusal::Internal("a shard has ended; restart the gateway".into()))?;
+            stored.refused += part.refused;
+            stored.elsewhere.extend(part.elsewhere);
+        }
+        Ok(stored)
+    }
+
+    /// Waits a little for a gateway that is about to serve.
+    async fn serve(&self) {
+        let mut life = self.peers.life();
+        if *life.borrow() == State::Joining {
+            let serves = life.wait_for(|life| *life != State::Joining);
+            // Who serves later refuses what it cannot pass on.
+            let _ = tokio::time::timeout(WAIT_TO_SERVE, serves).await;
+        }
+    }
+
+    async fn hello(&self, request: HelloRequest) -> Result<Reply, Refusal> {
+        let plain = self.peers.answer(&request);
+        let hello = messages::hello_of(&request).map_err(wrong)?;
+        let ours = hello.filter(|_| request.seed_id == self.seed.id());
+        let answer = match ours {
+            Some(hello) => {
+                let answer = self.fleet.ask(|done| Knock::Hello(Box::new(hello), done)).await;
+                messages::answer_hello(&answer.ok_or_else(stopping)?, plain)
+            }
+            None => plain,
         };
         Ok(Reply { message: answer.encode_to_vec().into() })
     }
 
-    /// Stores every valid span of a request, or none; returns how many had an invalid trace ID.
-    async fn store(
-        &self,
-        request: Bytes,
-        permit: Permit,
-        source: &AtomicU64,
-    ) -> Result<u64, Refusal> {
-        let shape = scan::check(&request, &self.scan)
-            .map_err(|error| Refusal::Malformed(error.to_string()))?;
-        let (valid, invalid) = (u64::from(shape.spans), u64::from(shape.invalid_ids));
-        // Slots first: until all are there, the sender may go away and nothing has happened.
-        let slots = if valid > 0 { self.slots().await } else { Some(Vec::new()) };
-        source.fetch_add(valid + invalid, Relaxed);
-        let refused = &self.counters.refused;
-        refused.add(Refused::InvalidTraceId, invalid);
-        let Some(slots) = slots.filter(|_| !self.peers.is_leaving()) else {
-            refused.add(Refused::Stopping, valid);
-            return Err(stopping());
-        };
-        let Some(reservation) = self.room.reserve(most_bytes(&shape)) else {
-            refused.add(Refused::NoRoom, valid);
-            return Err(no_room());
-        };
-        self.counters.left_out.add(&shape);
-        let work = Arc::new(Work { request, shape, _reservation: reservation, _permit: permit });
-        // From here on every shard stores its part, whether or not the sender still waits for the answer.
-        let stored: Vec<_> = slots.into_iter().map(|slot| slot.insert(&work)).collect();
-        drop(work);
-        for part in stored {
-            // An error would mean that a shard's thread is gone: nothing then holds the spans.
-            part.await
-                .map_err(|_| Refusal::Internal("a shard has ended; restart the gateway".into()))?;
+    async fn decide(&self, request: DecideRequest) -> Result<Reply, Refusal> {
+        let told = messages::decisions_of(&request).map_err(wrong)?;
+        let from = self.peers.stands.load().me.clone();
+        let mut answer = Agreement { from, known: Vec::new(), refused: Vec::new() };
+        let mut asked = Vec::new();
+        for (shard, list) in self.by_shard(&told.list) {
+            let (done, agreed) = tokio::sync::oneshot::channel();
+            let part = message::Decisions { list, from: told.from.clone(), ..told };
+            shard.ask(Ask::Decisions(part, done)).await;
+            asked.push(agreed);
         }
-        Ok(invalid)
+        for agreed in asked {
+            let part = agreed.await.map_err(|_| stopping())?;
+            answer.known.extend(part.known);
+            answer.refused.extend(part.refused);
+        }
+        let answer = messages::agreement(&answer, self.peers.member());
+        Ok(Reply { message: answer.encode_to_vec().into() })
+    }
+
+    async fn poll(&self, request: PollRequest) -> Result<Reply, Refusal> {
+        self.peers.hear(request.from.as_ref(), request.digest);
+        let poll = messages::poll_of(&request).map_err(wrong)?;
+        if request.seed_id != self.seed.id() {
+            return Err(Refusal::Forbidden("the agent has another seed than this fleet".into()));
+        }
+        for (shard, list) in self.by_shard(&poll.decided) {
+            shard.ask(Ask::Reminded(list)).await;
+        }
+        let answer = self.fleet.ask(|done| Knock::Poll(Box::new(poll), done)).await;
+        let (mut answer, confides) = answer.ok_or_else(stopping)?;
+        let mut decided = Vec::new();
+        for shard in self.shards.iter().filter(|_| confides) {
+            let (done, last) = tokio::sync::oneshot::channel();
+            shard.ask(Ask::Last(done)).await;
+            decided.extend(last.await.unwrap_or_default());
+        }
+        answer.decided = decided.into();
+        let answer = messages::poll_answer(&answer, self.peers.member());
+        Ok(Reply { message: answer.encode_to_vec().into() })
+    }
+
+    /// Decisions by the shard of their key.
+    fn by_shard(
+        &self,
+        list: &[message::Decision],
+    ) -> impl Iterator<Item = (&ShardHandle, Vec<message::Decision>)> {
+        let shards = u32::try_from(self.shards.len()).unwrap_or(1);
+        let mut parts = vec![Vec::new(); self.shards.len()];
+        for decision in list {
+            if let Some(part) = parts.get_mut(shard_of(decision.key, shards) as usize) {
+                part.push(*decision);
+            }
+        }
+        self.shards.iter().zip(parts).filter(|(_, part)| !part.is_empty())
     }
 
     /// A place in the queue of every shard; `None` when one has ended.
@@ -313,7 +462,8 @@ fn most_bytes(shape: &Shape) -> u64 {
 
 fn shard_config(config: &Config, shard: u32) -> ShardConfig {
     let shards = u64::from(config.shards.max(1));
-    let keys = config.decisions_bytes / shards / MEMORY_BYTES_PER_KEY / MEMORY_GENERATIONS;
+    let bytes = config.decisions_bytes - config.decisions_bytes / TOLD_SHARE;
+    let keys = bytes / shards / MEMORY_BYTES_PER_KEY / MEMORY_GENERATIONS;
     ShardConfig {
         seed: config.seed,
         shard,
@@ -324,6 +474,36 @@ fn shard_config(config: &Config, shard: u32) -> ShardConfig {
         max_trace_bytes: config.buffer_bytes / 8,
         memory_keys: usize::try_from(keys).unwrap_or(usize::MAX),
     }
+}
+
+/// Decisions that one shard remembers to be told again.
+fn told_keys(config: &Config) -> usize {
+    let bytes = config.decisions_bytes / TOLD_SHARE / u64::from(config.shards.max(1));
+    usize::try_from(bytes / TOLD_BYTES_PER_KEY).unwrap_or(usize::MAX)
+}
+
+fn ownership(config: &Config, discovery: &Discovery) -> OwnershipConfig {
+    let listed = discovery.candidates.borrow();
+    let alone = listed.as_ref().is_some_and(|list| list.is_empty());
+    OwnershipConfig {
+        me: Instance::new(&config.identity.id, config.identity.inst),
+        seed: config.seed,
+        // The shards remember, each for itself.
+        remember: 0,
+        remember_max: 0,
+        settle: if alone { 0 } else { JOIN_SETTLE },
+        rules: Rules::ALL,
+    }
+}
+
+fn wrong(error: Wrong) -> Refusal {
+    Refusal::Malformed(error.to_string())
+}
+
+fn no_holder() -> Refusal {
+    let why =
+        "this gateway is cut off from most others and cannot take spans now; send to another one";
+    Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
 }
 
 fn no_room() -> Refusal {
@@ -366,8 +546,11 @@ impl Handler for Intake {
                          taken here";
         match (method, self.door) {
             (Method::ExportTraces, Door::Open | Door::Clients)
-            | (Method::Hello | Method::Deliver, Door::Open | Door::Peers) => Ok(()),
-            (Method::Hello | Method::Deliver, Door::Clients) => {
+            | (
+                Method::Hello | Method::Deliver | Method::Decide | Method::Poll,
+                Door::Open | Door::Peers,
+            ) => Ok(()),
+            (Method::Hello | Method::Deliver | Method::Decide | Method::Poll, Door::Clients) => {
                 self.gateway.peers.turned_away.fetch_add(1, Relaxed);
                 Err(Refusal::Forbidden(for_peers.to_owned()))
             }
@@ -379,23 +562,32 @@ impl Handler for Intake {
         let gateway = &self.gateway;
         match call.method {
             Method::Hello => {
-                let hello = HelloRequest::decode(call.message)
-                    .map_err(|error| Refusal::Malformed(format!("not a HelloRequest: {error}")))?;
+                let hello: HelloRequest = read(call.message)?;
                 self.admit(hello.from.as_ref(), call.peer)?;
-                Ok(Reply { message: gateway.peers.answer(&hello).encode_to_vec().into() })
+                gateway.hello(hello).await
             }
             Method::Deliver => {
-                let request = DeliverRequest::decode(call.message).map_err(|error| {
-                    Refusal::Malformed(format!("not a DeliverRequest: {error}"))
-                })?;
+                let request: DeliverRequest = read(call.message)?;
                 self.admit(request.from.as_ref(), call.peer)?;
                 gateway.deliver(request, call.permit).await
             }
-            Method::ExportTraces => {
-                let source = &gateway.counters.from_clients;
-                gateway.store(call.message, call.permit, source).await.map(export_reply)
+            Method::Decide => {
+                let request: DecideRequest = read(call.message)?;
+                self.admit(request.from.as_ref(), call.peer)?;
+                gateway.decide(request).await
             }
+            Method::Poll => {
+                let request: PollRequest = read(call.message)?;
+                self.admit(request.from.as_ref(), call.peer)?;
+                gateway.poll(request).await
+            }
+            Method::ExportTraces => gateway.export(call.message, call.permit).await,
             other => Err(other.unserved()),
         }
     }
+}
+
+fn read<M: Message + Default>(message: Bytes) -> Result<M, Refusal> {
+    M::decode(message)
+        .map_err(|error| Refusal::Malformed(format!("not a message of ours: {error}")))
 }

@@ -2,6 +2,7 @@
 //!
 //! Written with relaxed atomics, once a request or batch and never once a span; read when somebody asks.
 
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use ringtail_engine::scan::Shape;
@@ -19,6 +20,8 @@ pub enum Refused {
     NoGateway,
     /// The process is stopping.
     Stopping,
+    /// The gateway is in no position to hold it, and reaches nobody who is.
+    NoHolder,
 }
 
 /// Why a span that was taken left without reaching anybody.
@@ -45,9 +48,9 @@ pub enum LeftOut {
     UnknownRequestField,
 }
 
-/// Counters by reason.
+/// Counters by reasons of kind `R`.
 #[derive(Debug)]
-pub struct ByReason<const N: usize>([AtomicU64; N]);
+pub struct ByReason<R, const N: usize>([AtomicU64; N], PhantomData<R>);
 
 /// The counters of one process.
 #[derive(Debug, Default)]
@@ -60,6 +63,10 @@ pub struct Counters {
     pub from_replays: AtomicU64,
     /// Spans that a peer has acknowledged.
     pub out: AtomicU64,
+    /// Spans of undecided traces that were put into parcels for their new owner, each time.
+    pub handed_over: AtomicU64,
+    /// Of the duplicates: replayed spans that were exported before.
+    pub repeated: AtomicU64,
     /// Spans of kept traces.
     pub kept: AtomicU64,
     /// Spans of traces that were decided against.
@@ -67,11 +74,11 @@ pub struct Counters {
     /// Spans received before.
     pub duplicate: AtomicU64,
     /// Refused, by reason.
-    pub refused: ByReason<{ Refused::ALL.len() }>,
+    pub refused: ByReason<Refused, { Refused::ALL.len() }>,
     /// Dropped, by reason.
-    pub dropped: ByReason<{ Dropped::ALL.len() }>,
+    pub dropped: ByReason<Dropped, { Dropped::ALL.len() }>,
     /// Fields of requests that were taken without them, by reason.
-    pub left_out: ByReason<{ LeftOut::ALL.len() }>,
+    pub left_out: ByReason<LeftOut, { LeftOut::ALL.len() }>,
 }
 
 /// The counters of one exporter.
@@ -86,15 +93,15 @@ pub struct ExporterCounters {
     /// Requests that failed and were tried again.
     pub retries: AtomicU64,
     /// Dropped, by reason.
-    pub dropped: ByReason<{ Dropped::ALL.len() }>,
+    pub dropped: ByReason<Dropped, { Dropped::ALL.len() }>,
 }
 
 // === impl Refused, Dropped, LeftOut ===
 
 impl Refused {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 4] =
-        [Self::InvalidTraceId, Self::NoRoom, Self::NoGateway, Self::Stopping];
+    pub const ALL: [Self; 5] =
+        [Self::InvalidTraceId, Self::NoRoom, Self::NoGateway, Self::Stopping, Self::NoHolder];
 
     /// The label in metrics and ledgers.
     pub const fn label(self) -> &'static str {
@@ -103,6 +110,7 @@ impl Refused {
             Self::NoRoom => "no_room",
             Self::NoGateway => "no_gateway",
             Self::Stopping => "stopping",
+            Self::NoHolder => "no_holder",
         }
     }
 }
@@ -144,13 +152,13 @@ impl LeftOut {
 
 // === impl ByReason ===
 
-impl<const N: usize> Default for ByReason<N> {
+impl<R, const N: usize> Default for ByReason<R, N> {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+        Self(std::array::from_fn(|_| AtomicU64::new(0)), PhantomData)
     }
 }
 
-impl<const N: usize> ByReason<N> {
+impl<R, const N: usize> ByReason<R, N> {
     fn add_at(&self, index: usize, spans: u64) {
         if let Some(counter) = self.0.get(index) {
             counter.fetch_add(spans, Relaxed);
@@ -166,21 +174,21 @@ impl<const N: usize> ByReason<N> {
     }
 }
 
-impl ByReason<{ Refused::ALL.len() }> {
+impl ByReason<Refused, { Refused::ALL.len() }> {
     /// Counts refused spans.
     pub fn add(&self, reason: Refused, spans: u64) {
         self.add_at(reason as usize, spans);
     }
 }
 
-impl ByReason<{ Dropped::ALL.len() }> {
+impl ByReason<Dropped, { Dropped::ALL.len() }> {
     /// Counts dropped spans.
     pub fn add(&self, reason: Dropped, spans: u64) {
         self.add_at(reason as usize, spans);
     }
 }
 
-impl ByReason<{ LeftOut::ALL.len() }> {
+impl ByReason<LeftOut, { LeftOut::ALL.len() }> {
     /// Counts what a taken request of this shape loses.
     pub fn add(&self, shape: &Shape) {
         self.add_at(LeftOut::LegacySpans as usize, u64::from(shape.legacy_fields));

@@ -94,6 +94,12 @@ table! {
         "Spans in memory";
     DUPLICATES = Counter "ringtail_duplicate_spans" []
         "Spans that came twice with the same content";
+    OWNERSHIP = Counter "ringtail_ownership_events" ["event"]
+        "What keeping traces whole took: traces passed on, handed over, decided alone, and so on";
+    HANDED_OVER = Counter "ringtail_handed_over_spans" []
+        "Spans of undecided traces sent to their new owner";
+    REPEATED = Counter "ringtail_repeated_spans" []
+        "Spans that were sent again and had been exported before; they are among the duplicates";
     EVACUATED = Counter "ringtail_segments_evacuated" []
         "Segments freed by moving the few spans left in them";
     TURN_SECONDS = Gauge "ringtail_decision_turn_seconds" ["shard"]
@@ -238,7 +244,7 @@ impl Source {
             }
             TierSource::Gateway(gateway) => {
                 let peers = &gateway.peers;
-                let members = peers.view().map_or(0, |view| view.len());
+                let members = peers.view().len();
                 (peers.digest(), members, &peers.view_changes)
             }
         };
@@ -397,7 +403,11 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         gauge(&BUFFER_UTILIZATION, &[], sum(|g| &g.bytes) * 100 / limit.max(1)),
         count(&DUPLICATES, &[], gateway.counters.duplicate.load(Relaxed)),
         count(&EVACUATED, &[], sum(|g| &g.evacuated)),
+        count(&HANDED_OVER, &[], gateway.counters.handed_over.load(Relaxed)),
+        count(&REPEATED, &[], gateway.counters.repeated.load(Relaxed)),
     ]);
+    let events = gateway.ownership_events();
+    samples.extend(events.map(|(event, times)| count(&OWNERSHIP, &[event], times)));
     let digest = format!("{:016x}", gateway.peers.digest());
     let observers = gateway.peers.observers.list();
     let agreeing = observers.iter().filter(|observer| observer.digest == digest).count() as u64;

@@ -7,7 +7,9 @@ use ringtail_engine::ring::RING_VERSION;
 use ringtail_engine::wire::put_varint;
 
 pub use generated::{
-    DeliverRequest, DeliverResponse, HelloRequest, HelloResponse, Member, Role, State,
+    Asked, DecideRequest, DecideResponse, Decision, DeliverRequest, DeliverResponse, Heard,
+    HelloRequest, HelloResponse, Instance, Member, Origin, Outcome, Part, PollRequest,
+    PollResponse, Role, State, Status, Verdict,
 };
 
 use crate::stats;
@@ -18,9 +20,10 @@ use crate::stats;
 )]
 #[rustfmt::skip]
 mod generated;
+pub mod messages;
 
 /// Tag of `DeliverRequest.spans`: field 15, length-delimited.
-const SPANS_TAG: u8 = 15 << 3 | 2;
+pub const SPANS_TAG: u8 = 15 << 3 | 2;
 
 /// How a gateway wants its spans, found out by asking it `Hello`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +53,13 @@ impl Identity {
 
     /// The `Hello` of a process whose view has `digest`.
     pub fn hello(&self, state: State, digest: u64) -> Vec<u8> {
-        HelloRequest { from: Some(self.member(state)), ring_versions: vec![RING_VERSION], digest }
-            .encode_to_vec()
+        HelloRequest {
+            from: Some(self.member(state)),
+            ring_versions: vec![RING_VERSION],
+            digest,
+            ..HelloRequest::default()
+        }
+        .encode_to_vec()
     }
 }
 
@@ -87,7 +95,7 @@ pub fn write_envelope(
         let head = DeliverRequest {
             from: Some(envelope.from.member(State::Serving)),
             digest: envelope.digest,
-            spans: Bytes::new(),
+            ..DeliverRequest::default()
         };
         out.extend_from_slice(&head.encode_to_vec());
         out.push(SPANS_TAG);

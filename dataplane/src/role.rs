@@ -39,9 +39,6 @@ pub mod stop; //   signals, and the parent
 
 /// How long a stopping process may take to hand on what it holds. Under the 60 s of grace that its pod gets.
 const DRAIN_WITHIN: Duration = Duration::from_secs(25);
-/// How long a stopping gateway still answers agents with "draining" before it closes its receivers: two of
-/// their hellos.
-const LEAVE_NOTICE: Duration = Duration::from_millis(1600);
 /// Shard threads of a gateway at most: more than any pod has processors, since each needs a buffer of its
 /// own.
 const SHARDS_MAX: usize = 16;
@@ -262,9 +259,10 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);
-    let gateway = Gateway::start(config, &pipeline.policies, program, exporters)
-        .map_err(|source| RoleError::System { what: "starting shard threads", source })?;
     let discovery = neighbours.discovery.clone();
+    let (policies, keys) = (&pipeline.policies, keyring.clone());
+    let (gateway, fleet) = Gateway::start(config, policies, program, exporters, discovery, keys)
+        .map_err(|source| RoleError::System { what: "starting shard threads", source })?;
     let tier = TierSource::Gateway(Arc::clone(&gateway));
     let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring.clone());
     tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
@@ -274,10 +272,9 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let receivers =
         sockets.serve(intake(door), peers, source.clone(), budget.receive, &stopping)?;
     // Others are asked once this gateway can be asked itself.
-    tasks.spawn(gateway.join_ring(discovery, keyring));
+    tasks.spawn(fleet.run());
     wait_for_stop(signals, parent).await;
-    gateway.leave();
-    tokio::time::sleep(LEAVE_NOTICE).await;
+    gateway.leave().await;
     stop.send_replace(true);
     receivers.finish().await;
     gateway.drain(DRAIN_WITHIN).await;

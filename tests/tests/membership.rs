@@ -131,7 +131,7 @@ async fn without_the_api_server_everybody_keeps_the_last_view() {
     // Who starts now knows nobody, and is ready all the same.
     shop.add_gateway("gw-2", &[]);
     assert_eq!(shop.gateways[2].admin("/readyz"), "ok\n");
-    assert_eq!(shop.gateways[2].stats().ring.members.len(), 1);
+    shop.gateways[2].wait_for("a ring of one", |stats| stats.ring.members.len() == 1);
 
     shop.api.come_back();
     shop.list(2, SERVING);
@@ -212,8 +212,9 @@ async fn a_gateway_with_another_seed_is_no_member() {
     shop.add_gateway("stranger", &["--seed-file", seed.to_str().unwrap()]);
     shop.list(1, SERVING);
     for process in shop.processes() {
-        let stats = process.wait_for("a stranger", |stats| stats.ring.foreign == 1);
-        assert_eq!(stats.ring.members.len(), 1);
+        process.wait_for("a stranger, and a ring of one", |stats| {
+            stats.ring.foreign == 1 && stats.ring.members.len() == 1
+        });
         wait_until("the metric", || process.metric("ringtail_discovery_foreign", "") == 1.0);
     }
     shop.stop();

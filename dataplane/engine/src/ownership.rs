@@ -8,7 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `facts`, `losses` | what is known of every gateway, from whoever tells; which instances are lost |
-//! | `membership`, `peer`, `quorum`, `marks` | one a process: agreement, suspicion, joining, leaving |
+//! | `steward`, `membership`, `peer`, `quorum`, `marks` | one a process: agreement, suspicion, joining, leaving |
 //! | `stand` | what the shards need to know of all that, one value |
 //! | `traces`, `forward`, `handover` | one a shard: where spans go |
 //! | `propose`, `outbox`, `decided` | one a shard: decisions, and who has to know of them |
@@ -38,7 +38,7 @@
 //! Per key, the calm path is one look-up of the owner and of the decided keys at insert, and one comparison
 //! ([`Stand::may_decide`]) for a whole turn of decisions: the gate is per peer and cached in the [`Stand`].
 //! [`Ownership`] is a gateway of one shard. With several, the task that owns the peer links runs the
-//! membership and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with the
+//! [`Steward`] and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with the
 //! `Stand` of the moment, and publishes whether it is complete and idle. In `gateway.rs` and `shards.rs`:
 //!
 //! - *Export, Deliver*: the receiving thread scans and makes a [`message::Part`] a trace ID; the shard
@@ -52,8 +52,8 @@
 //! - *Exporter done*: [`Traces::on_exported`] with the keys of the batch.
 //! - *View change*: `Take` gathers entries as raw segments into a parcel, which is charged to the buffer
 //!   until `Forget`.
-//! - *Hello, Decisions, Poll, slices, SIGTERM*: one call each on [`Ownership`]; every 250 ms
-//!   [`Ownership::on_tick`]. The driver keeps the address of each name, and the deadline of each request.
+//! - *Hello, Decisions, Poll, slices, SIGTERM*: one call each on the [`Steward`]; every 250 ms
+//!   [`Steward::on_tick`]. The driver keeps the address of each name, and the deadline of each request.
 //! - *Agent*: a frame is a batch; its bytes stay as they were sent until `Release`. `Deliver` names traces of
 //!   it: all of them the first time, fewer after a receipt that named several holders, or in a replay.
 //!
@@ -94,19 +94,19 @@ mod retention;
 pub mod rules;
 mod stand;
 mod stats;
+mod steward;
 pub mod timers;
 mod traces;
 
 use self::action::{Action, Answer, Failure, Inbound, Message};
 use self::facts::{Facts, Instance, Name, State};
-use self::membership::Membership;
 use self::message::{
     Agreement, Decisions, Delivery, Hello, HelloAnswer, Poll, PollAnswer, Receipt, Req, Verdict,
 };
 use self::rules::Rules;
 pub use self::stand::Stand;
 pub use self::stats::Stats;
-use self::timers::{DRAIN_MAX, QUIET};
+pub use self::steward::{Shards, Steward};
 pub use self::traces::Traces;
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
@@ -122,28 +122,45 @@ pub struct Config {
     pub remember: Millis,
     /// How many of them at most.
     pub remember_max: usize,
+    /// How long it listens before it serves: [`timers::JOIN_SETTLE`], or nothing if nobody else is listed.
+    pub settle: Millis,
     /// All of them, but in tests.
     pub rules: Rules,
 }
 
-/// The gateway's side.
+/// A gateway of one shard, for the simulation. One of several shards is put together of the same parts by its
+/// driver.
 #[derive(Debug)]
 pub struct Ownership {
-    members: Membership,
-    traces: Traces,
-    stand: Stand,
-    stats: Stats,
-    /// The last time that somebody sent spans.
-    disturbed: Millis,
-    leaving: Leaving,
+    steward: Steward,
+    shard: OneShard,
 }
 
-/// How far a gateway is with leaving.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    No,
-    Since(Millis),
-    Done,
+/// The shard, and the last time that somebody sent it spans.
+#[derive(Debug)]
+struct OneShard {
+    traces: Traces,
+    disturbed: Millis,
+}
+
+impl Shards for OneShard {
+    fn follow(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        if before.epoch != stand.epoch {
+            self.traces.on_view(before, stand, now, out);
+        }
+    }
+
+    fn are_complete(&self, stand: &Stand) -> bool {
+        self.traces.is_complete(stand)
+    }
+
+    fn are_idle(&self) -> bool {
+        self.traces.is_idle()
+    }
+
+    fn disturbed(&self) -> Millis {
+        self.disturbed
+    }
 }
 
 // === Inputs ===
@@ -151,16 +168,9 @@ enum Leaving {
 impl Ownership {
     /// A gateway that has just started, and knows nobody.
     pub fn new(config: Config, now: Millis) -> Self {
-        let members = Membership::new(config.me, config.seed, config.rules, now);
-        let stand = members.stand(now);
-        Self {
-            members,
-            traces: Traces::new(0, config.remember, config.remember_max),
-            stand,
-            stats: Stats::default(),
-            disturbed: now,
-            leaving: Leaving::No,
-        }
+        let traces = Traces::new(0, config.remember, config.remember_max);
+        let shard = OneShard { traces, disturbed: now };
+        Self { steward: Steward::new(&config, now), shard }
     }
 
     /// A question of another process, other than a delivery.
@@ -190,20 +200,12 @@ impl Ownership {
 
     /// Another gateway greets.
     pub fn on_hello(&mut self, hello: &Hello, now: Millis, out: &mut Vec<Action>) -> HelloAnswer {
-        self.wake(now, out);
-        self.members.absorb(&hello.status, now);
-        self.refresh(now, out);
-        let complete = self.is_complete();
-        let answer = self.members.answer(hello, complete, now, out);
-        self.settle(now, out);
-        answer
+        self.steward.on_hello(&mut self.shard, hello, now, out)
     }
 
     /// Another gateway answers.
     pub fn on_hello_answer(&mut self, answer: &HelloAnswer, now: Millis, out: &mut Vec<Action>) {
-        self.wake(now, out);
-        self.members.on_hello_answer(answer, now);
-        self.settle(now, out);
+        self.steward.on_hello_answer(&mut self.shard, answer, now, out);
     }
 
     /// Spans come in; [`Action::Reply`] answers them.
@@ -215,15 +217,14 @@ impl Ownership {
         out: &mut Vec<Action>,
     ) {
         self.wake(now, out);
-        self.disturbed = now;
-        self.traces.on_delivery(&self.stand, inbound, delivery, now, out);
+        self.shard.disturbed = now;
+        self.shard.traces.on_delivery(self.steward.stand(), inbound, delivery, now, out);
     }
 
     /// What was passed on or handed over is answered.
     pub fn on_receipt(&mut self, req: Req, receipt: &Receipt, now: Millis, out: &mut Vec<Action>) {
-        self.wake(now, out);
-        self.members.on_heard(&receipt.from, now);
-        self.traces.on_receipt(&self.stand, req, receipt, now, out);
+        self.hear(&receipt.from, now, out);
+        self.shard.traces.on_receipt(self.steward.stand(), req, receipt, now, out);
     }
 
     /// Another gateway tells decisions.
@@ -233,9 +234,8 @@ impl Ownership {
         now: Millis,
         out: &mut Vec<Action>,
     ) -> Agreement {
-        self.wake(now, out);
-        self.members.on_heard(&told.from, now);
-        self.traces.on_decisions(&self.stand, told, now, out)
+        self.hear(&told.from, now, out);
+        self.shard.traces.on_decisions(self.steward.stand(), told, now, out)
     }
 
     /// Told decisions are answered.
@@ -246,28 +246,23 @@ impl Ownership {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        self.wake(now, out);
-        self.members.on_heard(&answer.from, now);
-        self.traces.on_agreement(&self.stand, req, answer, now, out);
+        self.hear(&answer.from, now, out);
+        self.shard.traces.on_agreement(self.steward.stand(), req, answer, now, out);
     }
 
     /// An agent asks.
     pub fn on_poll(&mut self, poll: &Poll, now: Millis, out: &mut Vec<Action>) -> PollAnswer {
-        self.wake(now, out);
-        let mut answer = self.members.on_poll(poll, now);
-        self.traces.on_reminded(&poll.decided, now, out);
-        if self.members.confides_in(&poll.agent) {
-            answer.decided = self.traces.last_decisions(now).collect();
+        let (mut answer, confides) = self.steward.on_poll(&mut self.shard, poll, now, out);
+        self.shard.traces.on_reminded(&poll.decided, now, out);
+        if confides {
+            answer.decided = self.shard.traces.last_decisions(now).collect();
         }
-        self.settle(now, out);
         answer
     }
 
     /// The slices as they are now: every name in them, and whether it serves.
     pub fn on_slice(&mut self, slice: &[(Name, bool)], now: Millis, out: &mut Vec<Action>) {
-        self.wake(now, out);
-        self.members.on_slice(slice, now);
-        self.settle(now, out);
+        self.steward.on_slice(&mut self.shard, slice, now, out);
     }
 
     /// A request to `to` has no answer.
@@ -279,11 +274,8 @@ impl Ownership {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        self.wake(now, out);
-        if failure == Failure::Refused {
-            self.members.on_refused(to, now);
-        }
-        self.traces.on_failed(&self.stand, (to, req, failure), now, out);
+        self.steward.on_failed(&mut self.shard, (to, failure), now, out);
+        self.shard.traces.on_failed(self.steward.stand(), (to, req, failure), now, out);
     }
 
     /// These traces were due and were judged.
@@ -294,32 +286,32 @@ impl Ownership {
         out: &mut Vec<Action>,
     ) {
         self.wake(now, out);
-        self.traces.on_judged(&self.stand, judged, now, out);
+        self.shard.traces.on_judged(self.steward.stand(), judged, now, out);
     }
 
     /// The backend has the spans with which these traces were decided here.
     pub fn on_exported(&mut self, keys: &[TraceKey]) {
-        self.traces.on_exported(&self.stand, keys);
+        self.shard.traces.on_exported(self.steward.stand(), keys);
     }
 
     /// To be called every 250 ms. `exporting` says whether kept spans still wait for a backend.
     pub fn on_tick(&mut self, exporting: bool, now: Millis, out: &mut Vec<Action>) {
-        self.wake(now, out);
-        let complete = self.is_complete();
-        self.members.tick(complete, now, &mut self.stats, out);
-        self.settle(now, out);
-        self.traces.on_tick(&self.stand, now, out);
-        self.leave_if_done(exporting, now, out);
+        self.steward.on_tick(&mut self.shard, now, out);
+        self.shard.traces.on_tick(self.steward.stand(), now, out);
+        self.steward.leave_if_done(&self.shard, exporting, now, out);
     }
 
     /// The process shall end: hand over, and say so at once. [`Action::Exit`] comes when all is done.
     pub fn drain(&mut self, now: Millis, out: &mut Vec<Action>) {
-        self.wake(now, out);
-        if self.leaving == Leaving::No {
-            self.leaving = Leaving::Since(now);
-            self.members.drain(now);
-            self.settle(now, out);
-        }
+        self.steward.drain(&mut self.shard, now, out);
+    }
+
+    fn wake(&mut self, now: Millis, out: &mut Vec<Action>) {
+        self.steward.wake(&mut self.shard, now, out);
+    }
+
+    fn hear(&mut self, from: &Instance, now: Millis, out: &mut Vec<Action>) {
+        self.steward.on_heard(&mut self.shard, from, now, out);
     }
 }
 
@@ -328,77 +320,37 @@ impl Ownership {
 impl Ownership {
     /// What the shards need to know.
     pub fn stand(&self) -> &Stand {
-        &self.stand
+        self.steward.stand()
     }
 
     /// All facts about members.
     pub fn facts(&self) -> &Facts {
-        self.members.facts()
+        self.steward.facts()
     }
 
     /// What it is up to.
     pub fn state(&self) -> State {
-        self.members.state()
+        self.steward.state()
     }
 
     /// Nothing that others own is here or on its way from here.
     pub fn is_complete(&self) -> bool {
-        self.traces.is_complete(&self.stand)
+        self.shard.are_complete(self.stand())
     }
 
     /// Undecided traces here.
     pub fn len(&self) -> usize {
-        self.traces.len()
+        self.shard.traces.len()
     }
 
     /// Whether no undecided trace is here.
     pub fn is_empty(&self) -> bool {
-        self.traces.is_empty()
+        self.shard.traces.is_empty()
     }
 
     /// What was counted.
     pub fn stats(&self) -> Stats {
-        let Stats { gaps, declared, .. } = self.stats;
-        Stats { gaps, declared, ..*self.traces.stats() }
-    }
-}
-
-// === After each input ===
-
-impl Ownership {
-    fn wake(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let gaps = self.stats.gaps;
-        self.members.wake(now, &mut self.stats);
-        if self.stats.gaps > gaps {
-            self.refresh(now, out);
-        }
-    }
-
-    /// Takes the shards along to the view of now.
-    fn refresh(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let before = std::mem::replace(&mut self.stand, self.members.stand(now));
-        if before.epoch != self.stand.epoch {
-            self.traces.on_view(&before, &self.stand, now, out);
-        }
-    }
-
-    fn settle(&mut self, now: Millis, out: &mut Vec<Action>) {
-        self.refresh(now, out);
-        let complete = self.is_complete();
-        self.members.greet_if_changed(complete, now, out);
-    }
-
-    fn leave_if_done(&mut self, exporting: bool, now: Millis, out: &mut Vec<Action>) {
-        let Leaving::Since(since) = self.leaving else {
-            return;
-        };
-        let quiet = now >= self.disturbed + QUIET;
-        let clean = self.traces.is_idle() && !exporting && quiet && self.members.is_let_go(now);
-        let skipped = !self.stand.rules.drain;
-        if clean || skipped || now >= since + DRAIN_MAX {
-            self.leaving = Leaving::Done;
-            self.members.leave(clean || skipped, now, out);
-            out.push(Action::Exit);
-        }
+        let Stats { gaps, declared, .. } = self.steward.stats();
+        Stats { gaps, declared, ..*self.shard.traces.stats() }
     }
 }

@@ -20,14 +20,17 @@ use crate::policy::Program;
 use crate::scan::{ScanError, Shape};
 
 mod arrival;
+pub mod custody;
 mod programs;
 mod stats;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 use programs::Programs;
 pub use stats::{Early, PolicyCount, ShardStats};
+pub use survey::{Survey, Surveyed};
 pub use verdict::Relief;
 
 /// The longest decision wait: one hour, which bounds the ring of deadlines to 14,400 buckets.
@@ -131,6 +134,8 @@ pub struct Shard {
     dying: Vec<Dying>,
     /// Their chains, as far as their spans are still in the accounts.
     graves: Vec<Location>,
+    /// Bytes of traces that were judged and are not settled.
+    judged_bytes: u64,
 }
 
 /// A trace that was decided.
@@ -138,7 +143,8 @@ pub struct Shard {
 struct Dying {
     key: TraceKey,
     slot: u32,
-    kept: bool,
+    /// The verdict; none of a trace that went elsewhere undecided.
+    kept: Option<bool>,
 }
 
 impl Shard {
@@ -163,6 +169,7 @@ impl Shard {
             chain: Vec::new(),
             dying: Vec::with_capacity(DYING_MAX),
             graves: Vec::with_capacity(DYING_MAX),
+            judged_bytes: 0,
             config,
         }
     }

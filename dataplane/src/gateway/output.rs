@@ -1,11 +1,15 @@
 //! Kept spans on their way from a shard to every exporter.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use bytes::Bytes;
 use ringtail_engine::batch::{Batch, GroupRef};
+use ringtail_engine::key::TraceKey;
 use ringtail_engine::scan::{self, Group, Shape, TraceId, Visit};
+use tokio::sync::mpsc;
 
+use super::shards::Ask;
 use crate::export::ExporterHandle;
 
 /// An export request is at most this large, unless one span alone is larger: OTLP receivers take 4 MiB by
@@ -19,6 +23,44 @@ pub struct Kept {
     pub message: Bytes,
     /// Spans in it.
     pub spans: u64,
+    /// To be told when every exporter is done with it.
+    pub exported: Arc<Exported>,
+}
+
+/// Traces whose spans go to the backends. When the last exporter drops this and none has failed, the shard
+/// learns that the backends have them.
+#[derive(Debug)]
+pub struct Exported {
+    keys: Vec<TraceKey>,
+    failed: AtomicBool,
+    shard: mpsc::WeakSender<Ask>,
+}
+
+// === impl Exported ===
+
+impl Exported {
+    /// Of traces of a shard.
+    pub fn new(keys: Vec<TraceKey>, shard: mpsc::WeakSender<Ask>) -> Arc<Self> {
+        Arc::new(Self { keys, failed: AtomicBool::new(false), shard })
+    }
+
+    /// Some backend does not have all of them.
+    pub fn fail(&self) {
+        self.failed.store(true, Relaxed);
+    }
+}
+
+impl Drop for Exported {
+    fn drop(&mut self) {
+        let keys = std::mem::take(&mut self.keys);
+        if keys.is_empty() || self.failed.load(Relaxed) {
+            return;
+        }
+        // Without the word a replay of these traces is exported once more: not worth waiting for.
+        if let Some(shard) = self.shard.upgrade() {
+            let _ = shard.try_send(Ask::Exported(keys));
+        }
+    }
 }
 
 /// Hands kept spans to every exporter.
@@ -36,16 +78,17 @@ impl Output {
     }
 
     /// Encodes `batch` once and gives it to every exporter.
-    pub fn export(&self, batch: &Batch) {
+    pub fn export(&self, batch: &Batch, exported: Arc<Exported>) {
         let mut message = Vec::with_capacity(batch.encoded_len());
         batch.encode(&mut message);
         if message.len() <= REQUEST_BYTES_MAX {
-            self.give(&Kept { message: message.into(), spans: u64::from(batch.spans()) });
+            let spans = u64::from(batch.spans());
+            self.give(&Kept { message: message.into(), spans, exported });
             return;
         }
         // A trace of many megabytes: rare, so a second pass over the encoded bytes is the simplest way to
         // cut it.
-        let mut cutter = Cutter { output: self, part: Batch::default(), group: None };
+        let mut cutter = Cutter { output: self, part: Batch::default(), group: None, exported };
         if let Err(error) = scan::walk(&message, &Shape::UNKNOWN, &mut cutter) {
             tracing::error!(%error, "a batch of our own does not parse; please report this");
         }
@@ -63,6 +106,7 @@ struct Cutter<'a> {
     output: &'a Output,
     part: Batch,
     group: Option<GroupRef>,
+    exported: Arc<Exported>,
 }
 
 impl Cutter<'_> {
@@ -72,7 +116,9 @@ impl Cutter<'_> {
         }
         let mut message = Vec::with_capacity(self.part.encoded_len());
         self.part.encode(&mut message);
-        self.output.give(&Kept { message: message.into(), spans: u64::from(self.part.spans()) });
+        let spans = u64::from(self.part.spans());
+        let exported = Arc::clone(&self.exported);
+        self.output.give(&Kept { message: message.into(), spans, exported });
         self.part.clear();
         self.group = None;
     }

@@ -1,20 +1,22 @@
-//! What a gateway knows of the others: its view of the ring, who was seen before, who observes what.
+//! What a gateway knows of the others, as its receivers and its metrics see it: how things stand, who was seen
+//! before, who observes what.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use ringtail_engine::key::KeySeed;
+use ringtail_engine::ownership::facts::{Fact, State as Life};
+use ringtail_engine::ownership::{Stand, Stats};
 use ringtail_engine::ring::{RING_VERSION, View};
 use tokio::sync::watch;
 
+use crate::membership::Counts;
 use crate::membership::instance::Seen;
 use crate::membership::observers::Observers;
-use crate::membership::{Counts, Place, Roster, Tier, Voice};
-use crate::peer::{Dialect, HelloRequest, HelloResponse, Identity, Member, Role, State};
-use crate::transport::EndpointError;
+use crate::peer::{HelloRequest, HelloResponse, Identity, Member, Role, State, messages};
 
-/// Shared between the receivers, which are asked, and membership, which asks.
+/// Shared between the receivers, which are asked, and the fleet's task, which knows.
 #[derive(Debug)]
 pub struct Peers {
     /// Who this gateway is.
@@ -27,62 +29,62 @@ pub struct Peers {
     pub view_changes: AtomicU64,
     /// Peers that were turned away from the port of clients.
     pub turned_away: AtomicU64,
-    seed: KeySeed,
-    view: ArcSwapOption<View>,
-    seen: Seen,
-    state: watch::Sender<State>,
+    /// How things stand.
+    pub stands: Arc<ArcSwap<Stand>>,
+    /// Times that the process was stopped, and others that it took for dead.
+    pub stewardship: ArcSwap<Stats>,
+    /// Secret of the fleet.
+    pub seed: KeySeed,
+    /// The highest instance seen of each gateway.
+    pub seen: Seen,
+    life: watch::Sender<Life>,
 }
-
-/// What a gateway makes of membership: a view.
-#[derive(Debug)]
-pub struct Seats(pub Arc<Peers>);
 
 // === impl Peers ===
 
 impl Peers {
-    /// A gateway that serves and knows nobody.
-    pub fn new(identity: Identity, seed: KeySeed) -> Self {
+    /// Of a gateway that joins, and knows nobody.
+    pub fn new(identity: Identity, seed: KeySeed, stand: Stand) -> Self {
         Self {
             identity,
             observers: Observers::default(),
             counts: Arc::default(),
             view_changes: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
+            stewardship: ArcSwap::default(),
             seed,
-            view: ArcSwapOption::empty(),
             seen: Seen::default(),
-            state: watch::channel(State::Serving).0,
+            life: watch::channel(stand.state).0,
+            stands: Arc::new(ArcSwap::from_pointee(stand)),
         }
     }
 
-    /// The members, this gateway among them while it serves; `None` before membership has begun.
-    pub fn view(&self) -> Option<Arc<View>> {
-        self.view.load_full()
+    /// Takes over how things stand.
+    pub fn publish(&self, stand: &Stand) {
+        self.stands.store(Arc::new(stand.clone()));
+        self.life.send_if_modified(|life| std::mem::replace(life, stand.state) != stand.state);
     }
 
-    /// Digest of the view; 0 without one.
+    /// The members, this gateway among them while it serves.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.stands.load().view)
+    }
+
+    /// Digest of the view; 0 before this gateway has one.
     pub fn digest(&self) -> u64 {
-        self.view.load().as_ref().map_or(0, |view| view.digest())
+        let stand = self.stands.load();
+        if stand.state == Life::Joining { 0 } else { stand.view.digest() }
     }
 
-    /// Whether this gateway is on its way out.
-    pub fn is_leaving(&self) -> bool {
-        *self.state.borrow() != State::Serving
-    }
-
-    /// Takes this gateway out of its own view and says so to whoever asks.
-    pub fn leave(&self) {
-        self.state.send_replace(State::Draining);
-    }
-
-    /// Follows the state of this gateway.
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.state.subscribe()
+    /// Follows what this gateway is up to.
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
     }
 
     /// This gateway as it announces itself.
     pub fn member(&self) -> Member {
-        self.identity.member(*self.state.borrow())
+        let stand = self.stands.load();
+        messages::member(&Fact { of: stand.me.clone(), state: stand.state })
     }
 
     /// Notes who has spoken, and the digest that came with it.
@@ -95,7 +97,7 @@ impl Peers {
         }
     }
 
-    /// Answers a `Hello`.
+    /// Answers who asks who we are.
     pub fn answer(&self, hello: &HelloRequest) -> HelloResponse {
         self.hear(hello.from.as_ref(), hello.digest);
         let asker = hello.from.as_ref().filter(|from| from.role() == Role::Gateway);
@@ -105,47 +107,32 @@ impl Peers {
             digest: self.digest(),
             seed_id: self.seed.id(),
             seen_inst: asker.map_or(0, |asker| self.seen.highest(&asker.id)),
+            keeps_account: true,
+            ..HelloResponse::default()
         }
-    }
-}
-
-impl Voice for Peers {
-    fn hello(&self) -> Vec<u8> {
-        self.identity.hello(*self.state.borrow(), self.digest())
-    }
-}
-
-// === impl Seats ===
-
-impl Tier for Seats {
-    fn open(&mut self, _: &str, _: watch::Receiver<Dialect>) -> Result<Place, EndpointError> {
-        // Gateways send each other nothing but hellos, and those are the asker's.
-        Ok(0)
-    }
-
-    fn close(&mut self, _: Place) {}
-
-    fn publish(&mut self, roster: Roster) {
-        for member in roster.view.members() {
-            self.0.seen.note(&member.id, member.inst);
-        }
-        self.0.view.store(Some(Arc::new(roster.view)));
-        self.0.view_changes.fetch_add(1, Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ringtail_engine::ownership::facts::Instance;
+    use ringtail_engine::ownership::rules::Rules;
+    use ringtail_engine::ownership::{Config, Steward};
+
     use super::*;
 
     fn peers() -> Peers {
         let identity = Identity { id: "gw-0".to_owned(), inst: 5, role: Role::Gateway };
-        Peers::new(identity, KeySeed::new([1; 16]))
+        let seed = KeySeed::new([1; 16]);
+        let me = Instance::new("gw-0", 5);
+        let rules = Rules::ALL;
+        let config = Config { me, seed, remember: 0, remember_max: 0, settle: 0, rules };
+        Peers::new(identity, seed, Steward::new(&config, 0).stand().clone())
     }
 
     fn hello(id: &str, inst: u64, role: Role, state: State, digest: u64) -> HelloRequest {
-        let from = Identity { id: id.to_owned(), inst, role }.member(state);
-        HelloRequest { from: Some(from), ring_versions: vec![RING_VERSION], digest }
+        let from = Some(Identity { id: id.to_owned(), inst, role }.member(state));
+        HelloRequest { from, ring_versions: vec![RING_VERSION], digest, ..HelloRequest::default() }
     }
 
     #[tokio::test]
@@ -165,13 +152,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gateway_that_leaves_says_so_and_does_not_observe_itself() {
+    async fn a_gateway_says_what_it_is_up_to_and_does_not_observe_itself() {
         let peers = peers();
-        assert_eq!(peers.member().state(), State::Serving);
-        peers.leave();
+        let mut stand = Stand::clone(&peers.stands.load());
+        assert_eq!((peers.member().state(), peers.digest()), (State::Joining, 0));
+        stand.state = Life::Draining;
+        peers.publish(&stand);
         peers.hear(Some(&peers.member()), 7);
         let answer = peers.answer(&hello("gw-0", 5, Role::Gateway, State::Draining, 7));
         assert_eq!(answer.member.unwrap().state(), State::Draining);
+        assert_eq!(*peers.life().borrow(), Life::Draining);
         assert_eq!(peers.observers.list(), []);
     }
 }

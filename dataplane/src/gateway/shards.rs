@@ -5,52 +5,88 @@
 //! traces, so that neither ingest can starve decisions nor the other way round.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use ringtail_engine::batch::Batch;
+use ringtail_engine::Millis;
+use ringtail_engine::key::TraceKey;
+use ringtail_engine::ownership::Stats;
+use ringtail_engine::ownership::action::Failure;
+use ringtail_engine::ownership::facts::Name;
+use ringtail_engine::ownership::message::{Agreement, Decision, Decisions, Outcome, Receipt, Req};
 use ringtail_engine::policy::Program;
 use ringtail_engine::scan::Shape;
-use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats, TickLimit};
+use ringtail_engine::shard::ShardConfig;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
-use super::output::Output;
-use super::room::{Reservation, Room};
-use crate::ledger::Counters;
-use crate::transport::Permit;
+pub use self::worker::Outside;
+use self::worker::Worker;
+use super::room::Reservation;
+use crate::peer::messages::Manner;
+use crate::transport::{Method, Permit, Pieces};
+
+mod custody;
+mod parcels;
+mod worker;
 
 /// Requests that wait for one shard. Their bytes are charged to the receive budget, so this bounds only the
 /// queue's own memory and the time that a request waits behind others.
 const QUEUE_MAX: usize = 256;
-/// Requests inserted before the shard looks at its deadlines again.
-const INSERTS_PER_TURN: usize = 16;
-/// Traces decided before the shard looks at its queue again: at about 1 µs a trace and 10 µs a kept one,
-/// well under the time of a request.
-const DECISIONS_PER_TURN: u64 = 2048;
-/// How often deadlines are looked at; half of the engine's bucket of 250 ms.
-const TICK: Duration = Duration::from_millis(125);
-/// A batch of kept spans is sent when it has this many bytes, under the 4 MiB that OTLP receivers take by
-/// default.
-const EXPORT_BYTES: u64 = 1 << 20;
-/// A batch of kept spans is sent when its first span has waited for so long.
-const EXPORT_AGE: Duration = Duration::from_millis(200);
-
 /// What a shard is asked to do.
 pub enum Ask {
-    /// Store the shard's part of a checked request, then answer.
-    Insert {
+    /// Take the shard's part of a checked request, then answer.
+    Deliver {
         /// The whole request; the shard takes the spans whose keys are its own.
         work: Arc<Work>,
         /// Dropped unanswered if the shard ends.
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Taken>,
     },
+    /// Another gateway tells decisions on keys of this shard.
+    Decisions(Decisions, oneshot::Sender<Agreement>),
+    /// An agent remembers decisions on keys of this shard.
+    Reminded(Vec<Decision>),
+    /// Tell the last decisions.
+    Last(oneshot::Sender<Vec<Decision>>),
+    /// What was sent is answered.
+    Receipt(Req, Receipt),
+    /// What was told is answered.
+    Agreement(Req, Agreement),
+    /// What was sent has no answer.
+    Failed(Name, Req, Failure),
+    /// Every backend has the spans with which these traces were decided here.
+    Exported(Vec<TraceKey>),
     /// Decide traces first seen from now on in a new way.
     Reload(Arc<Sampling>),
     /// Decide everything that is held, export it, answer and end.
     Finish(oneshot::Sender<()>),
+}
+
+/// What became of a shard's part of a request.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Traces that are not simply held here.
+    pub elsewhere: Vec<(TraceKey, Outcome)>,
+    /// Spans of traces that nobody takes now.
+    pub refused: u64,
+}
+
+/// Something for another gateway, ready to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// To whom.
+    pub to: Name,
+    /// The answer names it.
+    pub req: Req,
+    /// Which call.
+    pub method: Method,
+    /// The request.
+    pub frame: Pieces,
+    /// The traces of a delivery, in their order.
+    pub keys: Vec<TraceKey>,
+    /// When to give up.
+    pub deadline: Millis,
 }
 
 /// How traces are decided: what of a manifest can change while a gateway runs.
@@ -72,6 +108,10 @@ pub struct Work {
     pub request: Bytes,
     /// What the check found in it.
     pub shape: Shape,
+    /// What its sender says of its traces.
+    pub manner: Manner,
+    /// Whether its sender is a peer.
+    pub from_peer: bool,
     /// Its room in the buffer, until the shards have published what they really took.
     pub _reservation: Reservation,
     /// Its room among the requests being received.
@@ -109,6 +149,15 @@ pub struct Gauges {
     pub evacuated: AtomicU64,
     /// Microseconds that the last turn of decisions took.
     pub turn_us: AtomicU64,
+    /// Traces whose decision was learned from another gateway.
+    pub followed: AtomicU64,
+    /// What the ownership of traces counts, as of the last turn.
+    pub ownership: ArcSwap<Stats>,
+    /// The epoch that the shard has followed, shifted by two; bit 1: nothing of others is here; bit 0: nothing
+    /// at all is.
+    pub progress: AtomicU64,
+    /// When spans came in last.
+    pub disturbed: AtomicU64,
     /// By name of a policy: traces that it kept (a Drop policy: that it dropped). Policies of earlier
     /// manifests stay.
     pub by_policy: ArcSwap<Vec<(String, AtomicU64)>>,
@@ -122,30 +171,6 @@ pub struct ShardHandle {
     pub gauges: Arc<Gauges>,
 }
 
-/// How much of the shard's own counts is in the ledger of the process already.
-#[derive(Debug, Default)]
-struct Counted {
-    kept: u64,
-    sampled_away: u64,
-    duplicates: u64,
-}
-
-/// What a shard's thread owns.
-struct Worker {
-    shard: Shard,
-    started: Instant,
-    asks: mpsc::Receiver<Ask>,
-    gauges: Arc<Gauges>,
-    counters: Arc<Counters>,
-    room: Arc<Room>,
-    output: Output,
-    kept: Batch,
-    kept_since: Option<Instant>,
-    /// Bytes last published to `room`.
-    published: u64,
-    counted: Counted,
-}
-
 // === impl ShardHandle ===
 
 impl ShardHandle {
@@ -156,30 +181,17 @@ impl ShardHandle {
     pub fn spawn(
         config: ShardConfig,
         program: &Arc<Program>,
-        counters: Arc<Counters>,
-        room: Arc<Room>,
-        output: Output,
+        outside: Outside,
     ) -> std::io::Result<Self> {
         let (asks, inbox) = mpsc::channel(QUEUE_MAX);
         let gauges = Arc::<Gauges>::default();
         let name = format!("shard-{}", config.shard);
-        let worker = Worker {
-            shard: Shard::new(config, Arc::clone(program)),
-            started: Instant::now(),
-            asks: inbox,
-            gauges: Arc::clone(&gauges),
-            counters,
-            room,
-            output,
-            kept: Batch::default(),
-            kept_since: None,
-            published: 0,
-            counted: Counted::default(),
-        };
+        let handle = Self { asks, gauges };
+        let worker = Worker::new(config, program, outside, inbox, &handle);
         // A runtime of its own, so that waiting for requests and for the next tick is one wait.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name(name).spawn(move || runtime.block_on(worker.run()))?;
-        Ok(Self { asks, gauges })
+        Ok(handle)
     }
 
     /// Waits for a place in the shard's queue; `None` when the shard has ended.
@@ -190,6 +202,17 @@ impl ShardHandle {
     /// Has the shard decide in a new way whatever comes after this; false when the shard has ended.
     pub async fn reload(&self, sampling: Arc<Sampling>) -> bool {
         self.asks.send(Ask::Reload(sampling)).await.is_ok()
+    }
+
+    /// Asks; false when the shard has ended.
+    pub async fn ask(&self, ask: Ask) -> bool {
+        self.asks.send(ask).await.is_ok()
+    }
+
+    /// Asks if there is room in the queue.
+    pub fn mention(&self, ask: Ask) {
+        // What is only mentioned makes things cheaper, never right.
+        let _ = self.asks.try_send(ask);
     }
 
     /// Decides and exports everything, and ends the shard.
@@ -205,173 +228,10 @@ impl ShardHandle {
 // === impl Slot ===
 
 impl Slot<'_> {
-    /// Has the shard store its part of a request; the answer comes when that is done.
-    pub fn insert(self, work: &Arc<Work>) -> oneshot::Receiver<()> {
-        let (done, stored) = oneshot::channel();
-        self.0.send(Ask::Insert { work: Arc::clone(work), done });
-        stored
-    }
-}
-
-// === impl Counted ===
-
-impl Counted {
-    fn publish(&mut self, stats: &ShardStats, counters: &Counters) {
-        let kept = stats.kept_spans + stats.late_kept;
-        let sampled_away = stats.sampled_away_spans + stats.late_dropped;
-        counters.kept.fetch_add(kept - self.kept, Relaxed);
-        counters.sampled_away.fetch_add(sampled_away - self.sampled_away, Relaxed);
-        counters.duplicate.fetch_add(stats.duplicates - self.duplicates, Relaxed);
-        *self = Self { kept, sampled_away, duplicates: stats.duplicates };
-    }
-}
-
-// === impl Worker ===
-
-impl Worker {
-    async fn run(mut self) {
-        let mut more = false;
-        loop {
-            let ask = if more {
-                self.asks.try_recv().ok()
-            } else {
-                match tokio::time::timeout(TICK, self.asks.recv()).await {
-                    Ok(None) => return self.finish(),
-                    Ok(ask) => ask,
-                    Err(_elapsed) => None,
-                }
-            };
-            if let Some(done) = self.take(ask) {
-                self.finish();
-                let _ = done.send(());
-                return;
-            }
-            more = self.turn();
-            if more {
-                // Lets the timer and the senders on this thread's runtime see the clock.
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    /// Inserts what has arrived; returns the sender of a `Finish`.
-    fn take(&mut self, first: Option<Ask>) -> Option<oneshot::Sender<()>> {
-        let mut next = first;
-        for taken in 0..=INSERTS_PER_TURN {
-            match next {
-                Some(Ask::Insert { work, done }) => self.insert(work, done),
-                Some(Ask::Reload(sampling)) => self.reload(&sampling),
-                Some(Ask::Finish(done)) => return Some(done),
-                None => return None,
-            }
-            next = if taken < INSERTS_PER_TURN { self.asks.try_recv().ok() } else { None };
-        }
-        None
-    }
-
-    fn reload(&mut self, sampling: &Sampling) {
-        let wait = u64::try_from(sampling.decision_wait.as_millis()).unwrap_or(u64::MAX);
-        self.shard.set_limits(wait, sampling.max_trace_spans);
-        self.shard.set_program(Arc::clone(&sampling.program));
-        self.publish();
-    }
-
-    fn insert(&mut self, work: Arc<Work>, done: oneshot::Sender<()>) {
-        let now = self.now();
-        let inserted = self.shard.insert(&work.request, &work.shape, now, &mut self.kept);
-        if let Some(error) = inserted.failed {
-            tracing::error!(%error, "a request that was checked does not parse; please report this");
-        }
-        self.publish();
-        drop(work);
-        // The requester may have given up; the spans are stored all the same.
-        let _ = done.send(());
-        self.flush(EXPORT_BYTES);
-    }
-
-    /// One bounded turn of decisions; true when there is more to do at once.
-    fn turn(&mut self) -> bool {
-        let before = Instant::now();
-        let limit = TickLimit { traces: DECISIONS_PER_TURN, out_bytes: EXPORT_BYTES };
-        let now = self.now();
-        let mut more = self.shard.decide_due(now, &limit, &mut self.kept).more;
-        let excess = self.room.excess(self.shard.held().bytes);
-        if excess > 0 {
-            more |= self.shard.relieve(now, excess, &mut self.kept).more;
-        }
-        self.publish();
-        self.flush(EXPORT_BYTES);
-        if self.kept_since.is_some_and(|since| since.elapsed() >= EXPORT_AGE) {
-            self.flush(0);
-        }
-        let took = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.gauges.turn_us.store(took, Relaxed);
-        more
-    }
-
-    fn finish(&mut self) {
-        let limit = TickLimit { traces: DECISIONS_PER_TURN, out_bytes: EXPORT_BYTES };
-        loop {
-            let progress = self.shard.decide_all(&limit, &mut self.kept);
-            self.flush(0);
-            if !progress.more {
-                break;
-            }
-        }
-        self.publish();
-    }
-
-    /// Hands kept spans to the exporters once they are at least `bytes`.
-    fn flush(&mut self, bytes: u64) {
-        if self.kept.is_empty() {
-            return;
-        }
-        self.kept_since.get_or_insert_with(Instant::now);
-        if self.kept.encoded_len_max() as u64 >= bytes {
-            self.output.export(&self.kept);
-            self.kept.clear();
-            self.kept_since = None;
-        }
-    }
-
-    fn publish(&mut self) {
-        let held = self.shard.held();
-        let bytes = held.bytes + self.kept.held_bytes() as u64;
-        self.room.replace(self.published, bytes);
-        self.published = bytes;
-        let stats = self.shard.stats();
-        self.counted.publish(stats, &self.counters);
-        let gauges = &self.gauges;
-        let pairs = [
-            (&gauges.bytes, bytes),
-            (&gauges.spans, held.spans),
-            (&gauges.traces, held.traces),
-            (&gauges.traces_kept, stats.traces_kept),
-            (&gauges.traces_dropped, stats.traces_dropped),
-            (&gauges.traces_new, stats.traces),
-            (&gauges.early_pressure, stats.early(Early::MemoryPressure)),
-            (&gauges.early_size, stats.early(Early::TraceTooLarge)),
-            (&gauges.late_kept, stats.late_kept),
-            (&gauges.late_dropped, stats.late_dropped),
-            (&gauges.evacuated, stats.segments_evacuated),
-        ];
-        for (gauge, value) in pairs {
-            gauge.store(value, Relaxed);
-        }
-        let counted = |policy: &PolicyCount| policy.kept + policy.dropped;
-        let by_policy = gauges.by_policy.load();
-        if by_policy.len() == stats.policies.len() {
-            for ((_, gauge), policy) in by_policy.iter().zip(&stats.policies) {
-                gauge.store(counted(policy), Relaxed);
-            }
-        } else {
-            let row = |policy: &PolicyCount| (policy.name.clone(), counted(policy).into());
-            gauges.by_policy.store(Arc::new(stats.policies.iter().map(row).collect()));
-        }
-    }
-
-    /// Milliseconds since the shard began, on a clock that only runs forward.
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Has the shard take its part of a request; the answer comes when all of it has found its place.
+    pub fn deliver(self, work: &Arc<Work>) -> oneshot::Receiver<Taken> {
+        let (done, taken) = oneshot::channel();
+        self.0.send(Ask::Deliver { work: Arc::clone(work), done });
+        taken
     }
 }

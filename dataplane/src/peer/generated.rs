@@ -13,7 +13,7 @@ pub struct Member {
     #[prost(enumeration = "Role", tag = "4")]
     pub role: i32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HelloRequest {
     #[prost(message, optional, tag = "1")]
     pub from: ::core::option::Option<Member>,
@@ -23,8 +23,57 @@ pub struct HelloRequest {
     /// Digest of the caller's view.
     #[prost(fixed64, tag = "3")]
     pub digest: u64,
+    /// Between gateways: what the caller says of itself and of others.
+    #[prost(message, optional, tag = "4")]
+    pub status: ::core::option::Option<Status>,
+    #[prost(message, optional, tag = "5")]
+    pub asked: ::core::option::Option<Asked>,
+    /// Key of the seed that the caller places keys by, with a status.
+    #[prost(fixed64, tag = "6")]
+    pub seed_id: u64,
+}
+/// What a gateway says of itself; who it is and its digest stand beside it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Status {
+    /// Nothing that others own is with it or on its way from it.
+    #[prost(bool, tag = "1")]
+    pub complete: bool,
+    /// For how long agents may still be looking for it.
+    #[prost(uint64, tag = "2")]
+    pub cold: u64,
+    /// The newest instance of every gateway that it knows of.
+    #[prost(message, repeated, tag = "3")]
+    pub facts: ::prost::alloc::vec::Vec<Member>,
+    /// Instances that ended with spans in hand, or may have.
+    #[prost(message, repeated, tag = "4")]
+    pub losses: ::prost::alloc::vec::Vec<Instance>,
+    /// How long ago it heard from others itself.
+    #[prost(message, repeated, tag = "5")]
+    pub heard: ::prost::alloc::vec::Vec<Heard>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Instance {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub inst: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Heard {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub age: u64,
+}
+/// Comes back with the answer as it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Asked {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub at: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HelloResponse {
     #[prost(message, optional, tag = "1")]
     pub member: ::core::option::Option<Member>,
@@ -39,22 +88,70 @@ pub struct HelloResponse {
     /// The highest instance that the callee has seen of a gateway with the caller's id; 0 for none.
     #[prost(uint64, tag = "5")]
     pub seen_inst: u64,
+    /// Between gateways, when the question had one.
+    #[prost(message, optional, tag = "6")]
+    pub status: ::core::option::Option<Status>,
+    #[prost(message, optional, tag = "7")]
+    pub asked: ::core::option::Option<Asked>,
+    /// Whether the callee answers each trace of a delivery, and polls: agents then retain what they send it.
+    #[prost(bool, tag = "8")]
+    pub keeps_account: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeliverRequest {
     #[prost(message, optional, tag = "1")]
     pub from: ::core::option::Option<Member>,
     /// Digest of the view by which the sender chose this gateway.
     #[prost(fixed64, tag = "2")]
     pub digest: u64,
+    /// Where the spans come from, and how long ago the first of each trace was taken in by whoever took it first; for
+    /// traces that are not in `parts`.
+    #[prost(enumeration = "Origin", tag = "3")]
+    pub origin: i32,
+    #[prost(uint64, tag = "4")]
+    pub age: u64,
+    /// How often gateways have passed them on so far.
+    #[prost(uint32, tag = "5")]
+    pub hops: u32,
+    /// Traces of which something else is to be known.
+    #[prost(message, repeated, tag = "6")]
+    pub parts: ::prost::alloc::vec::Vec<Part>,
+    /// If there are any: only these traces of the spans are meant, the others are not there.
+    #[prost(fixed64, repeated, tag = "7")]
+    pub only: ::prost::alloc::vec::Vec<u64>,
+    /// The sender reads `outcomes`. To one that does not, an answer says that all is stored.
+    #[prost(bool, tag = "8")]
+    pub wants_outcomes: bool,
     /// One OTLP ExportTraceServiceRequest, as bytes. Last, so that a sender can write it in place
     /// behind the rest.
     #[prost(bytes = "bytes", tag = "15")]
     pub spans: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// The spans of one trace in a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Part {
+    /// The trace: the keyed hash of its ID.
+    #[prost(fixed64, tag = "1")]
+    pub key: u64,
+    #[prost(uint64, tag = "2")]
+    pub age: u64,
+    #[prost(enumeration = "Origin", tag = "3")]
+    pub origin: i32,
+    /// How its decision would have been, had it not been taken back.
+    #[prost(message, optional, tag = "4")]
+    pub tentative: ::core::option::Option<Verdict>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Verdict {
+    #[prost(bool, tag = "1")]
+    pub keep: bool,
+    /// Travels with the decision: which policy it was.
+    #[prost(uint32, tag = "2")]
+    pub note: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeliverResponse {
-    /// Who holds the spans now.
+    /// Who holds the spans now, but those of the traces in `outcomes`.
     #[prost(message, optional, tag = "1")]
     pub holder: ::core::option::Option<Member>,
     /// Spans that were refused one by one (invalid trace IDs); the others are stored.
@@ -62,6 +159,84 @@ pub struct DeliverResponse {
     pub rejected_spans: u64,
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
+    /// Traces that others hold or nobody does.
+    #[prost(message, repeated, tag = "4")]
+    pub outcomes: ::prost::alloc::vec::Vec<Outcome>,
+    /// Traces that followed a decision, or follow it.
+    #[prost(message, repeated, tag = "5")]
+    pub decided: ::prost::alloc::vec::Vec<Decision>,
+}
+/// What became of some traces of a delivery.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Outcome {
+    /// Who holds them. Nobody: they are to be sent to another gateway.
+    #[prost(message, optional, tag = "1")]
+    pub holder: ::core::option::Option<Instance>,
+    #[prost(fixed64, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Decision {
+    #[prost(fixed64, tag = "1")]
+    pub key: u64,
+    #[prost(message, optional, tag = "2")]
+    pub verdict: ::core::option::Option<Verdict>,
+    #[prost(uint64, tag = "3")]
+    pub age: u64,
+    /// Whether the backend has the spans that were there then.
+    #[prost(bool, tag = "4")]
+    pub exported: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DecideRequest {
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<Member>,
+    /// Nothing is exported before the answer.
+    #[prost(bool, tag = "2")]
+    pub propose: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub decisions: ::prost::alloc::vec::Vec<Decision>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DecideResponse {
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<Member>,
+    /// Decisions that stand already and come before those that were told.
+    #[prost(message, repeated, tag = "2")]
+    pub known: ::prost::alloc::vec::Vec<Decision>,
+    /// Proposals that the callee does not take from this caller now.
+    #[prost(fixed64, repeated, tag = "3")]
+    pub refused: ::prost::alloc::vec::Vec<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PollRequest {
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<Member>,
+    /// Digest of the view by which the agent chooses gateways.
+    #[prost(fixed64, tag = "2")]
+    pub digest: u64,
+    /// Losses for which everything was sent again and stored.
+    #[prost(message, repeated, tag = "3")]
+    pub done: ::prost::alloc::vec::Vec<Instance>,
+    /// What it knows of gateways. Its losses and what it heard are in here, too.
+    #[prost(message, optional, tag = "4")]
+    pub status: ::core::option::Option<Status>,
+    /// Decisions that it was told of as a witness.
+    #[prost(message, repeated, tag = "5")]
+    pub decided: ::prost::alloc::vec::Vec<Decision>,
+    /// Key of the seed that the agent places keys by.
+    #[prost(fixed64, tag = "6")]
+    pub seed_id: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PollResponse {
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<Member>,
+    #[prost(message, optional, tag = "2")]
+    pub status: ::core::option::Option<Status>,
+    /// The last decisions, when too few gateways are left to remember them.
+    #[prost(message, repeated, tag = "3")]
+    pub decided: ::prost::alloc::vec::Vec<Decision>,
 }
 /// What a process may be asked to do. Only SERVING members own keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -71,6 +246,10 @@ pub enum State {
     Joining = 1,
     Serving = 2,
     Draining = 3,
+    /// Others took it for dead, or it ended with spans in hand.
+    Gone = 4,
+    /// It ended with nothing in hand, and said so itself.
+    Left = 5,
 }
 impl State {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -83,6 +262,8 @@ impl State {
             Self::Joining => "STATE_JOINING",
             Self::Serving => "STATE_SERVING",
             Self::Draining => "STATE_DRAINING",
+            Self::Gone => "STATE_GONE",
+            Self::Left => "STATE_LEFT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -92,6 +273,8 @@ impl State {
             "STATE_JOINING" => Some(Self::Joining),
             "STATE_SERVING" => Some(Self::Serving),
             "STATE_DRAINING" => Some(Self::Draining),
+            "STATE_GONE" => Some(Self::Gone),
+            "STATE_LEFT" => Some(Self::Left),
             _ => None,
         }
     }
@@ -122,6 +305,39 @@ impl Role {
             "ROLE_UNSPECIFIED" => Some(Self::Unspecified),
             "ROLE_AGENT" => Some(Self::Agent),
             "ROLE_GATEWAY" => Some(Self::Gateway),
+            _ => None,
+        }
+    }
+}
+/// What becomes of spans when their holder is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Origin {
+    /// Their sender has forgotten them.
+    Client = 0,
+    /// An agent retains them.
+    Agent = 1,
+    /// An agent has sent them again: they may have been decided and exported.
+    Replay = 2,
+}
+impl Origin {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Client => "ORIGIN_CLIENT",
+            Self::Agent => "ORIGIN_AGENT",
+            Self::Replay => "ORIGIN_REPLAY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ORIGIN_CLIENT" => Some(Self::Client),
+            "ORIGIN_AGENT" => Some(Self::Agent),
+            "ORIGIN_REPLAY" => Some(Self::Replay),
             _ => None,
         }
     }

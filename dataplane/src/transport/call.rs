@@ -34,6 +34,10 @@ pub enum Method {
     Hello,
     /// A peer hands over spans.
     Deliver,
+    /// A gateway tells how traces were decided.
+    Decide,
+    /// An agent asks a gateway what it has to know.
+    Poll,
 }
 
 /// One request, read and inflated.
@@ -128,12 +132,14 @@ pub(super) struct Desk<H> {
 
 impl Method {
     /// All methods.
-    pub const ALL: [Method; 5] = [
+    pub const ALL: [Method; 7] = [
         Method::ExportTraces,
         Method::ExportMetrics,
         Method::ExportLogs,
         Method::Hello,
         Method::Deliver,
+        Method::Decide,
+        Method::Poll,
     ];
 
     /// The path of the method over gRPC.
@@ -146,6 +152,8 @@ impl Method {
             Method::ExportLogs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
             Method::Hello => "/ringtail.peer.v1.Peer/Hello",
             Method::Deliver => "/ringtail.peer.v1.Peer/Deliver",
+            Method::Decide => "/ringtail.peer.v1.Peer/Decide",
+            Method::Poll => "/ringtail.peer.v1.Peer/Poll",
         }
     }
 
@@ -155,7 +163,7 @@ impl Method {
             Method::ExportTraces => Some("/v1/traces"),
             Method::ExportMetrics => Some("/v1/metrics"),
             Method::ExportLogs => Some("/v1/logs"),
-            Method::Hello | Method::Deliver => None,
+            Method::Hello | Method::Deliver | Method::Decide | Method::Poll => None,
         }
     }
 
@@ -171,7 +179,7 @@ impl Method {
                 "logs are not taken here; point the logs exporter at a Collector or \
                  set OTEL_LOGS_EXPORTER=none"
             }
-            Method::Hello | Method::Deliver => {
+            Method::Hello | Method::Deliver | Method::Decide | Method::Poll => {
                 "this server does not speak the peer protocol; send OTLP instead"
             }
         };

@@ -33,6 +33,8 @@ pub struct ConnectError {
     pub detail: String,
     /// The pause until a call makes the next attempt.
     pub wait: Duration,
+    /// Whether nobody listens at the address, as its machine says.
+    pub refused: bool,
 }
 
 /// A connection as callers use it.
@@ -40,6 +42,13 @@ pub struct ConnectError {
 pub(super) struct Lease {
     pub(super) sender: SendRequest<Full<Pieces>>,
     answered: Arc<AtomicBool>,
+}
+
+/// Why an attempt failed.
+#[derive(Clone)]
+struct Failed {
+    detail: Arc<str>,
+    refused: bool,
 }
 
 /// What the keeper tells the callers.
@@ -50,7 +59,7 @@ enum State {
     Up(Lease),
     /// The last attempt failed; calls before `until` fail at once.
     Down {
-        detail: Arc<str>,
+        why: Failed,
         until: Instant,
     },
 }
@@ -99,10 +108,10 @@ impl Link {
         loop {
             match &*state.borrow_and_update() {
                 State::Up(lease) if !lease.sender.is_closed() => return Ok(lease.clone()),
-                State::Down { detail, until } => {
+                State::Down { why, until } => {
                     let wait = until.saturating_duration_since(Instant::now());
                     if !wait.is_zero() {
-                        return Err(self.failed(detail.to_string(), wait));
+                        return Err(self.failed(why.clone(), wait));
                     }
                 }
                 State::Idle | State::Up(_) => {}
@@ -110,13 +119,31 @@ impl Link {
             // A full channel means that somebody has asked already.
             let _ = self.wanted.try_send(());
             if state.changed().await.is_err() {
-                return Err(self.failed("the runtime is shutting down".to_owned(), Duration::ZERO));
+                let why = Failed::because("the runtime is shutting down");
+                return Err(self.failed(why, Duration::ZERO));
             }
         }
     }
 
-    fn failed(&self, detail: String, wait: Duration) -> ConnectError {
-        ConnectError { endpoint: Arc::clone(&self.endpoint), detail, wait }
+    fn failed(&self, why: Failed, wait: Duration) -> ConnectError {
+        let Failed { detail, refused } = why;
+        let endpoint = Arc::clone(&self.endpoint);
+        ConnectError { endpoint, detail: detail.as_ref().to_owned(), wait, refused }
+    }
+}
+
+// === impl Failed ===
+
+impl Failed {
+    fn because(why: impl ToString) -> Self {
+        Self { detail: why.to_string().into(), refused: false }
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    fn from(error: std::io::Error) -> Self {
+        let refused = error.kind() == std::io::ErrorKind::ConnectionRefused;
+        Self { detail: error.to_string().into(), refused }
     }
 }
 
@@ -140,27 +167,29 @@ impl Keeper {
             }
             match self.connect().await {
                 Ok((lease, line)) => self.keep(lease, line).await,
-                Err(detail) => self.back_off(&detail),
+                Err(why) => self.back_off(why),
             }
         }
     }
 
-    async fn connect(&self) -> Result<(Lease, Line), String> {
+    async fn connect(&self) -> Result<(Lease, Line), Failed> {
         let connecting = async {
-            let stream = TcpStream::connect(&*self.endpoint).await.map_err(|e| e.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect(&*self.endpoint).await?;
+            stream.set_nodelay(true)?;
             let wire = match &self.keyring {
-                Some(keyring) => keyring.connect(stream).await.map_err(|e| e.to_string())?,
+                Some(keyring) => keyring.connect(stream).await.map_err(Failed::because)?,
                 None => Wire::Plain(stream),
             };
             let handshake = self.builder().handshake(TokioIo::new(wire)).await;
-            let (sender, line) = handshake.map_err(|error| error.to_string())?;
+            let (sender, line) = handshake.map_err(Failed::because)?;
             let answered = Arc::default();
             Ok((Lease { sender, answered }, line))
         };
         match timeout(self.limits.connect_timeout, connecting).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer in {:?}", self.limits.connect_timeout)),
+            Err(_) => {
+                Err(Failed::because(format!("no answer in {:?}", self.limits.connect_timeout)))
+            }
         }
     }
 
@@ -181,8 +210,9 @@ impl Keeper {
             }
         };
         if since.elapsed() < SHORT_LIFE && !answered.load(Ordering::Relaxed) {
-            let detail = ended.err().map(|error| error.to_string());
-            self.back_off(detail.as_deref().unwrap_or("the server closed the connection at once"));
+            let why = ended.err().map(Failed::because);
+            let closed = || Failed::because("the server closed the connection at once");
+            self.back_off(why.unwrap_or_else(closed));
         } else {
             self.backoff.succeed();
             self.state.send_replace(State::Idle);
@@ -193,10 +223,10 @@ impl Keeper {
         matches!(&*self.state.borrow(), State::Down { until, .. } if *until > Instant::now())
     }
 
-    fn back_off(&mut self, detail: &str) {
+    fn back_off(&mut self, why: Failed) {
         let until = Instant::now() + self.backoff.fail(fastrand::f64());
-        tracing::debug!(endpoint = &*self.endpoint, detail, "no connection");
-        self.state.send_replace(State::Down { detail: Arc::from(detail), until });
+        tracing::debug!(endpoint = &*self.endpoint, detail = &*why.detail, "no connection");
+        self.state.send_replace(State::Down { why, until });
     }
 
     fn builder(&self) -> Builder<TokioExecutor> {

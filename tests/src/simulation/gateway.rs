@@ -7,6 +7,7 @@ use ringtail_engine::ownership::action::{Action, Answer, By, Failure, Inbound, M
 use ringtail_engine::ownership::facts::{Instance, Name};
 use ringtail_engine::ownership::message::{Req, Verdict};
 use ringtail_engine::ownership::rules::Rules;
+use ringtail_engine::ownership::timers::JOIN_SETTLE;
 use ringtail_engine::ownership::{Config, Ownership};
 
 use super::dice::Dice;
@@ -85,6 +86,7 @@ impl Gateway {
             seed,
             remember: REMEMBER,
             remember_max: budgets.decisions,
+            settle: JOIN_SETTLE,
             rules,
         };
         Self {

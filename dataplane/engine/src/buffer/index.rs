@@ -12,6 +12,7 @@ use crate::Millis;
 use crate::facts::TraceFacts;
 use crate::key::TraceKey;
 use crate::scan::TraceId;
+use crate::shard::Early;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,16 @@ pub(crate) struct Entry {
     pub(crate) links: Links,
     /// The generation of policies under which it was first seen.
     pub(crate) program: u32,
+    pub(crate) stage: Stage,
+}
+
+/// Where an undecided trace stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It waits in a bucket.
+    Open,
+    /// It was judged, before its time for this reason, and is in no bucket.
+    Judged(Option<Early>),
 }
 
 /// The undecided traces of a shard.
@@ -54,6 +65,15 @@ impl Index {
     pub(crate) fn find(&self, key: TraceKey, id: &TraceId) -> Option<u32> {
         let same = |slot: &u32| {
             self.entries.get(*slot).is_some_and(|entry| entry.key == key && entry.facts.id == *id)
+        };
+        self.by_key.find(key.0, same).copied()
+    }
+
+    /// The slot of any trace with this key that is `wanted`.
+    #[inline]
+    pub(crate) fn find_key(&self, key: TraceKey, wanted: impl Fn(&Entry) -> bool) -> Option<u32> {
+        let same = |slot: &u32| {
+            self.entries.get(*slot).is_some_and(|entry| entry.key == key && wanted(entry))
         };
         self.by_key.find(key.0, same).copied()
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Config;
 use super::action::Action;
 use super::facts::{Fact, Facts, Instance, Name, State};
 use super::losses::Losses;
@@ -32,6 +33,7 @@ pub(super) struct Membership {
     since: Millis,
     seed: KeySeed,
     rules: Rules,
+    settle: Millis,
     facts: Facts,
     losses: Losses,
     peers: BTreeMap<Name, Peer>,
@@ -53,7 +55,8 @@ pub(super) struct Membership {
 // === Inputs ===
 
 impl Membership {
-    pub(super) fn new(me: Instance, seed: KeySeed, rules: Rules, now: Millis) -> Self {
+    pub(super) fn new(config: &Config, now: Millis) -> Self {
+        let Config { me, seed, rules, settle, .. } = config.clone();
         let mut facts = Facts::default();
         facts.merge(&Fact { of: me.clone(), state: State::Joining }, now);
         Self {
@@ -63,6 +66,7 @@ impl Membership {
             view: Arc::new(facts.view(&seed)),
             seed,
             rules,
+            settle,
             facts,
             losses: Losses::default(),
             peers: BTreeMap::new(),
@@ -348,6 +352,7 @@ impl Membership {
         let state = if self.state == State::Draining { State::Draining } else { State::Joining };
         self.since = if state == State::Joining { now } else { self.since };
         self.state = state;
+        self.settle = JOIN_SETTLE;
         self.note(&Fact { of: self.me.clone(), state }, now);
         let before = Instance { inst: fact.of.inst, ..self.me.clone() };
         self.losses.learn(&before, now);
@@ -424,7 +429,7 @@ impl Membership {
 
     /// Serves when it has settled and more than half of those who serve know of it.
     fn join(&mut self, now: Millis) {
-        if self.state != State::Joining || now < self.since + JOIN_SETTLE {
+        if self.state != State::Joining || now < self.since + self.settle {
             return;
         }
         let serving = self.facts.iter().filter(|fact| fact.state == State::Serving);

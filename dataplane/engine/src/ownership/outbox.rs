@@ -31,6 +31,8 @@ pub(super) struct Outbox {
 struct Queue {
     waiting: VecDeque<(TraceKey, Why)>,
     sent: Option<(Req, Vec<(TraceKey, Why)>)>,
+    /// How many of both are for an owner.
+    owners: usize,
     failures: u32,
     not_before: Millis,
 }
@@ -42,18 +44,16 @@ impl Outbox {
             None => self.members.entry(Arc::from(to)).or_default(),
         };
         if queue.waiting.len() >= QUEUED_MAX {
-            queue.waiting.pop_front();
+            let oldest = queue.waiting.pop_front();
+            queue.owners -= usize::from(oldest.is_some_and(|(_, why)| why == Why::Owner));
         }
+        queue.owners += usize::from(why == Why::Owner);
         queue.waiting.push_back((key, why));
     }
 
     /// No new owner waits for anything.
     pub(super) fn owners_know(&self) -> bool {
-        let to_owner = |(_, why): &(TraceKey, Why)| *why == Why::Owner;
-        !self.members.values().any(|queue| {
-            queue.waiting.iter().any(to_owner)
-                || queue.sent.as_ref().is_some_and(|(_, sent)| sent.iter().any(to_owner))
-        })
+        self.members.values().all(|queue| queue.owners == 0)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -92,7 +92,8 @@ impl Outbox {
         let Some(queue) = queue else {
             return false;
         };
-        queue.sent = None;
+        let sent = queue.sent.take().map(|(_, items)| items).unwrap_or_default();
+        queue.owners -= sent.iter().filter(|(_, why)| *why == Why::Owner).count();
         queue.failures = 0;
         true
     }

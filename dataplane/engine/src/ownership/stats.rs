@@ -34,3 +34,68 @@ pub struct Stats {
     /// Decisions told to new owners or witnesses.
     pub retold: u64,
 }
+
+impl Stats {
+    /// Both together.
+    pub fn plus(self, other: Self) -> Self {
+        let mut sum = self.events().map(|(_, times)| times);
+        for (times, (_, more)) in sum.iter_mut().zip(other.events()) {
+            *times += more;
+        }
+        let [
+            gaps,
+            declared,
+            forwarded,
+            held_for_others,
+            refused,
+            handed_over,
+            parcel_bytes,
+            decided,
+            decided_alone,
+            learned,
+            unanswered,
+            taken_back,
+            conflicts,
+            repeated,
+            retold,
+        ] = sum;
+        Self {
+            gaps,
+            declared,
+            forwarded,
+            held_for_others,
+            refused,
+            handed_over,
+            parcel_bytes,
+            decided,
+            decided_alone,
+            learned,
+            unanswered,
+            taken_back,
+            conflicts,
+            repeated,
+            retold,
+        }
+    }
+
+    /// Each count with its name.
+    pub fn events(&self) -> [(&'static str, u64); 15] {
+        [
+            ("gaps", self.gaps),
+            ("declared", self.declared),
+            ("forwarded", self.forwarded),
+            ("held_for_others", self.held_for_others),
+            ("refused", self.refused),
+            ("handed_over", self.handed_over),
+            ("parcel_bytes", self.parcel_bytes),
+            ("decided", self.decided),
+            ("decided_alone", self.decided_alone),
+            ("learned", self.learned),
+            ("unanswered", self.unanswered),
+            ("taken_back", self.taken_back),
+            ("conflicts", self.conflicts),
+            ("repeated", self.repeated),
+            ("retold", self.retold),
+        ]
+    }
+}

@@ -17,6 +17,12 @@ use super::timers::{AGENT_WITNESSES_TOLD, HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
 
+/// What a key in the set of others' traces takes: its 8 bytes in a node that is half full.
+const FOREIGN_BYTES: usize = 24;
+
+/// The table of traces is made smaller when it has room for four times as many as there are, and more.
+const SPARE_TRACES: usize = 4096;
+
 /// A trace with spans in the buffer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trace {
@@ -310,6 +316,9 @@ impl Traces {
     /// To be called every 250 ms.
     pub fn on_tick(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
         self.decided.expire(now);
+        if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
+            self.held.shrink_to(2 * self.held.len());
+        }
         if now >= self.examined + RE_EXAMINE && stand.rules.re_examine {
             self.examined = now;
             self.hand_over(stand, now, out);
@@ -357,6 +366,11 @@ impl Traces {
     /// Whether no undecided trace is here.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// Bytes of what is known of undecided traces.
+    pub fn footprint(&self) -> u64 {
+        (self.held.allocation_size() + self.foreign.len() * FOREIGN_BYTES) as u64
     }
 
     /// What was counted.

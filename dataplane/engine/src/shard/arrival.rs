@@ -1,11 +1,13 @@
 //! A request comes in: each span joins its trace, repeats what is known, or follows a decision made before.
 
+use super::custody::{self, Plan};
+use super::survey::FOREIGN;
 use super::{Early, Inserted, Shard};
 use crate::Millis;
 use crate::batch::{Batch, GroupRef};
 use crate::buffer::deadline::UNLINKED;
 use crate::buffer::duplicates::{Known, Seen};
-use crate::buffer::index::Entry;
+use crate::buffer::index::{Entry, Stage};
 use crate::buffer::segment::{Chain, Owner};
 use crate::facts::TraceFacts;
 use crate::key::{TraceKey, shard_of};
@@ -20,6 +22,28 @@ enum Place {
     Held(u32),
     /// The way of the trace, which was decided before.
     Late { kept: bool },
+    /// Nowhere: exported before.
+    Repeated,
+    /// Into a parcel.
+    Passed(usize),
+}
+
+/// What became of spans that neither joined a trace nor followed one.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    pub(super) repeated: u64,
+    pub(super) passed: u64,
+}
+
+/// Somebody else says where spans go.
+struct Guide<'a> {
+    plan: Plan<'a>,
+    /// The next run of spans of one trace.
+    run: usize,
+    parcels: &'a mut [Batch],
+    /// Of each parcel: the current group in it.
+    groups: Vec<Option<GroupRef>>,
+    elsewhere: Elsewhere,
 }
 
 /// A request on its way in.
@@ -27,6 +51,7 @@ struct Arrival<'a> {
     shard: &'a mut Shard,
     out: &'a mut Batch,
     inserted: Inserted,
+    guide: Option<Guide<'a>>,
     /// The trace of the last span: the next one is often of the same.
     last: Option<(TraceId, Place)>,
     /// The current resource and group, held here once a span of them was stored. The resource is told from
@@ -47,12 +72,33 @@ impl Shard {
         now: Millis,
         out: &mut Batch,
     ) -> Inserted {
+        let (inserted, _) = self.arrive(request, shape, None, now, out);
+        inserted
+    }
+
+    /// Takes in spans, each to the place that the plan has for its trace, if there is one.
+    pub(super) fn arrive<'a>(
+        &'a mut self,
+        request: &[u8],
+        shape: &Shape,
+        plan: Option<(Plan<'a>, &'a mut [Batch])>,
+        now: Millis,
+        out: &'a mut Batch,
+    ) -> (Inserted, Elsewhere) {
         self.advance(now);
         self.headers.start_gathering();
+        let guide = plan.map(|(plan, parcels)| Guide {
+            plan,
+            run: 0,
+            groups: vec![None; parcels.len()],
+            parcels,
+            elsewhere: Elsewhere::default(),
+        });
         let mut arrival = Arrival {
             shard: self,
             out,
             inserted: Inserted::default(),
+            guide,
             last: None,
             resource: None,
             group: None,
@@ -62,12 +108,13 @@ impl Shard {
         arrival.leave_group();
         arrival.leave_resource();
         let inserted = Inserted { failed, ..arrival.inserted };
-        self.stats.stored += inserted.stored;
-        self.stats.duplicates += inserted.duplicates;
-        self.stats.late_kept += inserted.late_kept;
-        self.stats.late_dropped += inserted.late_dropped;
-        self.stats.traces += inserted.traces_new;
-        inserted
+        let stats = &mut arrival.shard.stats;
+        stats.stored += inserted.stored;
+        stats.duplicates += inserted.duplicates;
+        stats.late_kept += inserted.late_kept;
+        stats.late_dropped += inserted.late_dropped;
+        stats.traces += inserted.traces_new;
+        (inserted, arrival.guide.map(|guide| guide.elsewhere).unwrap_or_default())
     }
 }
 
@@ -89,12 +136,17 @@ impl Visit for Arrival<'_> {
             Place::Foreign => self.inserted.foreign += 1,
             Place::Held(slot) => self.store(slot, group, span),
             Place::Late { kept } => self.follow(kept, group, span),
+            Place::Repeated | Place::Passed(_) => self.send_elsewhere(place, group, span),
         }
     }
 }
 
 impl Arrival<'_> {
     fn place(&mut self, id: &TraceId) -> Place {
+        if let Some(guide) = &mut self.guide {
+            let place = guide.next_place();
+            return self.follow_guide(place, id);
+        }
         let Shard { config, index, memory, .. } = &*self.shard;
         let key = config.seed.key(id);
         if config.shards > 1 && shard_of(key, config.shards) != config.shard {
@@ -105,24 +157,60 @@ impl Arrival<'_> {
         }
         match memory.recall(key) {
             Some(kept) => Place::Late { kept },
-            None => Place::Held(self.open(key, id)),
+            None => Place::Held(self.open(key, id, self.shard.now)),
+        }
+    }
+
+    fn follow_guide(&mut self, place: custody::Place, id: &TraceId) -> Place {
+        let first = match place {
+            custody::Place::Nowhere => return Place::Foreign,
+            custody::Place::Follow(kept) => return Place::Late { kept },
+            custody::Place::Repeated => return Place::Repeated,
+            custody::Place::Pass(parcel) => return Place::Passed(parcel),
+            custody::Place::Store(first) => first,
+        };
+        let key = self.shard.config.seed.key(id);
+        match self.shard.index.find(key, id) {
+            Some(slot) => {
+                self.shard.backdate(slot, first);
+                Place::Held(slot)
+            }
+            None => Place::Held(self.open(key, id, first)),
+        }
+    }
+
+    fn send_elsewhere(&mut self, place: Place, group: &Group<'_>, span: &[u8]) {
+        let Some(guide) = &mut self.guide else {
+            return;
+        };
+        let Place::Passed(parcel) = place else {
+            guide.elsewhere.repeated += 1;
+            return;
+        };
+        let place = guide.parcels.get_mut(parcel).zip(guide.groups.get_mut(parcel));
+        if let Some((batch, known)) = place {
+            let place = *known.get_or_insert_with(|| batch.intern(&group.resource, &group.scope));
+            batch.push(place, span);
+            guide.elsewhere.passed += 1;
         }
     }
 
     /// A trace is seen for the first time.
-    fn open(&mut self, key: TraceKey, id: &TraceId) -> u32 {
+    fn open(&mut self, key: TraceKey, id: &TraceId, first_seen: Millis) -> u32 {
         let Shard { config, programs, index, deadlines, now, .. } = &mut *self.shard;
         let slot = index.insert(Entry {
             key,
             facts: TraceFacts::new(*id),
             chain: Chain::EMPTY,
             seen: Seen::default(),
-            first_seen: *now,
+            first_seen,
+            stage: Stage::Open,
             due: 0,
             links: UNLINKED,
             program: programs.join(),
         });
-        deadlines.insert(index, slot, *now, now.saturating_add(config.decision_wait_ms));
+        let due = first_seen.saturating_add(config.decision_wait_ms);
+        deadlines.insert(index, slot, *now, due);
         self.inserted.traces_new += 1;
         slot
     }
@@ -152,7 +240,10 @@ impl Arrival<'_> {
         self.inserted.stored += 1;
         let facts = &entry.facts;
         if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {
-            self.decide_capped(slot);
+            match self.guide {
+                Some(_) => self.shard.hasten(slot),
+                None => self.decide_capped(slot),
+            }
         }
     }
 
@@ -198,6 +289,9 @@ impl Arrival<'_> {
 
     fn leave_group(&mut self) {
         self.late = None;
+        if let Some(guide) = &mut self.guide {
+            guide.groups.fill(None);
+        }
         if let Some(group) = self.group.take() {
             self.shard.headers.release(group);
         }
@@ -207,5 +301,13 @@ impl Arrival<'_> {
         if let Some((_, resource)) = self.resource.take() {
             self.shard.headers.release_resource(resource);
         }
+    }
+}
+
+impl Guide<'_> {
+    fn next_place(&mut self) -> custody::Place {
+        let run = self.plan.survey.runs.get(self.run).copied().unwrap_or(FOREIGN);
+        self.run += 1;
+        self.plan.places.get(run as usize).copied().unwrap_or(custody::Place::Nowhere)
     }
 }

@@ -45,7 +45,7 @@ pub struct PolicyCount {
 }
 
 /// Counters that only grow. For spans, at any time:
-/// `stored = kept_spans + sampled_away_spans + held`; spans that come late are in no other count than theirs.
+/// `stored = kept_spans + sampled_away_spans + taken + held`; spans that come late are in no other count than theirs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShardStats {
     /// Spans taken into the buffer.
@@ -60,12 +60,16 @@ pub struct ShardStats {
     pub kept_spans: u64,
     /// Spans gone with their trace.
     pub sampled_away_spans: u64,
+    /// Spans that went elsewhere with their trace, undecided.
+    pub taken: u64,
     /// Traces first seen.
     pub traces: u64,
     /// Traces decided and kept.
     pub traces_kept: u64,
     /// Traces decided and not kept.
     pub traces_dropped: u64,
+    /// Traces decided elsewhere, in none of the counts above.
+    pub followed: u64,
     /// Traces decided before their time (they are in the counts above too), by reason as in [`Early::ALL`].
     pub early: [u64; Early::ALL.len()],
     /// What each policy decided.
@@ -92,6 +96,8 @@ impl ShardStats {
         self.late_dropped += other.late_dropped;
         self.kept_spans += other.kept_spans;
         self.sampled_away_spans += other.sampled_away_spans;
+        self.taken += other.taken;
+        self.followed += other.followed;
         self.traces += other.traces;
         self.traces_kept += other.traces_kept;
         self.traces_dropped += other.traces_dropped;

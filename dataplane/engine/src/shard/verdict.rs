@@ -140,7 +140,7 @@ impl Shard {
         if kept {
             self.gather(&entry, out);
         }
-        self.forget(slot, &entry, kept);
+        self.forget(slot, &entry, Some(kept));
         Settled { kept, bytes: entry.facts.bytes }
     }
 
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     /// Pushes the spans of a trace, oldest first.
-    fn gather(&mut self, entry: &Entry, out: &mut Batch) {
+    pub(super) fn gather(&mut self, entry: &Entry, out: &mut Batch) {
         let Self { log, headers, chain, .. } = self;
         let mut at = entry.chain.head;
         while !at.is_none() {
@@ -182,7 +182,8 @@ impl Shard {
     }
 
     /// Takes a trace and its spans out of all accounts; what touches memory far away waits for others.
-    fn forget(&mut self, slot: u32, entry: &Entry, kept: bool) {
+    /// `kept` is the verdict, if there is one to remember.
+    pub(super) fn forget(&mut self, slot: u32, entry: &Entry, kept: Option<bool>) {
         if entry.facts.spans > CHAINED_SPANS {
             let Self { log, duplicates, .. } = self;
             let mut at = entry.chain.head;
@@ -203,13 +204,15 @@ impl Shard {
     /// Completes what [`Shard::forget`] began: remembers verdicts, and takes spans out of the accounts, one
     /// of each trace in turn. All of that lies far apart: what belongs to many traces a processor fetches
     /// from memory at the same time, what belongs to one only step by step.
-    fn bury(&mut self) {
+    pub(super) fn bury(&mut self) {
         let Self { log, headers, index, memory, dying, graves, .. } = self;
         for trace in &*dying {
             index.unlink(trace.key, trace.slot);
         }
         for trace in dying.drain(..) {
-            memory.remember(trace.key, trace.kept);
+            if let Some(kept) = trace.kept {
+                memory.remember(trace.key, kept);
+            }
         }
         let mut ends = [(Location::NONE, 0, 0); DYING_MAX];
         while !graves.is_empty() {
@@ -231,7 +234,7 @@ impl Shard {
     // === Room ===
 
     /// Whether the oldest trace may be old enough to be decided early; answered without a look at any trace.
-    fn has_old_traces(&self) -> bool {
+    pub(super) fn has_old_traces(&self) -> bool {
         let young = self.config.decision_wait_ms - self.config.decision_wait_ms / RELIEF_AGE_SHARE;
         let oldest = self.deadlines.next().map(|due| due.saturating_sub(BUCKET_MS));
         oldest.is_some_and(|deadline| deadline <= self.now.saturating_add(young))
@@ -239,7 +242,7 @@ impl Shard {
 
     /// The traces of the oldest bucket from `from` on that are old enough to be decided early, heaviest
     /// first.
-    fn old_traces(&self, from: u64, slots: &mut Vec<u32>) -> Option<u64> {
+    pub(super) fn old_traces(&self, from: u64, slots: &mut Vec<u32>) -> Option<u64> {
         let bucket = self.deadlines.bucket(&self.index, from, slots)?;
         let age = self.config.decision_wait_ms / RELIEF_AGE_SHARE;
         let entry = |slot: &u32| self.index.get(*slot);
@@ -274,7 +277,7 @@ impl Shard {
     }
 
     /// Evacuates until the goal is reached or nothing sparse is left.
-    fn compact(&mut self, goal: u64) {
+    pub(super) fn compact(&mut self, goal: u64) {
         while self.resident() > goal
             && self.evacuate(SPARSE_PERCENT_UNDER_PRESSURE, WASTE_BYTES).is_some()
         {
@@ -282,7 +285,7 @@ impl Shard {
         }
     }
 
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         self.shrink();
         self.log.cool_down();
         let mut moved = 0;
@@ -308,7 +311,7 @@ impl Shard {
         Some(moved)
     }
 
-    fn shrink(&mut self) {
+    pub(super) fn shrink(&mut self) {
         if self.index.len() == 0 {
             self.deadlines = Deadlines::default();
         }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::buffer::duplicates::Seen;
 use crate::buffer::index::Entry;
+use crate::buffer::index::Stage;
 use crate::buffer::segment::Chain;
 use crate::facts::TraceFacts;
 use crate::key::TraceKey;
@@ -19,6 +20,7 @@ fn entry(number: u64) -> Entry {
         due: 0,
         links: UNLINKED,
         program: 0,
+        stage: Stage::Open,
     }
 }
 

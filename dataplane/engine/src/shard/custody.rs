@@ -1,0 +1,325 @@
+//! A shard whose traces somebody else watches over: what is stored, judged, decided and handed on, and when,
+//! is said by [`crate::ownership`]. The shard has the bytes.
+
+use super::arrival::Elsewhere;
+use super::stats::Early;
+use super::survey::Survey;
+use super::{DYING_MAX, Inserted, Shard};
+use crate::Millis;
+use crate::batch::Batch;
+use crate::buffer::deadline::BUCKET_MS;
+use crate::buffer::index::{Entry, Stage};
+use crate::key::TraceKey;
+use crate::ownership::action::By;
+use crate::ownership::message::Verdict;
+use crate::scan::{ScanError, Shape};
+
+/// A trace that is due but not ours to decide is looked at again after this.
+const LOOK_AGAIN: Millis = 500;
+
+/// Where the spans of a trace in a request go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Nowhere: they are not meant.
+    Nowhere,
+    /// Into the buffer. The first of the trace's spans was taken in then.
+    Store(Millis),
+    /// The way of their trace.
+    Follow(bool),
+    /// Nowhere: they were exported with their trace before.
+    Repeated,
+    /// Into the parcel with this place in the list.
+    Pass(usize),
+}
+
+/// What became of the spans of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// Taken into the buffer.
+    pub stored: u64,
+    /// In the buffer already.
+    pub duplicates: u64,
+    /// Of traces that were kept before: pushed to `out`.
+    pub late_kept: u64,
+    /// Of traces that were dropped before.
+    pub late_dropped: u64,
+    /// Exported before.
+    pub repeated: u64,
+    /// Pushed to a parcel.
+    pub passed: u64,
+    /// Not meant, or of other shards.
+    pub left: u64,
+    /// The request ended here; never of a request that passed [`crate::scan::check`].
+    pub failed: Option<ScanError>,
+}
+
+/// A request with the place of each trace in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// What was found in the request.
+    pub survey: &'a Survey,
+    /// For each trace of the survey.
+    pub places: &'a [Place],
+}
+
+impl Shard {
+    /// Takes in the spans of a request, each to its place.
+    pub fn admit(
+        &mut self,
+        request: &[u8],
+        shape: &Shape,
+        plan: Plan<'_>,
+        now: Millis,
+        out: &mut Batch,
+        parcels: &mut [Batch],
+    ) -> Admitted {
+        self.bury();
+        let inserted = self.arrive(request, shape, Some((plan, parcels)), now, out);
+        let Inserted { stored, duplicates, late_kept, late_dropped, foreign, failed, .. } =
+            inserted.0;
+        let Elsewhere { repeated, passed } = inserted.1;
+        Admitted {
+            stored,
+            duplicates,
+            late_kept,
+            late_dropped,
+            repeated,
+            passed,
+            left: foreign,
+            failed,
+        }
+    }
+
+    // === Judging ===
+
+    /// Judges at most `most` traces that are due and `owned`. Each then waits for [`Self::conclude`],
+    /// [`Self::put_back`] or [`Self::take`]. True when more are due.
+    pub fn judge_due(
+        &mut self,
+        now: Millis,
+        most: usize,
+        owned: impl Fn(TraceKey) -> bool,
+        judged: &mut Vec<(TraceKey, Verdict)>,
+    ) -> bool {
+        self.advance(now);
+        for _ in 0..most {
+            let Some(slot) = self.deadlines.pop_due(&mut self.index, self.now) else {
+                return false;
+            };
+            let key = self.index.get(slot).map(|entry| entry.key);
+            if key.is_some_and(&owned) {
+                self.judge_slot(slot, None, judged);
+            } else {
+                self.deadlines.insert(&mut self.index, slot, self.now, self.now + LOOK_AGAIN);
+            }
+        }
+        self.deadlines.next().is_some_and(|due| due <= self.now)
+    }
+
+    /// Judges traces before their time: those of the oldest bucket first and the heaviest of them first, but
+    /// none before a quarter of its wait has passed, until they have so many bytes.
+    pub fn judge_oldest(
+        &mut self,
+        now: Millis,
+        (bytes, most): (u64, usize),
+        owned: impl Fn(TraceKey) -> bool,
+        judged: &mut Vec<(TraceKey, Verdict)>,
+    ) {
+        self.advance(now);
+        let (mut slots, mut from) = (Vec::new(), 0);
+        let mut wanted = bytes.saturating_sub(self.judged_bytes);
+        let most = judged.len() + most;
+        while wanted > 0 && judged.len() < most && self.has_old_traces() {
+            let Some(bucket) = self.old_traces(from, &mut slots) else {
+                return;
+            };
+            from = bucket + 1;
+            for slot in &slots {
+                let Some(entry) = self.index.get(*slot).filter(|entry| owned(entry.key)) else {
+                    continue;
+                };
+                if wanted == 0 || judged.len() >= most {
+                    return;
+                }
+                wanted = wanted.saturating_sub(entry.facts.bytes.max(1));
+                self.cancel(*slot);
+                self.judge_slot(*slot, Some(Early::MemoryPressure), judged);
+            }
+        }
+    }
+
+    /// Judges at most `most` traces, due or not, oldest first: the process stops, and nobody takes them.
+    pub fn judge_any(&mut self, most: usize, judged: &mut Vec<(TraceKey, Verdict)>) {
+        for _ in 0..most {
+            let Some(slot) = self.deadlines.pop(&mut self.index) else {
+                return;
+            };
+            self.judge_slot(slot, Some(Early::Drain), judged);
+        }
+    }
+
+    fn judge_slot(
+        &mut self,
+        slot: u32,
+        early: Option<Early>,
+        judged: &mut Vec<(TraceKey, Verdict)>,
+    ) {
+        let Self { config, programs, index, judged_bytes, .. } = self;
+        let Some(entry) = index.get_mut(slot) else {
+            return;
+        };
+        let facts = &entry.facts;
+        let large = facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes;
+        entry.stage = Stage::Judged(if large { Some(Early::TraceTooLarge) } else { early });
+        *judged_bytes += facts.bytes;
+        let verdict = programs.program(entry.program).map(|program| program.decide(facts));
+        let keep = verdict.as_ref().is_some_and(|verdict| verdict.keep);
+        // The note tells others which policy it was, and ours when the trace is settled.
+        let policy = verdict.and_then(|verdict| verdict.policy);
+        let note = policy.map_or(0, |policy| u32::from(policy) + 1);
+        judged.push((entry.key, Verdict { keep, note }));
+    }
+
+    /// The decision on a trace did not come about: it is due again at `at`.
+    pub fn put_back(&mut self, key: TraceKey, now: Millis, at: Millis) {
+        self.advance(now);
+        self.bury();
+        let judged = |entry: &Entry| matches!(entry.stage, Stage::Judged(_));
+        while let Some(slot) = self.index.find_key(key, judged) {
+            self.reopen(slot);
+            self.deadlines.insert(&mut self.index, slot, self.now, at);
+        }
+    }
+
+    fn reopen(&mut self, slot: u32) {
+        if let Some(entry) = self.index.get_mut(slot) {
+            entry.stage = Stage::Open;
+            self.judged_bytes = self.judged_bytes.saturating_sub(entry.facts.bytes);
+        }
+    }
+
+    // === Going ===
+
+    /// Before traces are concluded or taken into another batch, or into one that was cleared.
+    pub fn start_gathering(&mut self) {
+        self.headers.start_gathering();
+    }
+
+    /// A trace is decided: its spans go to `out` or nowhere, and the verdict is remembered.
+    pub fn conclude(&mut self, key: TraceKey, verdict: Verdict, by: By, out: &mut Batch) {
+        let mut found = false;
+        while let Some((slot, entry)) = self.withdraw(key) {
+            found = true;
+            self.count_decision(&entry, verdict, by);
+            self.programs.leave(entry.program);
+            if verdict.keep {
+                self.gather(&entry, out);
+            }
+            self.forget(slot, &entry, Some(verdict.keep));
+        }
+        if !found {
+            self.memory.remember(key, verdict.keep);
+        }
+    }
+
+    /// A trace goes elsewhere, undecided: its spans go to `out`. Returns how many.
+    pub fn take(&mut self, key: TraceKey, out: &mut Batch) -> u64 {
+        let mut spans = 0;
+        while let Some((slot, entry)) = self.withdraw(key) {
+            spans += u64::from(entry.facts.spans);
+            self.programs.leave(entry.program);
+            self.gather(&entry, out);
+            self.forget(slot, &entry, None);
+        }
+        self.stats.taken += spans;
+        spans
+    }
+
+    /// Takes out of the index what is there of a trace, one trace ID at a time.
+    fn withdraw(&mut self, key: TraceKey) -> Option<(u32, Entry)> {
+        if self.dying.len() + 1 >= DYING_MAX {
+            self.bury();
+        }
+        let slot = self.index.find_key(key, |_| true)?;
+        let open = self.index.get(slot).is_some_and(|entry| entry.stage == Stage::Open);
+        if open {
+            self.cancel(slot);
+        }
+        let entry = self.index.remove(slot)?;
+        if !open {
+            self.judged_bytes = self.judged_bytes.saturating_sub(entry.facts.bytes);
+        }
+        Some((slot, entry))
+    }
+
+    fn count_decision(&mut self, entry: &Entry, verdict: Verdict, by: By) {
+        let spans = u64::from(entry.facts.spans);
+        match verdict.keep {
+            true => self.stats.kept_spans += spans,
+            false => self.stats.sampled_away_spans += spans,
+        }
+        if by == By::Other {
+            self.stats.followed += 1;
+            return;
+        }
+        match verdict.keep {
+            true => self.stats.traces_kept += 1,
+            false => self.stats.traces_dropped += 1,
+        }
+        if let Stage::Judged(Some(early)) = entry.stage {
+            self.stats.early[early as usize] += 1;
+        }
+        if let Some((program, rows)) = self.programs.find(entry.program) {
+            let now = program.decide(&entry.facts);
+            let policy = u16::try_from(verdict.note).ok().and_then(|note| note.checked_sub(1));
+            let told = crate::policy::Verdict { keep: verdict.keep, policy, ..now };
+            self.stats.count_policies(&told, rows);
+        }
+    }
+
+    // === Room ===
+
+    /// Makes room without deciding anything: spare segments go, sparse ones are moved together. Returns how
+    /// many of the `bytes` are still wanted.
+    pub fn make_room(&mut self, now: Millis, bytes: u64) -> u64 {
+        self.advance(now);
+        self.bury();
+        let goal = self.resident().saturating_sub(bytes);
+        self.log.drop_spares();
+        self.shrink();
+        self.compact(goal);
+        self.resident().saturating_sub(goal)
+    }
+
+    /// To be called after each turn of decisions.
+    pub fn tidy_up(&mut self) {
+        self.bury();
+        self.tidy();
+    }
+
+    /// Puts the trace in `slot` where it is due when its first span was taken in at `first`, if that is
+    /// before the time that is known.
+    pub(super) fn backdate(&mut self, slot: u32, first: Millis) {
+        let Self { config, index, deadlines, now, .. } = self;
+        let Some(entry) = index.get_mut(slot).filter(|entry| first < entry.first_seen) else {
+            return;
+        };
+        entry.first_seen = first;
+        if entry.stage == Stage::Open {
+            let due = (entry.due * BUCKET_MS).min(first.saturating_add(config.decision_wait_ms));
+            deadlines.remove(index, slot);
+            deadlines.insert(index, slot, *now, due);
+        }
+    }
+
+    /// The trace in `slot` is too large to wait for more of it: it is due at once.
+    pub(super) fn hasten(&mut self, slot: u32) {
+        let Self { index, deadlines, now, .. } = self;
+        let soon = now.div_ceil(BUCKET_MS);
+        let waits = |entry: &&mut Entry| entry.stage == Stage::Open && entry.due > soon;
+        if index.get_mut(slot).filter(waits).is_some() {
+            deadlines.remove(index, slot);
+            deadlines.insert(index, slot, *now, *now);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What a shard's thread does, turn by turn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ringtail_engine::batch::Batch;
+use ringtail_engine::key::TraceKey;
+use ringtail_engine::ownership::action::Action;
+use ringtail_engine::ownership::message::{Decision, Part, Verdict};
+use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
+use ringtail_engine::ownership::{Stand, Traces};
+use ringtail_engine::policy::Program;
+use ringtail_engine::shard::custody::Place;
+use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats, Survey};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::custody::Delivered;
+use super::parcels::Parcels;
+use super::{Ask, Gauges, Outgoing, Sampling, ShardHandle};
+use crate::gateway::clock::Clock;
+use crate::gateway::output::{Exported, Output};
+use crate::gateway::room::Room;
+use crate::ledger::Counters;
+
+/// Requests inserted before the shard looks at its deadlines again.
+const INSERTS_PER_TURN: usize = 16;
+/// Traces judged before the shard looks at its queue again: at about 1 µs a trace and 10 µs a kept one,
+/// well under the time of a request.
+const DECISIONS_PER_TURN: usize = 2048;
+/// How often deadlines are looked at; half of the engine's bucket of 250 ms.
+const TICK: Duration = Duration::from_millis(125);
+/// A batch of kept spans is sent when it has this many bytes, under the 4 MiB that OTLP receivers take by
+/// default.
+pub(super) const EXPORT_BYTES: u64 = 1 << 20;
+/// A batch of kept spans is sent when its first span has waited for so long.
+const EXPORT_AGE: Duration = Duration::from_millis(200);
+/// How long decisions are remembered to be told again, after the longest that an agent retains: with the
+/// decision wait, 25 s and a minute because of a silent holder, and a while on the way.
+const REMEMBER_AFTER_WAIT: u64 = 120_000;
+
+/// What a shard needs of the process.
+#[derive(Clone, Debug)]
+pub struct Outside {
+    /// Where every span went.
+    pub counters: Arc<Counters>,
+    /// The budget of all shards.
+    pub room: Arc<Room>,
+    /// Where kept spans go.
+    pub output: Output,
+    /// How things stand.
+    pub stands: Arc<ArcSwap<Stand>>,
+    /// What goes to other gateways.
+    pub outgoing: mpsc::UnboundedSender<Outgoing>,
+    /// The clock.
+    pub clock: Clock,
+    /// Decisions that are remembered to be told again.
+    pub remember_max: usize,
+}
+
+/// How much of the shard's own counts is in the ledger of the process already.
+#[derive(Debug, Default)]
+struct Counted {
+    kept: u64,
+    sampled_away: u64,
+    duplicates: u64,
+}
+
+/// What a shard's thread owns.
+pub(super) struct Worker {
+    pub(super) shard: Shard,
+    pub(super) traces: Traces,
+    pub(super) stand: Arc<Stand>,
+    pub(super) outside: Outside,
+    asks: mpsc::Receiver<Ask>,
+    /// The way back into the queue, for news from exporters.
+    pub(super) own: mpsc::WeakSender<Ask>,
+    pub(super) gauges: Arc<Gauges>,
+    pub(super) parcels: Parcels,
+    /// Deliveries whose traces have not all found their place.
+    pub(super) inbound: BTreeMap<u64, Delivered>,
+    pub(super) deliveries: u64,
+    /// Spans that are kept, and the traces among them that were decided here.
+    pub(super) kept: Batch,
+    pub(super) kept_keys: Vec<TraceKey>,
+    kept_since: Option<Instant>,
+    ticked: u64,
+    /// Bytes last published to the room.
+    published: u64,
+    counted: Counted,
+    // Used again for each request or turn, so that nothing is allocated for one.
+    pub(super) survey: Survey,
+    pub(super) parts: Vec<Part>,
+    /// Of each part its place in the survey.
+    pub(super) surveyed: Vec<u32>,
+    pub(super) places: Vec<Place>,
+    pub(super) actions: Vec<Action>,
+    pub(super) reminders: Vec<Decision>,
+    judged: Vec<(TraceKey, Verdict)>,
+}
+
+// === impl Counted ===
+
+impl Counted {
+    fn publish(&mut self, stats: &ShardStats, counters: &Counters) {
+        let kept = stats.kept_spans + stats.late_kept;
+        let sampled_away = stats.sampled_away_spans + stats.late_dropped;
+        counters.kept.fetch_add(kept - self.kept, Relaxed);
+        counters.sampled_away.fetch_add(sampled_away - self.sampled_away, Relaxed);
+        counters.duplicate.fetch_add(stats.duplicates - self.duplicates, Relaxed);
+        *self = Self { kept, sampled_away, duplicates: stats.duplicates };
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(super) fn new(
+        config: ShardConfig,
+        program: &Arc<Program>,
+        outside: Outside,
+        asks: mpsc::Receiver<Ask>,
+        handle: &ShardHandle,
+    ) -> Self {
+        let remember = config.decision_wait_ms + REMEMBER_AFTER_WAIT;
+        Self {
+            traces: Traces::new(config.shard, remember, outside.remember_max),
+            shard: Shard::new(config, Arc::clone(program)),
+            stand: outside.stands.load_full(),
+            outside,
+            asks,
+            own: handle.asks.downgrade(),
+            gauges: Arc::clone(&handle.gauges),
+            parcels: Parcels::default(),
+            inbound: BTreeMap::new(),
+            deliveries: 0,
+            kept: Batch::default(),
+            kept_keys: Vec::new(),
+            kept_since: None,
+            ticked: 0,
+            published: 0,
+            counted: Counted::default(),
+            survey: Survey::default(),
+            parts: Vec::new(),
+            surveyed: Vec::new(),
+            places: Vec::new(),
+            actions: Vec::new(),
+            reminders: Vec::new(),
+            judged: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut more = false;
+        loop {
+            let ask = if more {
+                self.asks.try_recv().ok()
+            } else {
+                match tokio::time::timeout(TICK, self.asks.recv()).await {
+                    Ok(None) => return self.finish(),
+                    Ok(ask) => ask,
+                    Err(_elapsed) => None,
+                }
+            };
+            self.follow();
+            if let Some(done) = self.take(ask) {
+                self.finish();
+                let _ = done.send(());
+                return;
+            }
+            more = self.turn();
+            if more {
+                // Lets the timer and the senders on this thread's runtime see the clock.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes over how things stand.
+    fn follow(&mut self) {
+        let stand = self.outside.stands.load_full();
+        let before = std::mem::replace(&mut self.stand, stand);
+        if before.epoch != self.stand.epoch {
+            let now = self.outside.clock.now();
+            self.traces.on_view(&before, &self.stand, now, &mut self.actions);
+            self.perform(now);
+            self.publish();
+        }
+    }
+
+    /// Does what was asked; returns the sender of a `Finish`.
+    fn take(&mut self, first: Option<Ask>) -> Option<oneshot::Sender<()>> {
+        let mut next = first;
+        for taken in 0..=INSERTS_PER_TURN {
+            match next {
+                Some(Ask::Finish(done)) => return Some(done),
+                Some(Ask::Reload(sampling)) => self.reload(&sampling),
+                Some(ask) => self.answer(ask),
+                None => return None,
+            }
+            next = if taken < INSERTS_PER_TURN { self.asks.try_recv().ok() } else { None };
+        }
+        None
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        let now = self.outside.clock.now();
+        let Self { traces, stand, actions, .. } = self;
+        match ask {
+            Ask::Deliver { work, done } => return self.deliver(work, done, now),
+            Ask::Decisions(told, done) => {
+                let agreement = traces.on_decisions(stand, &told, now, actions);
+                self.perform(now);
+                // Published first: who hears of the agreement may ask whether anything is left here.
+                self.publish();
+                let _ = done.send(agreement);
+                return;
+            }
+            Ask::Reminded(decided) => traces.on_reminded(&decided, now, actions),
+            Ask::Last(done) => {
+                let _ = done.send(traces.last_decisions(now).collect());
+            }
+            Ask::Receipt(req, receipt) => traces.on_receipt(stand, req, &receipt, now, actions),
+            Ask::Agreement(req, answer) => traces.on_agreement(stand, req, &answer, now, actions),
+            Ask::Failed(to, req, failure) => {
+                traces.on_failed(stand, (&to, req, failure), now, actions);
+            }
+            Ask::Exported(keys) => traces.on_exported(stand, &keys),
+            Ask::Reload(_) | Ask::Finish(_) => {}
+        }
+        self.perform(now);
+        self.publish();
+    }
+
+    fn reload(&mut self, sampling: &Sampling) {
+        let wait = u64::try_from(sampling.decision_wait.as_millis()).unwrap_or(u64::MAX);
+        self.shard.set_limits(wait, sampling.max_trace_spans);
+        self.shard.set_program(Arc::clone(&sampling.program));
+        self.publish();
+    }
+
+    /// One bounded turn of decisions; true when there is more to do at once.
+    fn turn(&mut self) -> bool {
+        let before = Instant::now();
+        let now = self.outside.clock.now();
+        let more = self.decide(now);
+        if now >= self.ticked + OWNERSHIP_TICK {
+            self.ticked = now;
+            self.traces.on_tick(&self.stand, now, &mut self.actions);
+            self.perform(now);
+            self.gauges.ownership.store(Arc::new(*self.traces.stats()));
+        }
+        self.shard.tidy_up();
+        self.publish();
+        self.flush(EXPORT_BYTES);
+        if self.kept_since.is_some_and(|since| since.elapsed() >= EXPORT_AGE) {
+            self.flush(0);
+        }
+        let took = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.gauges.turn_us.store(took, Relaxed);
+        more
+    }
+
+    /// Judges what is due, and more when memory is short, if anything may be decided now.
+    fn decide(&mut self, now: u64) -> bool {
+        let Self { shard, traces, stand, outside, actions, judged, .. } = self;
+        let excess = outside.room.excess(shard.held().bytes);
+        let excess = if excess > 0 { shard.make_room(now, excess) } else { 0 };
+        if !stand.may_decide(now) {
+            return false;
+        }
+        judged.clear();
+        let owns = |key| stand.owns(key);
+        let mut more = shard.judge_due(now, DECISIONS_PER_TURN, owns, judged);
+        if stand.is_alone() {
+            shard.judge_any(DECISIONS_PER_TURN, judged);
+            more |= judged.len() >= DECISIONS_PER_TURN;
+        } else if excess > 0 {
+            shard.judge_oldest(now, (excess, DECISIONS_PER_TURN), owns, judged);
+        }
+        if !judged.is_empty() {
+            traces.on_judged(stand, judged, now, actions);
+            self.perform(now);
+        }
+        more
+    }
+
+    /// Decides all that is left, whosever it is: there is no time for anything else.
+    fn finish(&mut self) {
+        self.unpack_all();
+        loop {
+            self.judged.clear();
+            self.shard.judge_any(DECISIONS_PER_TURN, &mut self.judged);
+            if self.judged.is_empty() {
+                break;
+            }
+            for (key, verdict) in std::mem::take(&mut self.judged) {
+                self.conclude(key, verdict);
+            }
+        }
+        self.shard.tidy_up();
+        self.flush(0);
+        self.publish();
+    }
+
+    /// Hands kept spans to the exporters once they are at least `bytes`.
+    pub(super) fn flush(&mut self, bytes: u64) {
+        if self.kept.is_empty() {
+            return;
+        }
+        self.kept_since.get_or_insert_with(Instant::now);
+        if self.kept.encoded_len_max() as u64 >= bytes {
+            let keys = std::mem::take(&mut self.kept_keys);
+            let exported = Exported::new(keys, self.own.clone());
+            self.outside.output.export(&self.kept, exported);
+            self.kept.clear();
+            self.shard.start_gathering();
+            self.kept_since = None;
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        let held = self.shard.held();
+        let bytes = held.bytes
+            + self.kept.held_bytes() as u64
+            + self.parcels.bytes()
+            + self.traces.footprint();
+        self.outside.room.replace(self.published, bytes);
+        self.published = bytes;
+        let stats = self.shard.stats();
+        self.counted.publish(stats, &self.outside.counters);
+        let gauges = &self.gauges;
+        let progress = self.stand.epoch << 2
+            | u64::from(self.traces.is_complete(&self.stand)) << 1
+            | u64::from(self.traces.is_idle() && self.kept.is_empty());
+        // Seen by whoever sees what comes after it.
+        gauges.progress.store(progress, std::sync::atomic::Ordering::Release);
+        let pairs = [
+            (&gauges.bytes, bytes),
+            (&gauges.spans, held.spans + self.parcels.spans()),
+            (&gauges.traces, held.traces),
+            (&gauges.traces_kept, stats.traces_kept),
+            (&gauges.traces_dropped, stats.traces_dropped),
+            (&gauges.traces_new, stats.traces),
+            (&gauges.early_pressure, stats.early(Early::MemoryPressure)),
+            (&gauges.early_size, stats.early(Early::TraceTooLarge)),
+            (&gauges.late_kept, stats.late_kept),
+            (&gauges.late_dropped, stats.late_dropped),
+            (&gauges.followed, stats.followed),
+            (&gauges.evacuated, stats.segments_evacuated),
+        ];
+        for (gauge, value) in pairs {
+            gauge.store(value, Relaxed);
+        }
+        publish_policies(gauges, stats);
+    }
+}
+
+fn publish_policies(gauges: &Gauges, stats: &ShardStats) {
+    let counted = |policy: &PolicyCount| policy.kept + policy.dropped;
+    let by_policy = gauges.by_policy.load();
+    if by_policy.len() == stats.policies.len() {
+        for ((_, gauge), policy) in by_policy.iter().zip(&stats.policies) {
+            gauge.store(counted(policy), Relaxed);
+        }
+    } else {
+        let row = |policy: &PolicyCount| (policy.name.clone(), counted(policy).into());
+        gauges.by_policy.store(Arc::new(stats.policies.iter().map(row).collect()));
+    }
+}

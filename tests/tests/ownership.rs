@@ -1,0 +1,119 @@
+//! Whole traces while gateways come and go, with real processes: halves of traces are sent before and after,
+//! and every trace that is kept arrives with all of its spans, once.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use ringtail_tests::api::SERVING;
+use ringtail_tests::backend::Backend;
+use ringtail_tests::process::{Process, wait_until};
+use ringtail_tests::shop::{ERRORS, Shop, manifest};
+use ringtail_tests::traces::Trace;
+
+/// Traces of a test: enough for every gateway to have some of each kind.
+const TRACES: u64 = 200;
+/// Longer than a gateway needs to join or to leave, so that both halves of a trace are in before it is due.
+const WAIT: &str = "10s";
+
+fn traces() -> impl Iterator<Item = Trace> {
+    (0..TRACES).map(|number| Trace {
+        number,
+        spans: 4,
+        // The error is in the second half: whoever decides on the first alone lets the trace go.
+        error: number.is_multiple_of(2),
+        duration_ms: 20,
+    })
+}
+
+fn kept() -> usize {
+    traces().filter(|trace| trace.error).count()
+}
+
+/// Sends one of two halves of every trace to each of these processes in turn.
+async fn send_half(half: u32, to: &[&Process]) {
+    for (index, process) in to.iter().enumerate() {
+        let address = format!("http://{}", process.grpc());
+        let mut client = TraceServiceClient::connect(address).await.expect("it listens");
+        for trace in traces().skip(index).step_by(to.len()) {
+            client.export(trace.part(half, 2)).await.expect("spans are taken");
+        }
+    }
+}
+
+/// Waits until all that is kept is there, and checks that it is whole and came once.
+fn check(backend: &Backend) {
+    wait_until("every trace with an error", || backend.traces().len() >= kept());
+    wait_until("every span", || backend.spans() >= kept() * 4);
+    let received = backend.traces();
+    for trace in traces() {
+        let expected = if trace.error { trace.spans as usize } else { 0 };
+        let spans = received.get(&trace.id()).map_or(0, Vec::len);
+        assert_eq!(spans, expected, "{trace:?}");
+    }
+}
+
+fn forwarded(gateways: &[Process]) -> f64 {
+    gateways.iter().map(|gateway| gateway.metric("ringtail_ownership", "forwarded")).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_meet_whichever_gateway_they_are_sent_to() {
+    let backend = Backend::start().await;
+    let shop = Shop::start(&manifest("3s", ERRORS), &backend.address.to_string(), 0, 3);
+    let [a, b, c] = &shop.gateways[..] else { unreachable!("three were started") };
+    send_half(0, &[a, b, c]).await;
+    send_half(1, &[b, c, a]).await;
+    assert!(forwarded(&shop.gateways) > 0.0, "two thirds were sent to the wrong one");
+    check(&backend);
+    shop.stop();
+    check(&backend);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_move_to_a_gateway_that_joins() {
+    let backend = Backend::start().await;
+    let mut shop = Shop::start(&manifest(WAIT, ERRORS), &backend.address.to_string(), 1, 2);
+    send_half(0, &[&shop.agents[0]]).await;
+    shop.add_gateway("gw-2", &[]);
+    shop.list(2, SERVING);
+    shop.await_members(3);
+    send_half(1, &[&shop.agents[0]]).await;
+    shop.gateways[2].wait_for("its share", |stats| stats.held.traces > 0);
+    check(&backend);
+    let moved: f64 =
+        shop.gateways[..2].iter().map(|g| g.metric("ringtail_ownership", "handed_over")).sum();
+    assert!(moved > 0.0, "a third of the traces has a new owner");
+    let (_, gateways) = shop.stop();
+    assert!(gateways[2].ledger.received.peers > 0);
+    check(&backend);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_told_to_stop_hands_its_traces_over() {
+    let backend = Backend::start().await;
+    let mut shop = Shop::start(&manifest(WAIT, ERRORS), &backend.address.to_string(), 1, 3);
+    send_half(0, &[&shop.agents[0]]).await;
+    shop.agents[0].wait_for("all sent", |stats| stats.held.spans == 0);
+    let leaver = shop.gateways.remove(0);
+    let held = leaver.wait_for("its share", |stats| stats.held.traces > 0).held.spans;
+    let end = leaver.stop_balanced();
+    assert!(end.ledger.out >= held, "all of it went to others: {:?}", end.ledger);
+    assert_eq!(end.ledger.kept + end.ledger.sampled_away, 0, "it decided nothing early");
+    send_half(1, &[&shop.agents[0]]).await;
+    check(&backend);
+    shop.stop();
+    check(&backend);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_gateway_decides_what_it_has_when_it_is_told_to_stop() {
+    let backend = Backend::start().await;
+    let mut shop = Shop::start(&manifest("1h", ERRORS), &backend.address.to_string(), 1, 2);
+    send_half(0, &[&shop.agents[0]]).await;
+    send_half(1, &[&shop.agents[0]]).await;
+    shop.agents[0].wait_for("all sent", |stats| stats.held.spans == 0);
+    shop.gateways.remove(0).stop_balanced();
+    shop.gateways[0].wait_for("all traces", |stats| stats.held.traces == TRACES);
+    shop.stop();
+    check(&backend);
+}
