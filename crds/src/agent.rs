@@ -19,6 +19,8 @@ use crate::{
 pub(crate) static BATCH_BYTES: SizeBounds = SizeBounds { least: 1 << 10, most: 4 << 20 };
 /// Waiting adds to the latency of every span, and takes from the decision wait.
 pub(crate) static BATCH_TIMEOUT: DurationBounds = DurationBounds::ms(1, 10_000);
+/// Nothing at all, up to more than any node has.
+pub(crate) static RETENTION_BYTES: SizeBounds = SizeBounds { least: 0, most: 1 << 40 };
 /// 4 MiB of spans of 42 bytes, the smallest that OTLP allows with both IDs.
 const BATCH_SPANS_MAX: u32 = 100_000;
 
@@ -48,6 +50,10 @@ pub struct Agent {
     #[serde(default = "compression")]
     pub compression: Compression,
 
+    /// What agents keep of what they have delivered.
+    #[serde(default)]
+    pub retention: Retention,
+
     /// Settings of the agents' pods.
     #[serde(flatten)]
     pub pod: Pod,
@@ -70,6 +76,7 @@ impl Default for Agent {
             receivers: Receivers::default(),
             batch: Batch::default(),
             compression: compression(),
+            retention: Retention::default(),
             pod: Pod::default(),
         }
     }
@@ -115,6 +122,18 @@ impl Default for Batch {
     fn default() -> Self {
         Self { max_bytes: max_bytes(), max_spans: max_spans(), timeout: timeout() }
     }
+}
+
+/// What is kept to be sent again when a gateway is lost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// How much of it is kept, as it was sent. What is let go before it was decided is lost with the gateway that
+    /// holds it, and is counted. Not set: a quarter of the memory limit; 0: nothing is kept. At most half of what
+    /// the limit leaves is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = RETENTION_BYTES.rule())]
+    pub max_bytes: Option<SizeText>,
 }
 
 fn max_bytes() -> SizeText {

@@ -29,7 +29,7 @@ pub enum ManifestError {
 }
 
 /// What the data plane reads, of the parts of `spec` that it does not read as a whole.
-const AGENT_FIELDS: [&str; 4] = ["mode", "receivers", "batch", "compression"];
+const AGENT_FIELDS: [&str; 5] = ["mode", "receivers", "batch", "compression", "retention"];
 const GATEWAY_FIELDS: [&str; 1] = ["type"];
 
 /// The manifest that pods read.

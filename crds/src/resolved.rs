@@ -30,6 +30,8 @@ pub struct ValidPipeline {
     pub peer_tls: PeerTlsMode,
     /// How an agent gathers spans into requests.
     pub batch: Batch,
+    /// Bytes of delivered spans that agents keep; none: what their memory limit gives.
+    pub retention_bytes: Option<u64>,
     /// How an agent compresses requests to gateways.
     pub hop_compression: Compression,
     /// How many gateways share the traces.

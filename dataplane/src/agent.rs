@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ringtail_engine::key::KeySeed;
+use ringtail_engine::ownership::agent::AgentConfig;
+use ringtail_engine::ownership::rules::Rules;
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::core::Core;
 use self::core::Offer;
+use self::keeper::{Keeper, News};
 use self::link::Sender;
 use self::splitter::{BatchLimits, Ring};
 use crate::discovery::Discovery;
@@ -28,6 +31,7 @@ use crate::transport::{
 
 pub mod core;
 mod frame;
+mod keeper;
 pub mod link;
 pub mod links;
 pub mod splitter;
@@ -35,6 +39,10 @@ pub mod splitter;
 /// How long a request may wait for room before it is refused: long enough to ride out a burst, short
 /// against the 10 s that SDKs wait for an answer.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(500);
+/// Where there are fewer than three gateways, agents remember decisions for them: in 1/8 of what they may
+/// retain, 96 bytes each (48 with their place in the order, in tables that double).
+const WITNESS_SHARE: u64 = 8;
+const WITNESS_BYTES: u64 = 96;
 /// What a refused client is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -59,6 +67,10 @@ pub struct Config {
     pub hop_encoding: Encoding,
     /// Bytes for spans on their way.
     pub send_budget: u64,
+    /// Bytes for spans that were delivered, to send them again when the gateway that holds them is lost.
+    pub retention_budget: u64,
+    /// How long gateways wait for a trace.
+    pub decision_wait: Duration,
     /// Limits of the scanner.
     pub scan: ScanLimits,
 }
@@ -94,15 +106,31 @@ impl Agent {
     /// Starts membership, which starts links, and the batch clock. `stopping` turns true when no more
     /// requests are to be taken.
     pub fn start(config: Config, stopping: watch::Receiver<bool>) -> Self {
+        // A sidecar's spans are kept by the agent behind it.
+        let keeps = !config.thin && config.retention_budget > 0;
+        let (keeper, news) = tokio::sync::mpsc::unbounded_channel();
         let core = Arc::new(Core::new(
             config.identity.clone(),
             config.seed,
             config.batch,
             config.hop_encoding,
             config.send_budget,
+            keeps.then_some(keeper),
         ));
         let senders = Arc::default();
         let mut tasks = JoinSet::new();
+        if keeps {
+            let decisions = config.retention_budget / WITNESS_SHARE / WITNESS_BYTES;
+            let side = AgentConfig {
+                name: config.identity.id.as_str().into(),
+                seed: config.seed,
+                decision_wait: u64::try_from(config.decision_wait.as_millis()).unwrap_or(0),
+                retained_max: config.retention_budget - config.retention_budget / WITNESS_SHARE,
+                decisions_max: usize::try_from(decisions).unwrap_or(usize::MAX),
+                rules: Rules::ALL,
+            };
+            tasks.spawn(Keeper::new(Arc::clone(&core), side, news).run());
+        }
         let membership = membership::Config {
             identity: config.identity,
             seed: config.seed,
@@ -145,6 +173,10 @@ impl Agent {
             let poll = tokio::time::sleep(Duration::from_millis(20));
             tokio::select! { () = room => {}, () = poll => {} }
         }
+        // What came back from a gateway that would not hold it is sent from there.
+        while !self.core.kept.settled.load(Relaxed) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         self.tasks.shutdown().await;
         let mut senders = std::mem::take(&mut *lock(&self.senders));
         senders.shutdown().await;
@@ -181,6 +213,7 @@ impl Tier for Links {
         let client = Arc::new(Client::with_keyring(address, &limits, keyring)?);
         let (link, queue) = self.core.add_link(address);
         let place = link.index;
+        self.core.keep(|| News::Opened(place, Arc::clone(&client)));
         let sender = Sender::new(link, Arc::clone(&self.core), client, dialect, queue);
         let mut senders = lock(&self.senders);
         // The results of those that have ended are of no interest, but they take room.
@@ -190,10 +223,16 @@ impl Tier for Links {
     }
 
     fn close(&mut self, place: Place) {
+        self.core.keep(|| News::Closed(place));
         self.core.retire_link(place);
     }
 
     fn publish(&mut self, roster: Roster) {
+        let named = roster.view.members().iter().zip(&roster.places);
+        let named =
+            named.filter_map(|(member, place)| Some((member.id.as_str().into(), (*place)?)));
+        let named = named.collect();
+        self.core.keep(|| News::Roster(named));
         if roster.view.is_empty() {
             tracing::warn!("no gateway serves; requests are refused until one does");
             return self.core.publish(None);

@@ -12,9 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use prost::Message;
-use ringtail_engine::key::{KeySeed, TraceKey, shard_of};
+use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::{Instance, State};
-use ringtail_engine::ownership::message::{self, Agreement, Origin, Outcome};
+use ringtail_engine::ownership::message::{Origin, Outcome};
 use ringtail_engine::ownership::rules::Rules;
 use ringtail_engine::ownership::timers::JOIN_SETTLE;
 use ringtail_engine::ownership::{Config as OwnershipConfig, Stats, Steward};
@@ -23,24 +23,23 @@ use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::ShardConfig;
 
 use self::clock::Clock;
-use self::fleet::{Fleet, FleetTask, Knock, Setting};
+use self::fleet::{Fleet, FleetTask, Setting};
+pub use self::intake::{Door, Intake};
 use self::output::Output;
 use self::peers::Peers;
 use self::room::Room;
-use self::shards::{Ask, Outside, Sampling, ShardHandle, Slot, Work};
+use self::shards::{Outside, Sampling, ShardHandle, Slot, Work};
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
 use crate::otlp::{export_reply, invalid_ids};
 use crate::peer::messages::{self, Manner, Wrong};
-use crate::peer::{
-    DecideRequest, DeliverRequest, DeliverResponse, HelloRequest, Identity, Member, PollRequest,
-    Role,
-};
-use crate::transport::{Call, Handler, Keyring, Method, Peer, Permit, Refusal, Reply};
+use crate::peer::{DeliverRequest, DeliverResponse, Identity};
+use crate::transport::{Keyring, Permit, Refusal, Reply};
 
 pub mod clock;
 pub mod fleet;
+mod intake;
 pub mod output;
 pub mod peers;
 pub mod room;
@@ -124,26 +123,6 @@ pub struct PolicyInfo {
     pub name: String,
     /// Whether its decisions are against a trace.
     pub drops: bool,
-}
-
-/// The gateway's side of its receivers.
-#[derive(Clone, Debug)]
-pub struct Intake {
-    /// Behind the door.
-    pub gateway: Arc<Gateway>,
-    /// Which door.
-    pub door: Door,
-}
-
-/// Who may come in where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Door {
-    /// Everybody: there is no TLS between the tiers.
-    Open,
-    /// SDKs and Collectors; peers have a port of their own.
-    Clients,
-    /// Peers, by their certificate.
-    Peers,
 }
 
 // === impl Gateway ===
@@ -368,77 +347,6 @@ impl Gateway {
         }
     }
 
-    async fn hello(&self, request: HelloRequest) -> Result<Reply, Refusal> {
-        let plain = self.peers.answer(&request);
-        let hello = messages::hello_of(&request).map_err(wrong)?;
-        let ours = hello.filter(|_| request.seed_id == self.seed.id());
-        let answer = match ours {
-            Some(hello) => {
-                let answer = self.fleet.ask(|done| Knock::Hello(Box::new(hello), done)).await;
-                messages::answer_hello(&answer.ok_or_else(stopping)?, plain)
-            }
-            None => plain,
-        };
-        Ok(Reply { message: answer.encode_to_vec().into() })
-    }
-
-    async fn decide(&self, request: DecideRequest) -> Result<Reply, Refusal> {
-        let told = messages::decisions_of(&request).map_err(wrong)?;
-        let from = self.peers.stands.load().me.clone();
-        let mut answer = Agreement { from, known: Vec::new(), refused: Vec::new() };
-        let mut asked = Vec::new();
-        for (shard, list) in self.by_shard(&told.list) {
-            let (done, agreed) = tokio::sync::oneshot::channel();
-            let part = message::Decisions { list, from: told.from.clone(), ..told };
-            shard.ask(Ask::Decisions(part, done)).await;
-            asked.push(agreed);
-        }
-        for agreed in asked {
-            let part = agreed.await.map_err(|_| stopping())?;
-            answer.known.extend(part.known);
-            answer.refused.extend(part.refused);
-        }
-        let answer = messages::agreement(&answer, self.peers.member());
-        Ok(Reply { message: answer.encode_to_vec().into() })
-    }
-
-    async fn poll(&self, request: PollRequest) -> Result<Reply, Refusal> {
-        self.peers.hear(request.from.as_ref(), request.digest);
-        let poll = messages::poll_of(&request).map_err(wrong)?;
-        if request.seed_id != self.seed.id() {
-            return Err(Refusal::Forbidden("the agent has another seed than this fleet".into()));
-        }
-        for (shard, list) in self.by_shard(&poll.decided) {
-            shard.ask(Ask::Reminded(list)).await;
-        }
-        let answer = self.fleet.ask(|done| Knock::Poll(Box::new(poll), done)).await;
-        let (mut answer, confides) = answer.ok_or_else(stopping)?;
-        let mut decided = Vec::new();
-        for shard in self.shards.iter().filter(|_| confides) {
-            let (done, last) = tokio::sync::oneshot::channel();
-            shard.ask(Ask::Last(done)).await;
-            decided.extend(last.await.unwrap_or_default());
-        }
-        answer.decided = decided.into();
-        let answer = messages::poll_answer(&answer, self.peers.member());
-        Ok(Reply { message: answer.encode_to_vec().into() })
-    }
-
-    /// Decisions by the shard of their key.
-    fn by_shard(
-        &self,
-        list: &[message::Decision],
-    ) -> impl Iterator<Item = (&ShardHandle, Vec<message::Decision>)> {
-        let shards = u32::try_from(self.shards.len()).unwrap_or(1);
-        let mut parts = vec![Vec::new(); self.shards.len()];
-        for decision in list {
-            if let Some(part) = parts.get_mut(shard_of(decision.key, shards) as usize) {
-                part.push(*decision);
-            }
-        }
-        self.shards.iter().zip(parts).filter(|(_, part)| !part.is_empty())
-    }
-
     /// A place in the queue of every shard; `None` when one has ended.
     async fn slots(&self) -> Option<Vec<Slot<'_>>> {
         let mut slots = Vec::with_capacity(self.shards.len());
@@ -523,71 +431,4 @@ impl PolicyInfo {
     fn of(policy: &Policy) -> Self {
         Self { name: policy.name.clone(), drops: matches!(policy.rule, Rule::Drop { .. }) }
     }
-}
-
-// === impl Intake ===
-
-impl Intake {
-    /// Whether the process that a message is from may be behind this connection.
-    fn admit(&self, from: Option<&Member>, peer: Peer) -> Result<(), Refusal> {
-        let claimed = from.map_or(Role::Unspecified, Member::role);
-        let shown = peer.certified.map(Role::from);
-        if self.door != Door::Peers || shown == Some(claimed) {
-            return Ok(());
-        }
-        tracing::warn!(%peer, ?claimed, ?shown, "a peer claims to be what its certificate does not say");
-        Err(Refusal::Forbidden("the certificate is not of the tier that the message claims".into()))
-    }
-}
-
-impl Handler for Intake {
-    fn admits(&self, method: Method) -> Result<(), Refusal> {
-        let for_peers = "peers of this pipeline speak TLS to the peer port (4319); plain OTLP is \
-                         taken here";
-        match (method, self.door) {
-            (Method::ExportTraces, Door::Open | Door::Clients)
-            | (
-                Method::Hello | Method::Deliver | Method::Decide | Method::Poll,
-                Door::Open | Door::Peers,
-            ) => Ok(()),
-            (Method::Hello | Method::Deliver | Method::Decide | Method::Poll, Door::Clients) => {
-                self.gateway.peers.turned_away.fetch_add(1, Relaxed);
-                Err(Refusal::Forbidden(for_peers.to_owned()))
-            }
-            (other, _) => Err(other.unserved()),
-        }
-    }
-
-    async fn handle(&self, call: Call) -> Result<Reply, Refusal> {
-        let gateway = &self.gateway;
-        match call.method {
-            Method::Hello => {
-                let hello: HelloRequest = read(call.message)?;
-                self.admit(hello.from.as_ref(), call.peer)?;
-                gateway.hello(hello).await
-            }
-            Method::Deliver => {
-                let request: DeliverRequest = read(call.message)?;
-                self.admit(request.from.as_ref(), call.peer)?;
-                gateway.deliver(request, call.permit).await
-            }
-            Method::Decide => {
-                let request: DecideRequest = read(call.message)?;
-                self.admit(request.from.as_ref(), call.peer)?;
-                gateway.decide(request).await
-            }
-            Method::Poll => {
-                let request: PollRequest = read(call.message)?;
-                self.admit(request.from.as_ref(), call.peer)?;
-                gateway.poll(request).await
-            }
-            Method::ExportTraces => gateway.export(call.message, call.permit).await,
-            other => Err(other.unserved()),
-        }
-    }
-}
-
-fn read<M: Message + Default>(message: Bytes) -> Result<M, Refusal> {
-    M::decode(message)
-        .map_err(|error| Refusal::Malformed(format!("not a message of ours: {error}")))
 }

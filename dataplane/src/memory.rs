@@ -19,6 +19,8 @@ const BASE_BYTES: u64 = 24 * MIB;
 const AGENT_DEFAULT_LIMIT: u64 = 128 * MIB;
 /// Limit of a gateway without a cgroup limit or flag.
 const GATEWAY_DEFAULT_LIMIT: u64 = 2048 * MIB;
+/// Share of an agent's limit for what it has delivered: 1/4.
+const RETENTION_SHARE: u64 = 4;
 /// Below this a process cannot hold even one large request beside its base: 24 base + 8 receive + 16 for
 /// the rest, divided by 3/4.
 pub const LEAST_LIMIT: u64 = 64 * MIB;
@@ -43,32 +45,47 @@ pub struct Budget {
     pub receive: u64,
     /// Spans on their way to another process: an agent's batches and frames, a gateway's kept spans.
     pub send: u64,
+    /// Delivered spans, to be sent again when their gateway is lost (agents).
+    pub retention: u64,
     /// Undecided spans with their index (gateways).
     pub buffer: u64,
     /// Remembered decisions (gateways).
     pub decisions: u64,
 }
 
+/// What a manifest asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The queues of all exporters together (gateways).
+    pub send: u64,
+    /// Delivered spans (agents); none: a share of the limit.
+    pub retention: Option<u64>,
+}
+
 impl Budget {
-    /// Shares out `limit` bytes. `send_wanted` is what the manifest asks for its exporters' queues together.
+    /// Shares out `limit` bytes.
     ///
-    /// Agent: base 24 MiB, receive 1/4 of the rest, send 1/2, and 1/4 slack for open batches' spare
-    /// capacity and compression state. Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB),
+    /// Agent: base 24 MiB, retention what is wanted or 1/4 of the limit, but at most half of the rest; of what is left receive
+    /// 1/4 (at least 4 MiB), send 1/2, and the other 1/4 slack for open batches' spare capacity and compression
+    /// state. Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB),
     /// send what is wanted up to 1/4, decisions 1/16, slack 1/16, and the buffer takes what is left.
-    pub fn share(tier: Tier, limit: u64, send_wanted: u64) -> Self {
+    pub fn share(tier: Tier, limit: u64, wanted: Wanted) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
         let rest = total.saturating_sub(BASE_BYTES);
         match tier {
             Tier::Agent => {
-                Self { total, receive: rest / 4, send: rest / 2, buffer: 0, decisions: 0 }
+                let retention = wanted.retention.unwrap_or(limit / RETENTION_SHARE).min(rest / 2);
+                let rest = rest - retention;
+                let (receive, send) = ((rest / 4).max(4 * MIB), rest / 2);
+                Self { total, receive, send, retention, buffer: 0, decisions: 0 }
             }
             Tier::Gateway => {
                 let receive = (rest / 8).clamp(4 * MIB, 256 * MIB);
-                let send = send_wanted.min(rest / 4);
+                let send = wanted.send.min(rest / 4);
                 let decisions = rest / 16;
                 let slack = rest / 16;
                 let buffer = rest.saturating_sub(receive + send + decisions + slack);
-                Self { total, receive, send, buffer, decisions }
+                Self { total, receive, send, retention: 0, buffer, decisions }
             }
         }
     }
@@ -110,8 +127,13 @@ mod tests {
         for limit in [LEAST_LIMIT, 128 * MIB, 256 * MIB, 2048 * MIB, 64 * 1024 * MIB] {
             for tier in [Tier::Agent, Tier::Gateway] {
                 for wanted in [0, 64 * MIB, 1 << 40] {
+                    let wanted = Wanted { send: wanted, retention: Some(wanted) };
                     let budget = Budget::share(tier, limit, wanted);
-                    let parts = budget.receive + budget.send + budget.buffer + budget.decisions;
+                    let parts = budget.receive
+                        + budget.send
+                        + budget.retention
+                        + budget.buffer
+                        + budget.decisions;
                     assert!(parts + BASE_BYTES <= budget.total, "{tier:?} {limit} {budget:?}");
                     assert!(budget.receive >= 4 * MIB, "{tier:?} {limit} {budget:?}");
                 }

@@ -106,6 +106,12 @@ table! {
         "How long the last turn of decisions took";
     OUT = Counter "ringtail_out_spans" []
         "Spans that gateways acknowledged";
+    RETAINED = Gauge "ringtail_retained_bytes" []
+        "Bytes of delivered spans that would be sent again if their gateway were lost";
+    REPLAYED = Counter "ringtail_replayed_traces" []
+        "Traces of batches sent again because a gateway was lost";
+    UNPROTECTED = Counter "ringtail_unprotected_traces" []
+        "Traces of batches let go before their time, for their bytes: a lost gateway loses them";
     REROUTED = Counter "ringtail_rerouted_spans" []
         "Spans sent to a lower choice because their owner took none";
     LINK_BYTES = Gauge "ringtail_link_queue_bytes" ["endpoint"]
@@ -368,6 +374,9 @@ fn ledger_samples(ledger: &LedgerReport) -> Vec<Sample> {
 fn agent_samples(core: &Core, samples: &mut Vec<Sample>) {
     samples.extend([
         count(&OUT, &[], core.counters.out.load(Relaxed)),
+        gauge(&RETAINED, &[], core.kept.bytes.load(Relaxed)),
+        count(&REPLAYED, &[], core.kept.replayed.load(Relaxed)),
+        count(&UNPROTECTED, &[], core.kept.unprotected.load(Relaxed)),
         count(&REROUTED, &[], core.rerouted_spans.load(Relaxed)),
         gauge(&SEND_LIMIT, &[], core.send_budget),
         gauge(&SEND_BYTES, &[], core.held_bytes()),

@@ -72,38 +72,16 @@ impl From<stats::Role> for Role {
     }
 }
 
-/// What [`write_envelope`] needs to know besides the spans.
-#[derive(Clone, Copy, Debug)]
-pub struct Envelope<'a> {
-    /// The sender.
-    pub from: &'a Identity,
-    /// Digest of the view by which the sender chose the gateway.
-    pub digest: u64,
-}
-
-/// Appends the beginning of the message that hands spans to a gateway which speaks `dialect`: everything but
-/// the spans themselves, an OTLP request of `spans_len` bytes, which must follow.
-///
-/// The envelope's fields come first because protobuf lets a message be assembled by appending fields.
-pub fn write_envelope(
-    dialect: Dialect,
-    envelope: &Envelope<'_>,
-    spans_len: usize,
-    out: &mut Vec<u8>,
-) {
+/// Appends what stands before `spans_len` bytes of spans for a gateway that speaks `dialect`. The rest of the
+/// message may stand before or behind, since protobuf lets a message be assembled by appending fields.
+pub fn write_spans_tag(dialect: Dialect, spans_len: usize, out: &mut Vec<u8>) {
     if dialect == Dialect::Ringtail {
-        let head = DeliverRequest {
-            from: Some(envelope.from.member(State::Serving)),
-            digest: envelope.digest,
-            ..DeliverRequest::default()
-        };
-        out.extend_from_slice(&head.encode_to_vec());
         out.push(SPANS_TAG);
         put_varint(out, spans_len as u64);
     }
 }
 
-/// The OTLP bytes inside a message begun by [`write_envelope`]; `None` when it is not such a message.
+/// The OTLP bytes inside a message; `None` when it is not such a message.
 pub fn spans_of(dialect: Dialect, message: Bytes) -> Option<Bytes> {
     match dialect {
         Dialect::Otlp => Some(message),

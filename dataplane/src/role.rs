@@ -26,7 +26,7 @@ use crate::config::{Apply, Loaded, ShowOnly};
 use crate::export;
 use crate::gateway::{self, Door, Gateway};
 use crate::membership::instance;
-use crate::memory::{self, Budget, Tier};
+use crate::memory::{self, Budget, Tier, Wanted};
 use crate::metrics::TierSource;
 use crate::peer::{Identity, Role};
 use crate::stats::{self, LedgerReport, Report};
@@ -182,7 +182,11 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
     let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
-    let budget = Budget::share(Tier::Agent, memory::limit(Tier::Agent, role.memory_limit), 0);
+    let budget = {
+        let retention = loaded.pipeline.retention_bytes;
+        let limit = memory::limit(Tier::Agent, role.memory_limit);
+        Budget::share(Tier::Agent, limit, Wanted { retention, ..Wanted::default() })
+    };
     let (stop, stopping) = watch::channel(false);
     let pipeline = &loaded.pipeline;
     let config = agent::Config {
@@ -198,6 +202,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         batch_timeout: pipeline.batch.timeout,
         hop_encoding: encoding(pipeline.hop_compression),
         send_budget: budget.send,
+        retention_budget: budget.retention,
+        decision_wait: pipeline.decision_wait,
         scan: ScanLimits::default(),
     };
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
@@ -233,7 +239,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
-    let budget = Budget::share(Tier::Gateway, limit, wanted);
+    let budget = Budget::share(Tier::Gateway, limit, Wanted { send: wanted, retention: None });
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
     for config in backends::configs(pipeline, &exports, &secrets_dir, budget.send)? {

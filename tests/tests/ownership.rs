@@ -117,3 +117,38 @@ async fn the_last_gateway_decides_what_it_has_when_it_is_told_to_stop() {
     shop.stop();
     check(&backend);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_gateway_held_is_sent_again() {
+    let backend = Backend::start().await;
+    let mut shop = Shop::start(&manifest(WAIT, ERRORS), &backend.address.to_string(), 2, 3);
+    // Before it is killed each of its traces has a span of either agent and lacks the one with the error.
+    send_part(&shop.agents[0], 0).await;
+    send_part(&shop.agents[1], 1).await;
+    for agent in &shop.agents {
+        agent.wait_for("all sent", |stats| stats.held.spans == 0);
+    }
+    let killed = shop.gateways.remove(1);
+    killed.wait_for("its share", |stats| stats.held.traces > 0);
+    killed.signal("KILL");
+    drop(killed);
+    send_part(&shop.agents[0], 2).await;
+    send_part(&shop.agents[1], 3).await;
+    check(&backend);
+    let replayed: f64 = shop.agents.iter().map(|a| a.metric("ringtail_replayed_traces", "")).sum();
+    assert!(replayed > 0.0, "a third of the traces was there");
+    shop.unlist("gw-1");
+    shop.await_members(2);
+    let (_, gateways) = shop.stop();
+    assert!(gateways.iter().any(|end| end.ledger.received.replays > 0));
+    check(&backend);
+}
+
+/// Sends one of the four spans of every trace.
+async fn send_part(to: &Process, part: u32) {
+    let address = format!("http://{}", to.grpc());
+    let mut client = TraceServiceClient::connect(address).await.expect("it listens");
+    for trace in traces() {
+        client.export(trace.part(part, 4)).await.expect("spans are taken");
+    }
+}

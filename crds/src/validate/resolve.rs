@@ -23,6 +23,10 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         receivers: receivers(&spec.agent),
         peer_tls: spec.security.peer_tls.mode,
         batch: batch(&spec.agent)?,
+        retention_bytes: match &spec.agent.retention.max_bytes {
+            Some(size) => Some(size.parse()?),
+            None => None,
+        },
         hop_compression: spec.agent.compression,
         replicas: spec.gateway.replicas,
     })

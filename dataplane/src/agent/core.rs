@@ -1,16 +1,18 @@
 //! What the parts of an agent share: the splitter, the ring, the links and the counters.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use ringtail_engine::Millis;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::Shape;
 use tokio::sync::{Notify, mpsc};
 
 use super::frame::Buffers;
+use super::keeper::{self, News};
 use super::link::Link;
 use super::links::LinkTable;
 use super::splitter::{BatchLimits, LinkIndex, Ring, Routed, Sealed, Splitter};
@@ -35,8 +37,8 @@ const BATCHES_PER_LINK: u64 = 4;
 /// A link may take twice its even share of the send budget, but at least this, so that one slow gateway
 /// cannot take all of it and two gateways can still use it fully.
 const LINK_QUEUE_MIN: u64 = 4 * MIB;
-/// What a batch stores beside the bytes of a span: a run and its share of spare capacity.
-const SPAN_OVERHEAD: u64 = 24;
+/// What a batch stores beside the bytes of a span: a run, its trace, and their share of spare capacity.
+const SPAN_OVERHEAD: u64 = 48;
 /// What a batch stores beside the headers of a group: its place, its resource's, and two table slots.
 const GROUP_OVERHEAD: u64 = 192;
 
@@ -57,6 +59,12 @@ pub struct Core {
     pub view_changes: AtomicU64,
     /// Candidates, for metrics and stats.
     pub counts: Arc<Counts>,
+    /// The secret of the fleet.
+    pub seed: KeySeed,
+    /// What is kept of what was delivered.
+    pub kept: Kept,
+    keeper: Option<mpsc::UnboundedSender<News>>,
+    started: Instant,
     /// What the manifest says of batches.
     wanted: BatchLimits,
     pub(super) buffers: Buffers,
@@ -67,6 +75,21 @@ pub struct Core {
     /// Changed only under the splitter's lock.
     links: LinkTable,
     room: Notify,
+}
+
+/// What an agent keeps of what it has delivered, to send it again.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Bytes of it.
+    pub bytes: AtomicU64,
+    /// Traces of batches that were sent again.
+    pub replayed: AtomicU64,
+    /// Traces of batches that were let go early, for their bytes.
+    pub unprotected: AtomicU64,
+    /// Deliveries without an answer, or refused.
+    pub retried: AtomicU64,
+    /// Whether all of it is stored at a gateway.
+    pub settled: AtomicBool,
 }
 
 /// What an agent answers to an offered request.
@@ -84,15 +107,20 @@ pub enum Offer {
 
 impl Core {
     /// State without links.
-    pub fn new(
+    pub(super) fn new(
         identity: Identity,
         seed: KeySeed,
         wanted: BatchLimits,
         hop_encoding: Encoding,
         send_budget: u64,
+        keeper: Option<mpsc::UnboundedSender<News>>,
     ) -> Self {
         let buffers = Buffers::default();
         Self {
+            seed,
+            kept: Kept { settled: true.into(), ..Kept::default() },
+            keeper,
+            started: Instant::now(),
             identity,
             counters: Counters::default(),
             hop_encoding,
@@ -108,6 +136,43 @@ impl Core {
             links: LinkTable::default(),
             room: Notify::new(),
         }
+    }
+
+    /// Milliseconds of the agent's clock.
+    pub fn now(&self) -> Millis {
+        self.at(Instant::now())
+    }
+
+    /// The same for another time.
+    pub fn at(&self, at: Instant) -> Millis {
+        keeper::millis(self.started, at)
+    }
+
+    /// Whether delivered spans are kept, to be sent again after a loss.
+    pub fn keeps(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// Tells whoever keeps delivered spans, if anybody does.
+    pub(super) fn keep(&self, news: impl FnOnce() -> News) {
+        if let Some(keeper) = &self.keeper {
+            // The task ends with the process.
+            let _ = keeper.send(news());
+        }
+    }
+
+    /// When the oldest span came that no gateway has acknowledged; the far future for none.
+    pub(super) fn oldest(&self) -> Millis {
+        // Under the lock: nothing moves from a link to a batch meanwhile.
+        let splitter = self.lock();
+        let open = splitter.oldest().map_or(Millis::MAX, |since| self.at(since));
+        let links = self.links();
+        let of_link = |link: &Arc<Link>| {
+            // A batch that its task has not seen may be of any age.
+            let seen = link.queued.load(SeqCst) == link.seen.load(SeqCst);
+            if seen { link.oldest.load(SeqCst) } else { 0 }
+        };
+        links.iter().map(of_link).min().unwrap_or(Millis::MAX).min(open)
     }
 
     /// Makes a link, and the queue that its task reads.
@@ -194,18 +259,23 @@ impl Core {
             return Offer::Full;
         }
         let accepting = self.accepting(need, &ring);
-        self.split(&mut splitter, request, shape, &ring, &accepting)
+        self.split(&mut splitter, (request, Instant::now()), shape, &ring, &accepting)
             .map_or(Offer::Full, Offer::Taken)
     }
 
     /// Splits what was taken before by the present view; false when no gateway takes spans now.
     ///
     /// Needs no admission: the bytes are in the budget already.
-    pub fn reroute(&self, spans: &[u8]) -> bool {
+    pub fn reroute(&self, spans: &[u8], born: Instant) -> bool {
         let mut splitter = self.lock();
         let Some(ring) = self.ring() else { return false };
         let accepting = self.by_place(|link| link.member.load(Relaxed));
-        let routed = self.split(&mut splitter, spans, &Shape::UNKNOWN, &ring, &accepting);
+        // A batch has one age: what is old gets batches of its own.
+        splitter.seal_older(Instant::now());
+        let unknown = &Shape::UNKNOWN;
+        let routed = self.split(&mut splitter, (spans, born), unknown, &ring, &accepting);
+        splitter.seal_older(Instant::now());
+        self.dispatch(&mut splitter);
         if let Some(routed) = routed {
             self.rerouted_spans.fetch_add(routed.spans, Relaxed);
         }
@@ -285,7 +355,7 @@ impl Core {
     fn split(
         &self,
         splitter: &mut Splitter,
-        request: &[u8],
+        (request, born): (&[u8], Instant),
         shape: &Shape,
         ring: &Ring,
         accepting: &[bool],
@@ -293,7 +363,7 @@ impl Core {
         if !ring.links.iter().any(|link| accepting.get(*link).copied().unwrap_or(false)) {
             return None;
         }
-        let routed = splitter.split(request, shape, ring, accepting, Instant::now()).ok()?;
+        let routed = splitter.split(request, shape, ring, accepting, born).ok()?;
         self.rerouted_spans.fetch_add(routed.rerouted, Relaxed);
         self.dispatch(splitter);
         Some(routed)

@@ -2,18 +2,19 @@
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ringtail_engine::batch::{Batch, Part};
+use ringtail_engine::key::TraceKey;
 
-use crate::peer::{self, Dialect, Envelope};
+use crate::peer::{self, Dialect};
 use crate::transport::{
-    Admission, Encoding, MAX_REQUEST_BYTES, PREFIX_BYTES, Pieces, framed, framed_as, inflate,
-    prefix,
+    Admission, Encoding, MAX_REQUEST_BYTES, PREFIX_BYTES, Pieces, deflate, inflate, prefix,
 };
 
-/// What `Deliver` has beside its spans: an id of at most 253 bytes, two numbers, tags and lengths.
-const ENVELOPE_BYTES: usize = 320;
+/// Tag and length of the spans in a `Deliver`.
+const TAG_BYTES: usize = 11;
 
 /// A run of spans of this length is sent from where it lies. The kernel is given 16 pieces at a time, so a
 /// piece costs about 0.1 us; that is what copying 2 KiB costs.
@@ -23,22 +24,26 @@ const IN_PLACE_BYTES: usize = 2 << 10;
 /// ten gateways have them. Further ones are given back.
 const SPARE_BYTES: usize = 4 << 20;
 
-/// An encoded batch.
+/// An encoded batch. What is to be known about it beside its spans is put before it each time that it is sent:
+/// both formats let compressed pieces follow each other.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
-    pub(super) pieces: Pieces,
+    body: Pieces,
     /// Bytes of memory that it holds.
     pub(super) held: u64,
     pub(super) encoding: Encoding,
     pub(super) dialect: Dialect,
     pub(super) spans: u64,
+    /// Its traces, each with bytes of its spans; a trace may be there more than once.
+    pub(super) traces: Vec<(TraceKey, u32)>,
+    /// When its first span came.
+    pub(super) born: Instant,
 }
 
 /// How batches are encoded now.
 pub(super) struct Encoder<'a> {
     pub(super) dialect: Dialect,
     pub(super) encoding: Encoding,
-    pub(super) envelope: Envelope<'a>,
     pub(super) buffers: &'a Buffers,
 }
 
@@ -57,10 +62,28 @@ struct Lent {
 // === impl Frame ===
 
 impl Frame {
+    /// What is sent: the rest of a message, if the gateway wants any, and the spans.
+    pub(super) fn message(&self, head: &[u8]) -> Pieces {
+        let mut front = vec![0; PREFIX_BYTES];
+        // A head that cannot be compressed is left out: without it the spans are those of anybody.
+        if !head.is_empty() && deflate(self.encoding, head, &mut front).is_err() {
+            front.truncate(PREFIX_BYTES);
+        }
+        let length = front.len() - PREFIX_BYTES + self.body.len();
+        if let Some(place) = front.first_chunk_mut() {
+            *place = prefix(length, self.encoding != Encoding::Identity);
+        }
+        self.body.behind(front.into())
+    }
+
+    /// Bytes of its spans as they are sent.
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
+    }
+
     /// The OTLP bytes in it.
     pub(super) fn open(&self) -> Option<Bytes> {
-        let frame = self.pieces.clone().joined();
-        let message = frame.slice_ref(frame.get(PREFIX_BYTES..)?);
+        let message = self.body.clone().joined();
         let message = match self.encoding {
             Encoding::Identity => message,
             encoding => {
@@ -79,26 +102,37 @@ impl Frame {
 
 impl Encoder<'_> {
     /// Encodes a batch, which is empty then or about to be cleared.
-    pub(super) fn encode(&self, batch: &mut Batch) -> Frame {
+    pub(super) fn encode(
+        &self,
+        batch: &mut Batch,
+        traces: Vec<(TraceKey, u32)>,
+        born: Instant,
+    ) -> Frame {
         let spans = u64::from(batch.spans());
-        let (pieces, held, encoding) = match self.compressed(batch) {
+        let (body, held, encoding) = match self.compressed(batch) {
             Some((bytes, encoding)) => (Pieces::from(bytes.clone()), bytes.len(), encoding),
             None => {
                 let (pieces, held) = self.plain(batch);
                 (pieces, held, Encoding::Identity)
             }
         };
-        Frame { pieces, held: held as u64, encoding, dialect: self.dialect, spans }
+        let held = (held + traces.capacity() * size_of::<(TraceKey, u32)>()) as u64;
+        Frame { body, held, encoding, dialect: self.dialect, spans, traces, born }
     }
 
     fn compressed(&self, batch: &Batch) -> Option<(Bytes, Encoding)> {
         if self.encoding == Encoding::Identity {
             return None;
         }
-        let mut message = Vec::with_capacity(batch.encoded_len() + ENVELOPE_BYTES);
+        let mut message = Vec::with_capacity(batch.encoded_len() + TAG_BYTES);
         self.write(batch, &mut message);
-        match framed_as(self.encoding, &message) {
-            Ok(bytes) => Some((bytes, self.encoding)),
+        let mut out = Vec::with_capacity(message.len() / 4);
+        match deflate(self.encoding, &message, &mut out) {
+            Ok(()) => {
+                // Compressors want room for the worst case; a queue should not hold that.
+                out.shrink_to_fit();
+                Some((out.into(), self.encoding))
+            }
             // Compression is an economy: without it the spans still arrive.
             Err(error) => {
                 tracing::warn!(%error, "a batch goes out uncompressed");
@@ -107,23 +141,19 @@ impl Encoder<'_> {
         }
     }
 
-    /// The frame without compression and the bytes that it holds. If long runs of spans fill most of their
+    /// The batch without compression and the bytes that it holds. If long runs of spans fill most of their
     /// buffer, they stay where they are; else a frame that waits would hold mostly what it does not need.
     fn plain(&self, batch: &mut Batch) -> (Pieces, usize) {
         let len = batch.encoded_len();
         let (runs, in_place) = batch.runs(IN_PLACE_BYTES);
         if 2 * in_place < batch.buffer_bytes().max(len) {
-            let write = |out: &mut Vec<u8>| self.write(batch, out);
-            let frame = framed(len + ENVELOPE_BYTES, write);
-            return (Pieces::from(frame.clone()), frame.len());
+            let mut body = Vec::with_capacity(len + TAG_BYTES);
+            self.write(batch, &mut body);
+            let held = body.capacity();
+            return (Pieces::from(Bytes::from(body)), held);
         }
-        let mut heads = Vec::with_capacity(PREFIX_BYTES + ENVELOPE_BYTES + len - in_place);
-        heads.extend_from_slice(&[0; PREFIX_BYTES]);
-        peer::write_envelope(self.dialect, &self.envelope, len, &mut heads);
-        let length = heads.len() - PREFIX_BYTES + len;
-        if let Some(head) = heads.first_chunk_mut() {
-            *head = prefix(length, false);
-        }
+        let mut heads = Vec::with_capacity(TAG_BYTES + len - in_place);
+        peer::write_spans_tag(self.dialect, len, &mut heads);
         let mut cuts = Vec::with_capacity(runs);
         batch.outline(|part| match part {
             Part::Head(bytes) => heads.extend_from_slice(bytes),
@@ -138,7 +168,7 @@ impl Encoder<'_> {
     }
 
     fn write(&self, batch: &Batch, out: &mut Vec<u8>) {
-        peer::write_envelope(self.dialect, &self.envelope, batch.encoded_len(), out);
+        peer::write_spans_tag(self.dialect, batch.encoded_len(), out);
         batch.encode(out);
     }
 }
@@ -205,7 +235,7 @@ mod tests {
     use ringtail_engine::scan::Headers;
 
     use super::*;
-    use crate::peer::{Identity, Role};
+    use crate::transport::framed;
 
     /// Spans in runs of the given lengths, in turn under two resources.
     fn batch(runs: &[usize]) -> Batch {
@@ -220,7 +250,6 @@ mod tests {
 
     #[test]
     fn a_frame_in_pieces_is_the_frame_in_one() {
-        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
         let lists: [&[usize]; 5] = [
             &[],
             &[10],
@@ -232,13 +261,17 @@ mod tests {
             lists.into_iter().flat_map(|runs| [(runs, Dialect::Otlp), (runs, Dialect::Ringtail)])
         {
             let buffers = Buffers::default();
-            let envelope = Envelope { from: &identity, digest: 9 };
             let encoding = Encoding::Identity;
-            let encoder = Encoder { dialect, encoding, envelope, buffers: &buffers };
+            let encoder = Encoder { dialect, encoding, buffers: &buffers };
             let whole = framed(0, |out| encoder.write(&batch(runs), out));
-            let frame = encoder.encode(&mut batch(runs));
-            assert_eq!(frame.pieces.clone().joined(), whole, "{runs:?} {dialect:?}");
-            assert!(frame.held >= whole.len() as u64, "{} of {}", frame.held, whole.len());
+            let frame = encoder.encode(&mut batch(runs), Vec::new(), Instant::now());
+            assert_eq!(frame.message(&[]).joined(), whole, "{runs:?} {dialect:?}");
+            assert!(
+                frame.held + PREFIX_BYTES as u64 >= whole.len() as u64,
+                "{} of {}",
+                frame.held,
+                whole.len()
+            );
             assert!(
                 frame.held <= 2 * whole.len() as u64 + 2048,
                 "{} of {}",
@@ -253,13 +286,11 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_when_its_last_frame_is_gone() {
-        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
         let buffers = Buffers::default();
-        let envelope = Envelope { from: &identity, digest: 9 };
         let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);
-        let encoder = Encoder { dialect, encoding, envelope, buffers: &buffers };
+        let encoder = Encoder { dialect, encoding, buffers: &buffers };
         let mut batch = batch(&[5000, 5000]);
-        let frame = encoder.encode(&mut batch);
+        let frame = encoder.encode(&mut batch, Vec::new(), Instant::now());
         assert!(batch.is_empty());
         let again = frame.clone();
         drop(frame);
@@ -272,16 +303,14 @@ mod tests {
 
     #[test]
     fn a_frame_does_not_hold_a_buffer_that_is_mostly_spare() {
-        let identity = Identity { id: "agent".to_owned(), inst: 7, role: Role::Agent };
         let buffers = Buffers::default();
-        let envelope = Envelope { from: &identity, digest: 9 };
         let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);
-        let encoder = Encoder { dialect, encoding, envelope, buffers: &buffers };
+        let encoder = Encoder { dialect, encoding, buffers: &buffers };
         let mut roomy = Batch::new();
         roomy.attach(Vec::with_capacity(1 << 20));
         let group = roomy.intern(&Headers::whole(b"r"), &Headers::whole(b"s"));
         roomy.push(group, &[7; 10_000]);
-        assert!(encoder.encode(&mut roomy).held < 11_000);
+        assert!(encoder.encode(&mut roomy, Vec::new(), Instant::now()).held < 11_000);
         assert_eq!(roomy.buffer_bytes(), 1 << 20, "and the batch keeps it");
     }
 

@@ -8,21 +8,24 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
+use prost::Message as _;
+use ringtail_engine::Millis;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::core::Core;
 use super::frame::{Encoder, Frame};
+use super::keeper::News;
 use super::splitter::{LinkIndex, Sealed};
 use crate::ledger::Dropped;
 use crate::metrics::latency_histogram;
 use crate::pause;
-use crate::peer::{Dialect, Envelope};
+use crate::peer::{DeliverRequest, Dialect, Origin, State};
 use crate::transport::{Backoff, CallError, Client, Method};
 
 /// Frames under way to one gateway at a time. Four frames of 1 MiB cover a round trip of 40 ms at 100 MB/s.
@@ -53,6 +56,12 @@ pub struct Link {
     pub queued_bytes: AtomicU64,
     /// Spans in its queue and under way.
     pub held_spans: AtomicU64,
+    /// Batches that were queued, and those of them that the task has seen.
+    pub queued: AtomicU64,
+    /// See `queued`.
+    pub seen: AtomicU64,
+    /// When the oldest span came that the task has and that is not acknowledged; the far future for none.
+    pub oldest: AtomicU64,
     /// Requests that failed, each of which is tried again or rerouted.
     pub failures: AtomicU64,
     /// Milliseconds until answers came.
@@ -79,6 +88,8 @@ pub struct Sender {
     batches: mpsc::UnboundedReceiver<Sealed>,
     pending: VecDeque<Frame>,
     in_flight: JoinSet<Outcome>,
+    /// When the first spans of the frames under way came.
+    under_way: Vec<Instant>,
     backoff: Backoff,
     resume_at: Option<tokio::time::Instant>,
 }
@@ -100,6 +111,9 @@ impl Link {
             changed: Notify::new(),
             queued_bytes: AtomicU64::new(0),
             held_spans: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            oldest: AtomicU64::new(Millis::MAX),
             failures: AtomicU64::new(0),
             latency_ms: latency_histogram(),
             answers: AtomicU64::new(0),
@@ -114,8 +128,10 @@ impl Link {
         let (bytes, spans) = (sealed.batch.held_bytes() as u64, u64::from(sealed.batch.spans()));
         self.queued_bytes.fetch_add(bytes, Relaxed);
         self.held_spans.fetch_add(spans, Relaxed);
+        self.queued.fetch_add(1, SeqCst);
         let taken = self.batches.send(sealed).is_ok();
         if !taken {
+            self.queued.fetch_sub(1, SeqCst);
             self.queued_bytes.fetch_sub(bytes, Relaxed);
             self.held_spans.fetch_sub(spans, Relaxed);
         }
@@ -142,6 +158,7 @@ impl Sender {
             batches,
             pending: VecDeque::new(),
             in_flight: JoinSet::new(),
+            under_way: Vec::new(),
             backoff: Backoff::new(PAUSE_FIRST, PAUSE_MAX),
             resume_at: None,
         }
@@ -152,6 +169,7 @@ impl Sender {
     pub async fn run(mut self) {
         loop {
             self.fill_window();
+            self.publish_oldest();
             if self.is_done() {
                 return;
             }
@@ -187,21 +205,29 @@ impl Sender {
         !self.pending.is_empty() && !self.link.member.load(Relaxed)
     }
 
+    /// Says how old the oldest is of what is not acknowledged.
+    fn publish_oldest(&self) {
+        let pending = self.pending.iter().map(|frame| frame.born);
+        let oldest = pending.chain(self.under_way.iter().copied()).min();
+        self.link.oldest.store(oldest.map_or(Millis::MAX, |born| self.core.at(born)), SeqCst);
+    }
+
     fn enqueue(&mut self, sealed: Sealed) {
         let mut batch = sealed.batch;
         let was = batch.held_bytes() as u64;
-        let envelope = Envelope { from: &self.core.identity, digest: self.core.digest() };
         let encoder = Encoder {
             dialect: *self.dialect.borrow(),
             encoding: self.core.hop_encoding,
-            envelope,
             buffers: &self.core.buffers,
         };
-        let frame = encoder.encode(&mut batch);
+        let frame = encoder.encode(&mut batch, sealed.traces, sealed.born);
         self.link.queued_bytes.fetch_add(frame.held, Relaxed);
         self.link.queued_bytes.fetch_sub(was, Relaxed);
         self.core.recycle(batch);
         self.pending.push_back(frame);
+        // In this order: what is seen is among the pending when somebody looks.
+        self.publish_oldest();
+        self.link.seen.fetch_add(1, SeqCst);
     }
 
     fn fill_window(&mut self) {
@@ -220,28 +246,53 @@ impl Sender {
 
     fn send(&mut self, frame: Frame) {
         let client = Arc::clone(&self.client);
+        self.under_way.push(frame.born);
+        let pieces = frame.message(&self.head(&frame));
         self.in_flight.spawn(async move {
             let started = Instant::now();
             let method = match frame.dialect {
                 Dialect::Ringtail => Method::Deliver,
                 Dialect::Otlp => Method::ExportTraces,
             };
-            let (pieces, none) = (frame.pieces.clone(), http::HeaderMap::new());
+            let none = http::HeaderMap::new();
             let result = client.call(method, pieces, frame.encoding, &none, ANSWER_WITHIN).await;
             Outcome { frame, result, took: started.elapsed() }
         });
     }
 
+    /// What a gateway of ours is to know beside the spans.
+    fn head(&self, frame: &Frame) -> Vec<u8> {
+        if frame.dialect != Dialect::Ringtail {
+            return Vec::new();
+        }
+        let origin = if self.core.keeps() { Origin::Agent } else { Origin::Client };
+        let head = DeliverRequest {
+            from: Some(self.core.identity.member(State::Serving)),
+            digest: self.core.digest(),
+            origin: origin.into(),
+            age: u64::try_from(frame.born.elapsed().as_millis()).unwrap_or(0),
+            wants_outcomes: self.core.keeps(),
+            ..DeliverRequest::default()
+        };
+        head.encode_to_vec()
+    }
+
     fn settle(&mut self, outcome: Outcome) {
         let Outcome { frame, result, took } = outcome;
+        if let Some(place) = self.under_way.iter().position(|born| *born == frame.born) {
+            self.under_way.swap_remove(place);
+        }
         match result {
-            Ok(_) => {
+            Ok(answer) => {
                 self.backoff.succeed();
-                self.link.sent_bytes.fetch_add(frame.pieces.len() as u64, Relaxed);
+                self.link.sent_bytes.fetch_add(frame.len() as u64, Relaxed);
                 self.link.answers.fetch_add(1, Relaxed);
                 self.link.latency_ms.observe(took.as_secs_f64() * 1e3);
                 self.core.counters.out.fetch_add(frame.spans, Relaxed);
                 self.forget(&frame);
+                if frame.dialect == Dialect::Ringtail {
+                    self.core.keep(|| News::Delivered(Box::new(frame), answer));
+                }
             }
             Err(error) if error.is_retryable() => {
                 self.link.failures.fetch_add(1, Relaxed);
@@ -284,7 +335,7 @@ impl Sender {
             self.forget(&frame);
             return;
         };
-        if self.core.reroute(&spans) {
+        if self.core.reroute(&spans, frame.born) {
             self.forget(&frame);
         } else {
             self.pending.push_back(frame);

@@ -14,8 +14,14 @@ use super::frame::Buffers;
 const SPARE_BATCHES: usize = 8;
 
 /// Places of traces that are remembered while a request is split: four times the traces of a request of a
-/// thousand spans, in 16 KiB, which is half of a processor's nearest cache.
+/// thousand spans, in 28 KiB, which a processor's nearest cache has room for.
 const PLACES: usize = 512;
+
+/// What is known of a trace of a batch.
+const TRACE_BYTES: usize = size_of::<(TraceKey, u32)>();
+
+/// The number of no batch.
+const NO_BATCH: u64 = u64::MAX;
 
 /// Position of a link in the agent's list of links.
 pub type LinkIndex = usize;
@@ -45,6 +51,10 @@ pub struct Sealed {
     pub link: LinkIndex,
     /// What.
     pub batch: Batch,
+    /// Its traces, each with bytes of its spans; a trace may be there more than once.
+    pub traces: Vec<(TraceKey, u32)>,
+    /// When its first span came.
+    pub born: Instant,
 }
 
 /// The open batches of an agent, one a link.
@@ -76,6 +86,10 @@ struct Place {
     link: u32,
     /// Whether the link is that of a lower choice.
     rerouted: bool,
+    key: u64,
+    /// Where the trace is in the list of the link's open batch, if that is the one with this number.
+    entry: u32,
+    batch: u64,
 }
 
 /// What became of the spans of one request.
@@ -93,6 +107,9 @@ struct Open {
     since: Option<Instant>,
     /// The current group of the request being split, once this batch knows it.
     group: Option<GroupRef>,
+    /// Grows with every batch that is sealed here, from one.
+    number: u64,
+    traces: Vec<(TraceKey, u32)>,
 }
 
 struct Router<'a> {
@@ -152,6 +169,11 @@ impl Splitter {
         }
     }
 
+    /// When the first span came that is in an open batch.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.open.iter().filter_map(|open| open.since).min()
+    }
+
     /// Hands over the batches that were sealed since the last call.
     pub fn take_sealed(&mut self) -> impl Iterator<Item = Sealed> + '_ {
         self.sealed.drain(..)
@@ -170,7 +192,12 @@ impl Splitter {
         let open = self.open.iter().map(|open| &open.batch);
         let sealed = self.sealed.iter().map(|sealed| &sealed.batch);
         let batches = open.chain(sealed).chain(&self.spare);
-        batches.map(|batch| batch.held_bytes() as u64).sum::<u64>() + self.buffers.held_bytes()
+        let listed = self.open.iter().map(|open| &open.traces);
+        let listed = listed.chain(self.sealed.iter().map(|sealed| &sealed.traces));
+        let lists: usize = listed.map(|traces| traces.capacity() * TRACE_BYTES).sum();
+        lists as u64
+            + batches.map(|batch| batch.held_bytes() as u64).sum::<u64>()
+            + self.buffers.held_bytes()
     }
 
     /// Spans in open and sealed batches, for the ledger.
@@ -196,16 +223,16 @@ impl Splitter {
     /// Seals the open batch of a link.
     pub fn seal(&mut self, link: LinkIndex) {
         let Some(open) = self.open.get_mut(link) else { return };
-        if open.since.take().is_none() {
-            return;
-        }
+        let Some(born) = open.since.take() else { return };
         open.group = None;
         let mut empty = self.spare.pop().unwrap_or_default();
         if let Some(buffer) = self.buffers.take() {
             empty.attach(buffer);
         }
         let batch = std::mem::replace(&mut open.batch, empty);
-        self.sealed.push(Sealed { link, batch });
+        open.number += 1;
+        let traces = std::mem::take(&mut open.traces);
+        self.sealed.push(Sealed { link, batch, traces, born });
     }
 }
 
@@ -228,22 +255,20 @@ impl Places {
 impl Router<'_> {
     /// The link for a span of this trace.
     #[inline]
-    fn link_of(&mut self, id: &TraceId) -> Option<LinkIndex> {
+    fn place_of(&mut self, id: &TraceId) -> Option<Place> {
         let request = self.splitter.places.request;
         if let Some(place) = self.splitter.places.slot(id)
             && place.request == request
             && place.id == *id
         {
             self.routed.rerouted += u64::from(place.rerouted);
-            return Some(place.link as LinkIndex);
+            return Some(*place);
         }
         let before = self.routed.rerouted;
-        let link = self.choose(self.splitter.seed.key(id))?;
+        let key = self.splitter.seed.key(id);
+        let link = self.choose(key)? as u32;
         let rerouted = self.routed.rerouted > before;
-        if let Some(place) = self.splitter.places.slot(id) {
-            *place = Place { id: *id, request, link: link as u32, rerouted };
-        }
-        Some(link)
+        Some(Place { id: *id, request, link, rerouted, key: key.0, entry: 0, batch: NO_BATCH })
     }
 
     /// The link of the best-ranked member that takes spans now.
@@ -273,7 +298,8 @@ impl Visit for Router<'_> {
     }
 
     fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
-        let Some(link) = self.link_of(id) else { return };
+        let Some(mut place) = self.place_of(id) else { return };
+        let link = place.link as LinkIndex;
         let limits = self.splitter.limits;
         let Some(open) = self.splitter.open.get_mut(link) else { return };
         let group_header = group.resource.bytes().len() + group.scope.bytes().len();
@@ -281,9 +307,22 @@ impl Visit for Router<'_> {
             *open.group.get_or_insert_with(|| open.batch.intern(&group.resource, &group.scope));
         open.batch.push(group, span);
         open.since.get_or_insert(self.now);
+        let bytes = span.len() as u32;
+        if place.batch == open.number {
+            if let Some((_, sum)) = open.traces.get_mut(place.entry as usize) {
+                *sum = sum.saturating_add(bytes);
+            }
+        } else {
+            (place.batch, place.entry) = (open.number, open.traces.len() as u32);
+            open.traces.push((TraceKey(place.key), bytes));
+            if let Some(slot) = self.splitter.places.slot(id) {
+                *slot = place;
+            }
+        }
         self.routed.spans += 1;
         // A batch is at least half spans: headers that fill one by themselves would otherwise be repeated
         // with every span, and a request could become a thousand times its size.
+        let Some(open) = self.splitter.open.get(link) else { return };
         let len = open.batch.encoded_len_max();
         let full = len >= limits.bytes || open.batch.spans() as usize >= limits.spans;
         if full && len >= 2 * group_header {

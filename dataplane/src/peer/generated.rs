@@ -122,6 +122,9 @@ pub struct DeliverRequest {
     /// The sender reads `outcomes`. To one that does not, an answer says that all is stored.
     #[prost(bool, tag = "8")]
     pub wants_outcomes: bool,
+    /// The sender delivered these spans before, to somebody who is lost or would not hold them.
+    #[prost(bool, tag = "9")]
+    pub again: bool,
     /// One OTLP ExportTraceServiceRequest, as bytes. Last, so that a sender can write it in place
     /// behind the rest.
     #[prost(bytes = "bytes", tag = "15")]

@@ -26,6 +26,11 @@ impl Pieces {
         Self { list, at: 0, offset: 0, remaining }
     }
 
+    /// All of these behind another piece, which must not be empty. Nothing of them may have been read.
+    pub fn behind(&self, front: Bytes) -> Self {
+        Self::new(std::iter::once(front).chain(self.list.iter().cloned()))
+    }
+
     /// Bytes that remain.
     pub fn len(&self) -> usize {
         self.remaining

@@ -15,6 +15,9 @@ use super::gateway::{Context, Load, Output};
 use super::schedule::WAIT;
 use super::truth::SpanRef;
 
+/// Decisions that an agent remembers: more than there are traces.
+const DECISIONS_MAX: usize = 1 << 20;
+
 /// Bytes of a span.
 const SPAN_BYTES: u32 = 100;
 
@@ -42,8 +45,14 @@ pub(super) struct Collector {
 
 impl Agent {
     pub(super) fn new(name: &str, seed: KeySeed, rules: Rules, retained_max: u64) -> Self {
-        let config =
-            AgentConfig { name: name.into(), seed, decision_wait: WAIT, retained_max, rules };
+        let config = AgentConfig {
+            name: name.into(),
+            seed,
+            decision_wait: WAIT,
+            retained_max,
+            decisions_max: DECISIONS_MAX,
+            rules,
+        };
         Self {
             side: AgentSide::new(config),
             batches: BTreeMap::new(),

@@ -12,8 +12,8 @@ use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
 use super::rules::Rules;
 use super::timers::{
-    AGENT_DECISIONS_MAX, AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT,
-    RETAIN_PINNED_MAX, SUSPECT,
+    AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX,
+    SUSPECT,
 };
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
@@ -33,6 +33,8 @@ pub struct AgentConfig {
     pub decision_wait: Millis,
     /// Bytes that may be retained.
     pub retained_max: u64,
+    /// Decisions that it remembers as a witness, at most.
+    pub decisions_max: usize,
     /// All of them, but in tests.
     pub rules: Rules,
 }
@@ -87,13 +89,13 @@ impl AgentSide {
     pub fn new(config: AgentConfig) -> Self {
         Self {
             view: Arc::new(View::new(Vec::new(), &config.seed)),
+            witnessed: DecidedTraces::new(LOSS_KEPT, config.decisions_max),
             config,
             facts: Facts::default(),
             losses: Losses::default(),
             slice: BTreeMap::new(),
             gateways: BTreeMap::new(),
             retention: Retention::default(),
-            witnessed: DecidedTraces::new(LOSS_KEPT, AGENT_DECISIONS_MAX),
             requests: 0,
             polled: 0,
             told_done: 0,
@@ -114,6 +116,40 @@ impl AgentSide {
         self.make_room(out);
     }
 
+    /// A batch that its driver has delivered is answered: from now on it is retained, and what nobody holds
+    /// is sent again from here. It came in at `born`. A driver that delivers itself tells only in its polls
+    /// of losses that it has sent everything again for.
+    pub fn on_delivered(
+        &mut self,
+        (batch, born): (BatchId, Millis),
+        traces: &[(TraceKey, u32)],
+        receipt: &Receipt,
+        now: Millis,
+        out: &mut Vec<AgentAction>,
+    ) {
+        self.heard(&receipt.from.name, now);
+        let holders = self.holders(receipt);
+        self.stats.retried += u64::from(holders.contains(&None));
+        // Who answered may be lost by now: the loss is not done before this is stored elsewhere.
+        let lost = self.losses.has(&receipt.from).then(|| receipt.from.clone());
+        self.retention.add_delivered((batch, born), traces, &holders, lost, now);
+        self.dispatch(now, out);
+        self.make_room(out);
+    }
+
+    fn holders(&self, receipt: &Receipt) -> Vec<Option<Instance>> {
+        let Self { losses, config, .. } = self;
+        let holder = |outcome: &Outcome| match outcome {
+            Outcome::Held(holder) if losses.has(holder) => None,
+            Outcome::Held(_) if !config.rules.holder => Some(receipt.from.clone()),
+            Outcome::Held(holder) => Some(holder.clone()),
+            // What followed a decision lies with whoever answers, until the backend has it.
+            Outcome::Decided(_) => Some(receipt.from.clone()).filter(|from| !losses.has(from)),
+            Outcome::Refused => None,
+        };
+        receipt.outcomes.iter().map(holder).collect()
+    }
+
     /// A gateway answers a delivery.
     pub fn on_receipt(
         &mut self,
@@ -123,18 +159,9 @@ impl AgentSide {
         out: &mut Vec<AgentAction>,
     ) {
         self.heard(&receipt.from.name, now);
-        let Self { retention, losses, config, .. } = self;
-        let holder = |outcome: &Outcome| match outcome {
-            Outcome::Held(holder) if losses.has(holder) => None,
-            Outcome::Held(_) if !config.rules.holder => Some(receipt.from.clone()),
-            Outcome::Held(holder) => Some(holder.clone()),
-            // What followed a decision lies with whoever answers, until the backend has it.
-            Outcome::Decided(_) => Some(receipt.from.clone()).filter(|from| !losses.has(from)),
-            Outcome::Refused => None,
-        };
-        let holders: Vec<Option<Instance>> = receipt.outcomes.iter().map(holder).collect();
+        let holders = self.holders(receipt);
         self.stats.retried += u64::from(holders.contains(&None));
-        retention.answered(req, &holders, now, out);
+        self.retention.answered(req, &holders, now, out);
         self.dispatch(now, out);
     }
 
@@ -210,6 +237,11 @@ impl AgentSide {
     /// The gateways as this agent sees them.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// Losses with the time at which they were learned of.
+    pub fn losses(&self) -> impl Iterator<Item = (&Instance, Millis)> {
+        self.losses.iter()
     }
 
     /// Bytes retained.

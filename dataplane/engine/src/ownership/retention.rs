@@ -103,6 +103,32 @@ impl Retention {
         });
     }
 
+    /// A batch that was delivered by others: it is held where its holders are, the rest is to be sent.
+    pub(super) fn add_delivered(
+        &mut self,
+        (batch, born): (BatchId, Millis),
+        traces: &[(TraceKey, u32)],
+        holders: &[Option<Instance>],
+        lost: Option<Instance>,
+        now: Millis,
+    ) {
+        self.batches.insert(batch, Batch { pieces: 0, stored: Stored::Yes });
+        let mut by_holder: BTreeMap<Option<&Instance>, Vec<(TraceKey, u32)>> = BTreeMap::new();
+        for (trace, holder) in traces.iter().zip(holders.iter().chain(std::iter::repeat(&None))) {
+            by_holder.entry(holder.as_ref()).or_default().push(*trace);
+        }
+        for (holder, traces) in by_holder {
+            let progress = match holder {
+                Some(holder) => Progress::Held { holder: holder.clone() },
+                None => Progress::Waiting { until: now },
+            };
+            let failures = u32::from(holder.is_none());
+            let owed = lost.iter().filter(|_| holder.is_none()).cloned().collect();
+            let origin = Origin::Agent;
+            self.insert(Piece { batch, traces, born, progress, failures, origin, owed });
+        }
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -76,8 +76,6 @@ pub const AGENTS_MAX: usize = 4_096;
 pub const AGENT_WITNESSES: usize = 2;
 /// Decisions of the last two polls are told to them: each is told twice.
 pub const AGENT_WITNESSES_TOLD: Millis = 2 * POLL;
-/// Decisions that an agent remembers as a witness: 32 MiB.
-pub const AGENT_DECISIONS_MAX: usize = 1 << 20;
 /// Traces in one parcel.
 pub const PARCEL_TRACES: usize = 1_024;
 /// Bytes in one parcel, unless one trace alone has more.

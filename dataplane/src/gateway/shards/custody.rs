@@ -11,9 +11,7 @@ use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::{Action, By, Inbound, Message};
 use ringtail_engine::ownership::facts::{Fact, Name};
-use ringtail_engine::ownership::message::{
-    Decision, Delivery, Origin, Outcome, Receipt, Req, Verdict,
-};
+use ringtail_engine::ownership::message::{Decision, Delivery, Outcome, Receipt, Req, Verdict};
 use ringtail_engine::scan::Shape;
 use ringtail_engine::shard::custody::{Admitted, Place, Plan};
 use ringtail_engine::wire::put_varint;
@@ -147,11 +145,8 @@ impl Worker {
             tracing::error!(%error, "a request that was checked does not parse; please report this");
         }
         let counters = &self.outside.counters;
-        let replay =
-            |part: &&ringtail_engine::ownership::message::Part| part.origin == Origin::Replay;
         let meant: u64 = known.iter().map(|known| u64::from(known.spans)).sum();
-        let replays = work.from_peer && self.parts.first().as_ref().is_some_and(replay);
-        let source = match (work.from_peer, replays) {
+        let source = match (work.from_peer, work.manner.again) {
             (_, true) => &counters.from_replays,
             (true, _) => &counters.from_peers,
             (false, _) => &counters.from_clients,

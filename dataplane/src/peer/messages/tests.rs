@@ -1,6 +1,11 @@
+use std::sync::Arc;
+
 use prost::Message;
+use ringtail_engine::ownership::facts::Name;
+use ringtail_engine::ownership::timers::FACTS_MAX;
 
 use super::*;
+use crate::peer::{Decision, Role};
 
 const SEED: KeySeed = KeySeed::new([1; 16]);
 const GOLDEN: &str = include_str!("golden.txt");
@@ -135,6 +140,11 @@ fn the_bytes_of_each_message_stay_as_they_are() {
     ];
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let lines = messages.map(|(name, bytes)| format!("{name} {}\n", hex(&bytes)));
+    if std::env::var_os("RINGTAIL_GENERATE").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/peer/messages/golden.txt");
+        std::fs::write(path, lines.concat()).unwrap();
+        return;
+    }
     assert_eq!(lines.concat(), GOLDEN);
 }
 
