@@ -9,7 +9,7 @@ use kube::core::Rule;
 use serde_json::Value;
 
 use crate::{
-    agent::{BATCH_BYTES, BATCH_TIMEOUT, HOST_PORT_ON_NODES},
+    agent::{BATCH_BYTES, BATCH_TIMEOUT, HOST_PORT_ON_NODES, RETENTION_BYTES},
     autoscaling::{REPLICAS_IN_ORDER, SOME_TARGET},
     duration::{DurationBounds, DurationText},
     exporter::{
@@ -52,7 +52,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 25] = [
+static TWINS: [Twin; 26] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&TIMEOUT),
@@ -61,6 +61,7 @@ static TWINS: [Twin; 25] = [
     Twin::Duration(&BATCH_TIMEOUT),
     Twin::Size(&QUEUE_BYTES),
     Twin::Size(&BATCH_BYTES),
+    Twin::Size(&RETENTION_BYTES),
     Twin::Node(&HEADER_IS_FREE),
     Twin::Node(&INTERVALS_IN_ORDER),
     Twin::Node(&UPPER_ABOVE_LOWER),

@@ -132,14 +132,12 @@ impl Agent {
             tasks.spawn(Keeper::new(Arc::clone(&core), side, news).run());
         }
         let membership = membership::Config {
-            identity: config.identity,
             seed: config.seed,
             candidates: config.gateways.candidates,
             keyring: config.keyring.clone(),
             thin: config.thin,
             voice: Arc::clone(&core) as _,
             counts: Arc::clone(&core.counts),
-            own_state: None,
         };
         let links = Links {
             core: Arc::clone(&core),

@@ -1,10 +1,10 @@
-//! Membership: who is in the ring, as this process learns it by asking.
+//! Membership: who is in the ring, as an agent learns it by asking. Gateways have the steward for it
+//! ([`crate::gateway::fleet`]).
 //!
 //! Discovery yields addresses; a member exists only by its own announcement, with its id and instance. Every
 //! candidate is asked `Hello` about once a second, and those that may serve, as far as discovery knows, and
-//! say that they do are the view. An agent takes a peer that does not know `Hello` (a Collector) for a member
-//! named after its address, for as long as it can be reached. A gateway is always in its own view while it
-//! serves.
+//! say that they do are the view. A peer that does not know `Hello` (a Collector) is a member named after its
+//! address, for as long as it can be reached.
 //!
 //! Leaves apply at once, joins settle, so that ten gateways that start together change the view once.
 
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use self::asker::{Asker, News};
 use crate::discovery::{Candidates, Standing};
 use crate::pause;
-use crate::peer::{Dialect, Identity, State};
+use crate::peer::Dialect;
 use crate::transport::{EndpointError, Keyring};
 
 pub mod asker;
@@ -85,7 +85,7 @@ pub trait Voice: Send + Sync + 'static {
 pub struct Roster {
     /// The members.
     pub view: View,
-    /// The place of each member, in the order of `view.members()`; this process itself has none.
+    /// The place of each member, in the order of `view.members()`.
     pub places: Vec<Option<Place>>,
 }
 
@@ -94,7 +94,7 @@ pub struct Roster {
 pub struct Counts {
     /// All of them.
     pub candidates: AtomicU64,
-    /// Gateways on their way out, this process included.
+    /// Gateways on their way out; a gateway counts itself among them.
     pub draining: AtomicU64,
     /// Those that belong to somebody else.
     pub foreign: AtomicU64,
@@ -102,8 +102,6 @@ pub struct Counts {
 
 /// What membership works with.
 pub struct Config {
-    /// Who this process is.
-    pub identity: Identity,
     /// Keys the ring.
     pub seed: KeySeed,
     /// Where candidates come from.
@@ -116,8 +114,6 @@ pub struct Config {
     pub voice: Arc<dyn Voice>,
     /// Where counts are shown.
     pub counts: Arc<Counts>,
-    /// The state of this process, if it takes part in the ring itself.
-    pub own_state: Option<watch::Receiver<State>>,
 }
 
 /// The task that owns what is known.
@@ -150,11 +146,8 @@ struct Seat {
 impl<T: Tier> Membership<T> {
     /// Follows candidates and asks them until the task is aborted.
     pub async fn run(config: Config, tier: T) {
-        let (mut candidates, mut own_state) = (config.candidates.clone(), config.own_state.clone());
+        let mut candidates = config.candidates.clone();
         let (mut membership, mut news) = Self::new(config, tier);
-        if own_state.is_some() {
-            membership.publish();
-        }
         candidates.mark_changed();
         loop {
             let (join_at, absent_at) = (membership.join_at, membership.next_absence());
@@ -164,7 +157,6 @@ impl<T: Tier> Membership<T> {
                     let list = candidates.borrow_and_update().clone();
                     membership.list(&list, Instant::now());
                 }
-                Some(()) = changed(&mut own_state) => membership.publish(),
                 () = pause::until(join_at) => membership.publish(),
                 () = pause::until(absent_at) => membership.close_absent(Instant::now()),
             }
@@ -221,7 +213,7 @@ impl<T: Tier> Membership<T> {
             address: address.to_owned(),
             seed_id: self.config.seed.id(),
             thin: self.config.thin,
-            takes_collectors: self.config.own_state.is_none() && self.config.keyring.is_none(),
+            takes_collectors: self.config.keyring.is_none(),
             keyring: self.config.keyring.clone(),
             voice: Arc::clone(&self.config.voice),
             dialect,
@@ -302,19 +294,12 @@ impl<T: Tier> Membership<T> {
     }
 
     fn roster(&self) -> Roster {
-        let own = &self.config.identity;
-        let own_state = self.config.own_state.as_ref().map(|state| *state.borrow());
-        let takes_part = own_state == Some(State::Serving);
-        let myself = takes_part.then(|| Member { id: own.id.clone(), inst: own.inst });
         let others = self.seats.values().filter_map(|seat| match &seat.status {
-            // A gateway's own address is among its candidates; an earlier instance of it may be as well.
-            Status::Serving(member) if own_state.is_none() || member.id != own.id => {
-                seat.is_member().then_some((member, seat.place))
-            }
+            Status::Serving(member) => seat.is_member().then_some((member, seat.place)),
             _ => None,
         });
         let others: Vec<(&Member, Place)> = others.collect();
-        let members = others.iter().map(|(member, _)| (*member).clone()).chain(myself);
+        let members = others.iter().map(|(member, _)| (*member).clone());
         let view = View::new(members.collect(), &self.config.seed);
         // A gateway that two addresses lead to is one member: the first address with its newest instance
         // wins.
@@ -330,22 +315,12 @@ impl<T: Tier> Membership<T> {
             seat.status == Status::Draining
                 || (seat.standing == Standing::Draining && seat.status != Status::Away)
         };
-        let own_state = self.config.own_state.as_ref().map(|state| *state.borrow());
-        let leaving = self.seats.values().filter(leaving).count()
-            + usize::from(own_state == Some(State::Draining));
+        let leaving = self.seats.values().filter(leaving).count();
         let foreign = self.seats.values().filter(|seat| seat.status == Status::Foreign).count();
         let counts = &self.config.counts;
         counts.candidates.store(self.seats.len() as u64, Relaxed);
         counts.draining.store(leaving as u64, Relaxed);
         counts.foreign.store(foreign as u64, Relaxed);
-    }
-}
-
-/// Resolves when the state changes, and never without one.
-async fn changed(state: &mut Option<watch::Receiver<State>>) -> Option<()> {
-    match state {
-        Some(state) => state.changed().await.ok(),
-        None => std::future::pending().await,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::discovery::Candidate;
-use crate::peer::Role;
 
 const SEED: KeySeed = KeySeed::new([4; 16]);
 
@@ -43,29 +42,25 @@ impl Voice for Silence {
 
 struct Bench {
     membership: Membership<Recorder>,
-    own_state: watch::Sender<State>,
     now: Instant,
     _news: mpsc::Receiver<News>,
     _list: watch::Sender<Candidates>,
 }
 
 impl Bench {
-    fn new(role: Role) -> Self {
+    fn new() -> Self {
         let (list, candidates) = watch::channel(None);
-        let (own_state, state) = watch::channel(State::Serving);
         let config = Config {
-            identity: Identity { id: "me".to_owned(), inst: 7, role },
             seed: SEED,
             candidates,
             keyring: None,
             thin: false,
             voice: Arc::new(Silence),
             counts: Arc::default(),
-            own_state: (role == Role::Gateway).then_some(state),
         };
         let (membership, news) = Membership::new(config, Recorder::default());
         let now = Instant::now();
-        Self { membership, own_state, now, _news: news, _list: list }
+        Self { membership, now, _news: news, _list: list }
     }
 
     /// A list of `port` or `port!` (draining) or `port?` (starting).
@@ -110,7 +105,7 @@ impl Bench {
 
     /// Two members that were published, at places 0 and 1.
     fn pair() -> Self {
-        let mut bench = Self::new(Role::Agent);
+        let mut bench = Self::new();
         bench.list(&["1", "2"]);
         bench.serving(1, "a", 1);
         bench.serving(2, "b", 1);
@@ -121,7 +116,7 @@ impl Bench {
 
 #[tokio::test]
 async fn the_first_view_waits_for_everybody_and_for_no_one_else() {
-    let mut bench = Bench::new(Role::Agent);
+    let mut bench = Bench::new();
     bench.list(&["1", "2", "3?"]);
     bench.serving(1, "a", 1);
     assert!(bench.rosters().is_empty() && bench.membership.join_at.is_some());
@@ -186,24 +181,6 @@ async fn a_pod_between_two_slices_stays() {
     bench.list(&["1"]);
     bench.hear(2, Status::Away);
     assert_eq!(bench.closed(), [1]);
-}
-
-#[tokio::test]
-async fn a_gateway_is_in_its_own_view_until_it_leaves_and_never_twice() {
-    let mut bench = Bench::new(Role::Gateway);
-    bench.membership.publish();
-    bench.list(&["1", "2", "3"]);
-    bench.serving(1, "me", 7);
-    bench.serving(2, "b", 1);
-    // An earlier instance of this gateway still answers somewhere.
-    bench.serving(3, "me", 3);
-    bench.membership.publish();
-    assert_eq!(bench.rosters(), [vec!["me#7"], vec!["b#1@1", "me#7"]]);
-    bench.own_state.send_replace(State::Draining);
-    bench.membership.publish();
-    bench.membership.count();
-    assert_eq!(bench.rosters(), [["b#1@1"]]);
-    assert_eq!(bench.membership.config.counts.draining.load(Relaxed), 1);
 }
 
 #[tokio::test]
