@@ -41,7 +41,9 @@ async fn a_pipeline_samples_whole_traces() {
     fleet.install().await;
     fleet.apply(&file("sink.yaml")).await;
     fleet.apply(&file("pipeline.yaml")).await;
+    let applied = Instant::now();
     fleet.wait("condition=Ready", "tracepipeline/shop").await;
+    tell("a pipeline of three agents and three gateways is Ready", applied);
     fleet.wait("condition=Ready", "pod/sink").await;
     let verdict = fleet.follow("sink");
 
@@ -160,6 +162,7 @@ impl Fleet {
         let args = ["patch", "tracepipeline/shop", "-n", "shop", "--type=json", "-p", patch];
         self.kubectl(&args).await;
         let generation = self.json(&["tracepipeline/shop"]).await["metadata"]["generation"].clone();
+        let changed = Instant::now();
         self.eventually("the new policy is in force everywhere", async || {
             let pipeline = self.json(&["tracepipeline/shop"]).await;
             let conditions = pipeline["status"]["conditions"].as_array()?.clone();
@@ -171,6 +174,7 @@ impl Fleet {
             programmed.then_some(())
         })
         .await;
+        tell("the status says that a new policy is in force everywhere", changed);
         assert_eq!(self.processes().await, before, "no pod was replaced or restarted");
     }
 
@@ -217,6 +221,11 @@ impl Fleet {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+}
+
+/// A figure for people; nothing is asserted of it, since machines differ.
+fn tell(what: &str, since: Instant) {
+    eprintln!("{:.1} s until {what}", since.elapsed().as_secs_f64());
 }
 
 fn file(name: &str) -> String {
