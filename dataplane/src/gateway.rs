@@ -62,6 +62,9 @@ const MEMORY_GENERATIONS: u64 = 2;
 /// table that is half full, and 16 in the order of their arrival.
 const TOLD_SHARE: u64 = 2;
 const TOLD_BYTES_PER_KEY: u64 = 96;
+/// A trace with more bytes is decided at once: it has to fit a message of 16 MiB, beside up to 1 MiB of others,
+/// its headers and what came while it was decided, or it could not be handed over.
+const TRACE_BYTES_MAX: u64 = 12 << 20;
 /// How long a request waits for a gateway that is about to serve: it settles for 1.5 s, and is then accepted
 /// within a hello or two.
 const WAIT_TO_SERVE: Duration = Duration::from_secs(3);
@@ -379,7 +382,7 @@ fn shard_config(config: &Config, shard: u32) -> ShardConfig {
         decision_wait_ms: u64::try_from(config.decision_wait.as_millis()).unwrap_or(u64::MAX),
         max_trace_spans: config.max_trace_spans,
         // One trace may take an eighth of the buffer: a single endless one cannot push out all others.
-        max_trace_bytes: config.buffer_bytes / 8,
+        max_trace_bytes: (config.buffer_bytes / 8).min(TRACE_BYTES_MAX),
         memory_keys: usize::try_from(keys).unwrap_or(usize::MAX),
     }
 }

@@ -84,6 +84,9 @@ impl Handler for Intake {
             Method::Decide => {
                 let request: DecideRequest = read(call.message)?;
                 self.admit(request.from.as_ref(), call.peer)?;
+                if request.from.as_ref().map(Member::role) != Some(Role::Gateway) {
+                    return Err(Refusal::Forbidden("only gateways decide".to_owned()));
+                }
                 gateway.decide(request).await
             }
             Method::Poll => {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cases;
+mod custody;
 mod model;
 
 use std::sync::Arc;
