@@ -128,9 +128,9 @@ impl Default for Batch {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retention {
-    /// How much of it is kept, as it was sent. What is let go before it was decided is lost with the gateway that
-    /// holds it, and is counted. Not set: a quarter of the memory limit; 0: nothing is kept. At most half of what
-    /// the limit leaves is used.
+    /// How much of it is kept, as it was sent. What is let go before it was decided is lost with the
+    /// gateway that holds it, and is counted. Not set: a quarter of the memory limit; 0: nothing is kept. At
+    /// most half of what the limit leaves is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = RETENTION_BYTES.rule())]
     pub max_bytes: Option<SizeText>,

@@ -62,8 +62,8 @@ const MEMORY_GENERATIONS: u64 = 2;
 /// table that is half full, and 16 in the order of their arrival.
 const TOLD_SHARE: u64 = 2;
 const TOLD_BYTES_PER_KEY: u64 = 96;
-/// A trace with more bytes is decided at once: it has to fit a message of 16 MiB, beside up to 1 MiB of others,
-/// its headers and what came while it was decided, or it could not be handed over.
+/// A trace with more bytes is decided at once: it has to fit a message of 16 MiB, beside up to 1 MiB of
+/// others, its headers and what came while it was decided, or it could not be handed over.
 const TRACE_BYTES_MAX: u64 = 12 << 20;
 /// How long a request waits for a gateway that is about to serve: it settles for 1.5 s, and is then accepted
 /// within a hello or two.

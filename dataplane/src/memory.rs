@@ -65,18 +65,19 @@ pub struct Wanted {
 impl Budget {
     /// Shares out `limit` bytes.
     ///
-    /// Agent: base 24 MiB, retention what is wanted or 1/4 of the limit, but at most half of the rest; of what is left receive
-    /// 1/4 (at least 4 MiB), send 1/2, and the other 1/4 slack for open batches' spare capacity and compression
-    /// state. Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB),
-    /// send what is wanted up to 1/4, decisions 1/16, slack 1/16, and the buffer takes what is left.
+    /// Agent: base 24 MiB, receive 1/4 of the rest (18 MiB with the default limit, so that a request of
+    /// 16 MiB fits), retention what is wanted or 1/4 of the limit, but at most half of the rest, send 2/3 of
+    /// what is left, and the other third slack for open batches' spare capacity and compression state.
+    /// Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB), send what is wanted up to 1/4,
+    /// decisions 1/16, slack 1/16, and the buffer takes what is left.
     pub fn share(tier: Tier, limit: u64, wanted: Wanted) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
         let rest = total.saturating_sub(BASE_BYTES);
         match tier {
             Tier::Agent => {
                 let retention = wanted.retention.unwrap_or(limit / RETENTION_SHARE).min(rest / 2);
-                let rest = rest - retention;
-                let (receive, send) = ((rest / 4).max(4 * MIB), rest / 2);
+                let receive = rest / 4;
+                let send = (rest - receive - retention) / 3 * 2;
                 Self { total, receive, send, retention, buffer: 0, decisions: 0 }
             }
             Tier::Gateway => {

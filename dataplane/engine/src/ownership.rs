@@ -8,7 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `facts`, `losses` | what is known of every gateway, from whoever tells; which instances are lost |
-//! | `steward`, `membership`, `peer`, `quorum`, `marks` | one a process: agreement, suspicion, joining, leaving |
+//! | `steward`, `membership`, `peer`, `quorum`, `marks` | one a process: agreement, suspicion, joining |
 //! | `stand` | what the shards need to know of all that, one value |
 //! | `traces`, `forward`, `handover` | one a shard: where spans go |
 //! | `propose`, `outbox`, `decided` | one a shard: decisions, and who has to know of them |
@@ -38,8 +38,8 @@
 //! Per key, the calm path is one look-up of the owner and of the decided keys at insert, and one comparison
 //! ([`Stand::may_decide`]) for a whole turn of decisions: the gate is per peer and cached in the [`Stand`].
 //! [`Ownership`] is a gateway of one shard. With several, the task that owns the peer links runs the
-//! [`Steward`] and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with the
-//! `Stand` of the moment, and publishes whether it is complete and idle. In `gateway.rs` and `shards.rs`:
+//! [`Steward`] and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with
+//! the `Stand` of the moment, and publishes whether it is complete and idle. In `gateway.rs` and `shards.rs`:
 //!
 //! - *Export, Deliver*: the receiving thread scans and makes a [`message::Part`] a trace ID; the shard
 //!   calls [`Traces::on_delivery`] before it stores. `Store` inserts with `first` as the time of the trace,

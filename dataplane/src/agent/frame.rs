@@ -24,8 +24,8 @@ const IN_PLACE_BYTES: usize = 2 << 10;
 /// ten gateways have them. Further ones are given back.
 const SPARE_BYTES: usize = 4 << 20;
 
-/// An encoded batch. What is to be known about it beside its spans is put before it each time that it is sent:
-/// both formats let compressed pieces follow each other.
+/// An encoded batch. What is to be known about it beside its spans is put before it each time that it is
+/// sent: both formats let compressed pieces follow each other.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     body: Pieces,

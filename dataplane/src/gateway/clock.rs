@@ -3,8 +3,9 @@
 use ringtail_engine::Millis;
 use tokio::time::Instant;
 
-/// What the clock shows at the start. Spans come with an age, and traces that are older than this process have
-/// to have a time before it: the longest wait is an hour, and agents retain for two minutes more at most.
+/// What the clock shows at the start. Spans come with an age, and traces that are older than this process
+/// have to have a time before it: the longest wait is an hour, and agents retain for two minutes more at
+/// most.
 const START: Millis = 2 * 3_600_000;
 
 /// See the module.

@@ -1,5 +1,5 @@
-//! What a gateway knows of the others, as its receivers and its metrics see it: how things stand, who was seen
-//! before, who observes what.
+//! What a gateway knows of the others, as its receivers and its metrics see it: how things stand, who was
+//! seen before, who observes what.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

@@ -153,8 +153,8 @@ pub struct Gauges {
     pub followed: AtomicU64,
     /// What the ownership of traces counts, as of the last turn.
     pub ownership: ArcSwap<Stats>,
-    /// The epoch that the shard has followed, shifted by two; bit 1: nothing of others is here; bit 0: nothing
-    /// at all is.
+    /// The epoch that the shard has followed, shifted by two; bit 1: nothing of others is here; bit 0:
+    /// nothing at all is.
     pub progress: AtomicU64,
     /// When spans came in last.
     pub disturbed: AtomicU64,

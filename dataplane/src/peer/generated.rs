@@ -104,8 +104,8 @@ pub struct DeliverRequest {
     /// Digest of the view by which the sender chose this gateway.
     #[prost(fixed64, tag = "2")]
     pub digest: u64,
-    /// Where the spans come from, and how long ago the first of each trace was taken in by whoever took it first; for
-    /// traces that are not in `parts`.
+    /// Where the spans come from, and how long ago the first of each trace was taken in by whoever took it
+    /// first; for traces that are not in `parts`.
     #[prost(enumeration = "Origin", tag = "3")]
     pub origin: i32,
     #[prost(uint64, tag = "4")]

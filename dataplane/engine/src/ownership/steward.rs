@@ -209,8 +209,8 @@ impl Steward {
         self.members.greet_if_changed(complete, now, out);
     }
 
-    /// [`Action::Exit`] if nothing keeps a leaving gateway. `exporting` says whether kept spans still wait for
-    /// a backend.
+    /// [`Action::Exit`] if nothing keeps a leaving gateway. `exporting` says whether kept spans still wait
+    /// for a backend.
     pub fn leave_if_done(
         &mut self,
         shards: &impl Shards,

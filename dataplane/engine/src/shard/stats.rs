@@ -45,7 +45,8 @@ pub struct PolicyCount {
 }
 
 /// Counters that only grow. For spans, at any time:
-/// `stored = kept_spans + sampled_away_spans + taken + held`; spans that come late are in no other count than theirs.
+/// `stored = kept_spans + sampled_away_spans + taken + held`; spans that come late are in no other count than
+/// theirs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShardStats {
     /// Spans taken into the buffer.

@@ -9,7 +9,8 @@ use ringtail_engine::ownership::facts::Name;
 use crate::discovery::{Candidate, Standing};
 use crate::transport::{Client, ClientLimits, EndpointError, Keyring, Method};
 
-/// Peers are near: a connection is there in milliseconds or not at all, and one that comes back is wanted soon.
+/// Peers are near: a connection is there in milliseconds or not at all, and one that comes back is wanted
+/// soon.
 const CONNECT_WITHIN: Duration = Duration::from_millis(900);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);

@@ -1,3 +1,5 @@
+//! The bytes of every message, what older and newer peers make of them, and their limits.
+
 use std::sync::Arc;
 
 use prost::Message;
