@@ -137,8 +137,6 @@ async fn what_a_killed_gateway_held_is_sent_again() {
     check(&backend);
     let replayed: f64 = shop.agents.iter().map(|a| a.metric("ringtail_replayed_traces", "")).sum();
     assert!(replayed > 0.0, "a third of the traces was there");
-    shop.unlist("gw-1");
-    shop.await_members(2);
     let (_, gateways) = shop.stop();
     assert!(gateways.iter().any(|end| end.ledger.received.replays > 0));
     check(&backend);
@@ -151,4 +149,78 @@ async fn send_part(to: &Process, part: u32) {
     for trace in traces() {
         client.export(trace.part(part, 4)).await.expect("spans are taken");
     }
+}
+
+/// Traces that are under way at any time of the churn: one begins every tick.
+const STEADY: u64 = 1_000;
+/// Ticks between two spans of a trace.
+const SPREAD: u64 = 60;
+/// How long a tick is: a hundred traces and four hundred spans a second.
+const TICK: std::time::Duration = std::time::Duration::from_millis(10);
+
+fn steady(number: u64) -> Trace {
+    Trace { number, spans: 4, error: number.is_multiple_of(2), duration_ms: 20 }
+}
+
+/// Sends the spans of many traces, each a while after the one before and through the other agent.
+async fn send_steadily(agents: Vec<String>) {
+    let mut clients = Vec::new();
+    for address in agents {
+        let address = format!("http://{address}");
+        clients.push(TraceServiceClient::connect(address).await.expect("it listens"));
+    }
+    let mut tick = tokio::time::interval(TICK);
+    for now in 0..STEADY + 3 * SPREAD {
+        tick.tick().await;
+        for (part, client) in (0..4).zip([0, 1, 0, 1]) {
+            let number = now.checked_sub(u64::from(part) * SPREAD).filter(|n| *n < STEADY);
+            if let Some(number) = number {
+                let request = steady(number).part(part, 4);
+                clients[client].export(request).await.expect("agents take spans");
+            }
+        }
+    }
+}
+
+/// One gateway is killed, one joins, one is told to stop, while spans keep coming.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_under_load_keeps_every_trace_whole() {
+    let backend = Backend::start().await;
+    let mut shop = Shop::start(&manifest("6s", ERRORS), &backend.address.to_string(), 2, 3);
+    let agents = shop.agents.iter().map(Process::grpc).collect();
+    let sending = tokio::spawn(send_steadily(agents));
+    wait_until("the first decisions or a full pipeline", || {
+        shop.gateways.iter().all(|gateway| gateway.stats().held.traces > 20)
+    });
+    let killed = shop.gateways.remove(1);
+    killed.signal("KILL");
+    drop(killed);
+    shop.unlist("gw-1");
+    shop.add_gateway("gw-3", &[]);
+    shop.list(2, SERVING);
+    for process in shop.processes() {
+        process.wait_for("the new ring", |stats| stats.ring.members == ["gw-0", "gw-2", "gw-3"]);
+    }
+    shop.gateways.remove(0).stop_balanced();
+    shop.unlist("gw-0");
+    sending.await.expect("all was sent");
+    let wanted = (0..STEADY).filter(|number| steady(*number).error).count();
+    wait_until("every trace with an error", || backend.traces().len() >= wanted);
+    wait_until("every span", || whole(&backend) == wanted);
+    shop.stop();
+    assert_eq!((backend.traces().len(), whole(&backend)), (wanted, wanted));
+    let doubled = backend.spans() - wanted * 4;
+    assert!(doubled * 100 <= wanted * 4, "{doubled} spans came twice");
+}
+
+/// Traces with an error that have all of their spans.
+fn whole(backend: &Backend) -> usize {
+    let received = backend.traces();
+    let spans = |number: u64| {
+        let spans = received.get(&steady(number).id()).into_iter().flatten();
+        let ids: std::collections::BTreeSet<_> =
+            spans.map(|(_, span)| span.span_id.clone()).collect();
+        ids.len()
+    };
+    (0..STEADY).filter(|number| steady(*number).error && spans(*number) == 4).count()
 }

@@ -107,7 +107,6 @@ impl Peers {
             digest: self.digest(),
             seed_id: self.seed.id(),
             seen_inst: asker.map_or(0, |asker| self.seen.highest(&asker.id)),
-            keeps_account: true,
             ..HelloResponse::default()
         }
     }

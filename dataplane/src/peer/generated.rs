@@ -93,9 +93,6 @@ pub struct HelloResponse {
     pub status: ::core::option::Option<Status>,
     #[prost(message, optional, tag = "7")]
     pub asked: ::core::option::Option<Asked>,
-    /// Whether the callee answers each trace of a delivery, and polls: agents then retain what they send it.
-    #[prost(bool, tag = "8")]
-    pub keeps_account: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeliverRequest {

@@ -115,7 +115,6 @@ fn hello_reply() -> HelloResponse {
         ring_versions: vec![1],
         seed_id: 5,
         seen_inst: 6,
-        keeps_account: true,
         ..HelloResponse::default()
     };
     let answer = HelloAnswer { status: engine_status(), asked: greeting().asked };
