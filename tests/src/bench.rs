@@ -42,6 +42,7 @@ pub struct Bench {
 /// A running operator; it is killed when it is dropped.
 #[derive(Debug)]
 pub struct Operator {
+    start: Command,
     child: Child,
     log: PathBuf,
     /// The way to the API server that it takes.
@@ -177,7 +178,8 @@ impl Bench {
         let wire = Wire::to(self.server()).await;
         let config = self.cluster.kubeconfig_for_service_account(SYSTEM, OPERATOR).await.unwrap();
         let config = wire.kubeconfig(&config, self.cluster.server(), folder.path());
-        let child = Command::new(operator_binary())
+        let mut start = Command::new(operator_binary());
+        start
             .args(self.arguments().await)
             .args(flags)
             .env("KUBECONFIG", config)
@@ -185,10 +187,9 @@ impl Bench {
             .env("RINGTAIL_LOG", "info,kube=warn")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        Operator { child, log, wire, _folder: folder }
+            .stderr(std::fs::File::create(&log).unwrap());
+        let child = start.spawn().unwrap();
+        Operator { start, child, log, wire, _folder: folder }
     }
 
     /// The address of the API server.
@@ -273,6 +274,12 @@ impl Operator {
         rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::TERM).unwrap();
         eventually("the operator's end", async || self.has_ended()).await;
         assert!(self.child.wait().unwrap().success(), "{}", self.log());
+    }
+
+    /// Starts it again after it has ended, as a kubelet does with a container.
+    pub fn restart(&mut self) {
+        assert!(self.has_ended());
+        self.child = self.start.spawn().unwrap();
     }
 
     /// Whether it has ended.

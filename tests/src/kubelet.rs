@@ -116,11 +116,14 @@ impl Kubelet {
         });
         let of_task = Arc::clone(&site);
         let task = tokio::spawn(async move {
+            let mut failing = false;
             loop {
-                // The API server may be away.
-                if let Err(error) = of_task.pass().await {
+                // The API server may be away: that is told once.
+                let outcome = of_task.pass().await;
+                if let (Err(error), false) = (&outcome, failing) {
                     eprintln!("kubelet: {error}");
                 }
+                failing = outcome.is_err();
                 tokio::time::sleep(PASS).await;
             }
         });

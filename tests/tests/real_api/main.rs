@@ -9,3 +9,5 @@
 )]
 
 mod children; // what exists for a pipeline, who owns replicas, what is refused
+mod fleet; //    real processes under a real operator
+mod outage; //   an API server that is away, cuts, forgets and refuses
