@@ -11,6 +11,7 @@ use ringtail_operator::rbac::{Place, TABLE};
 use ringtail_operator::references;
 use ringtail_tests::bench::{Bench, Operator, eventually, repository};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 /// The namespace of the golden files; here each has one of its own.
 const GOLDEN_NAMESPACE: &str = "observability";
@@ -36,6 +37,7 @@ async fn children_are_the_golden_ones_and_every_right_is_used() {
     let mut audit = bench.cluster.audit();
     let operator = bench.operator(&["--allow-unsafe-pod-template"]).await;
     let goldens = goldens(&bench).await;
+    restored(&bench).await;
     let operator = replicas(&bench, operator).await;
     guard(&bench).await;
     pruned(&bench, &goldens).await;
@@ -170,6 +172,51 @@ fn same(at: &str, golden: &Value, live: &Value) -> bool {
     }
     let empty = [json!(null), json!([]), json!({}), json!(""), json!(false), json!(0)];
     golden == live || (live.is_null() && empty.contains(golden))
+}
+
+// === What is edited or deleted ===
+
+/// Every child is deleted once, and those that one can spoil are edited: how long until they are back.
+async fn restored(bench: &Bench) {
+    let namespace = "golden-minimal";
+    let mut longest = 0.0_f64;
+    for name in bench.names(namespace).await {
+        let (kind, name) = name.split_once('/').unwrap();
+        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind).unwrap();
+        let uid = |child: Option<Value>| child.map(|child| child["metadata"]["uid"].clone());
+        let before = uid(bench.child(kind, namespace, name).await);
+        let begun = Instant::now();
+        bench.children(kind, namespace).delete(name, &DeleteParams::default()).await.unwrap();
+        eventually(&format!("{kind} {name} again"), async || {
+            let now = uid(bench.child(kind, namespace, name).await);
+            now.is_some() && now != before
+        })
+        .await;
+        longest = longest.max(begun.elapsed().as_secs_f64());
+    }
+    for (kind, name, spoilt) in [
+        (Kind::ConfigMap, "shop-pipeline", json!({"data": {"pipeline.yaml": "spoilt"}})),
+        (Kind::Deployment, "shop-gateway", json!({"spec": {"replicas": 1}})),
+        (Kind::Service, "shop-gateway", json!({"spec": {"selector": {"spoilt": "yes"}}})),
+        (Kind::Role, "shop-agent", json!({"rules": []})),
+    ] {
+        let golden = bench.child(kind, namespace, name).await.unwrap();
+        let begun = Instant::now();
+        let params = PatchParams::default();
+        let api = bench.children(kind, namespace);
+        api.patch(name, &params, &Patch::Merge(&spoilt)).await.unwrap();
+        eventually(&format!("{kind} {name} as it was"), async || {
+            let now = bench.child(kind, namespace, name).await.unwrap();
+            spoilt.as_object().unwrap().keys().all(|field| {
+                let mut comparison = Comparison::default();
+                comparison.value(field, &golden[field], &now[field]);
+                comparison.different.is_empty()
+            })
+        })
+        .await;
+        longest = longest.max(begun.elapsed().as_secs_f64());
+    }
+    println!("what is deleted or edited by hand is restored within {longest:.1} s");
 }
 
 // === Who owns replicas ===

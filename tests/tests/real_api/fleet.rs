@@ -1,7 +1,7 @@
 //! A fleet of real agents and gateways under a real operator: certificates, policies, an old view, a missing
 //! gateway, and what kubectl says of all that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -13,10 +13,10 @@ use ringtail::membership::asker;
 use ringtail::peer::{Identity, Role, State};
 use ringtail::stats;
 use ringtail::transport::{CallError, Client, ClientLimits, Keyring};
-use ringtail_cluster::{Level, Options, require};
+use ringtail_cluster::{AuditEvent, Level, Options, require};
 use ringtail_operator::kind::Kind;
 use ringtail_tests::backend::Backend;
-use ringtail_tests::bench::{Bench, condition, eventually, repository};
+use ringtail_tests::bench::{Bench, SOON, condition, eventually, repository};
 use ringtail_tests::certificates::Authority;
 use ringtail_tests::kubelet::{self, Kubelet, Pod};
 use ringtail_tests::traces::Trace;
@@ -25,6 +25,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub(crate) const NAMESPACE: &str = "shop";
+const QUIET: &str = "quiet";
+/// Longer than two polls of the gateways.
+const SETTLED: Duration = Duration::from_secs(35);
+const SILENCE: Duration = Duration::from_secs(120);
 /// Spans of a trace that is sent.
 const SPANS: u32 = 3;
 /// Between two traces.
@@ -40,26 +44,31 @@ async fn a_fleet_keeps_its_promises_and_its_status_tells_the_truth() {
     // The shortest life: a leaf is renewed every 40 s.
     let operator = bench.operator(&["--peer-certificate-lifetime=60s"]).await;
     kubelet::register_nodes(&bench, 4).await;
+    let export = backend.address.to_string();
+    futures::join!(busy(&bench, &backend), quiet(&bench, &export));
+    nobody_asks_for_too_much(&bench);
+    drop(operator);
+}
+
+async fn busy(bench: &Arc<Bench>, backend: &Backend) {
     bench.namespace(NAMESPACE).await;
     bench.apply(&pipeline("all")).await;
-    let kubelet = Kubelet::start(&bench, NAMESPACE, &backend.address.to_string());
+    let kubelet = Kubelet::start(bench, NAMESPACE, &backend.address.to_string());
     bench.kubectl("wait -n shop --for=condition=Ready tracepipeline/shop --timeout=150s").await;
     kubelet.await_ring(7, 3).await;
 
     let load = Load::start(&kubelet);
     strangers(&kubelet).await;
-    policies(&bench, &kubelet).await;
-    wrong_policies(&bench, &kubelet).await;
-    renewals(&bench, &kubelet).await;
+    policies(bench, &kubelet).await;
+    wrong_policies(bench, &kubelet).await;
+    renewals(bench, &kubelet).await;
     let sent = load.stop().await;
-    nothing_is_lost(&kubelet, &backend, sent).await;
-    told(&bench).await;
-    split(&bench, &kubelet).await;
-
+    nothing_is_lost(&kubelet, backend, sent).await;
+    told(bench).await;
+    split(bench, &kubelet).await;
     for pod in kubelet.stop().await {
         pod.process.stop_balanced();
     }
-    drop(operator);
 }
 
 /// Nodes without kubelets stay Ready, and pods on them are left alone.
@@ -94,6 +103,56 @@ pub(crate) fn pipeline(policy: &str) -> Value {
             }}],
         },
     })
+}
+
+// === Rights and silence ===
+
+/// Beside the fleet stands another one without traffic: for two minutes nothing is written for it.
+async fn quiet(bench: &Arc<Bench>, backend: &str) {
+    bench.namespace(QUIET).await;
+    let mut pipeline = pipeline("all");
+    pipeline["metadata"]["namespace"] = QUIET.into();
+    // The certificates of this operator are renewed all the time.
+    pipeline["spec"]["security"] = json!({"peerTLS": {"mode": "Disabled"}});
+    bench.apply(&pipeline).await;
+    let kubelet = Kubelet::start(bench, QUIET, backend);
+    bench.wait_for_reason(QUIET, "Ready", "AllTiersReady").await;
+    kubelet.await_ring(7, 3).await;
+    let told = bench.condition(QUIET, "PeersUnauthenticated").await;
+    assert_eq!((&told["status"], &told["reason"]), (&json!("True"), &json!("PeerTLSDisabled")));
+    let mut audit = bench.cluster.audit();
+    let mut writes = async |wait| -> Vec<AuditEvent> {
+        audit.skip().unwrap();
+        tokio::time::sleep(wait).await;
+        let mut events = bench.requests(&mut audit);
+        events.retain(|event| event.namespace == QUIET && event.is_write());
+        events
+    };
+    // The first numbers are written once more when a minute is over.
+    let begun = Instant::now();
+    while !writes(SETTLED).await.is_empty() {
+        assert!(begun.elapsed() < SOON, "it never comes to rest");
+    }
+    let written = writes(SILENCE).await;
+    assert!(written.is_empty(), "{written:#?}");
+    println!("nothing was written for a fleet without traffic in {SILENCE:?}");
+    for pod in kubelet.stop().await {
+        pod.process.stop_balanced();
+    }
+}
+
+/// Whatever operator, agents and gateways asked for, they may.
+fn nobody_asks_for_too_much(bench: &Bench) {
+    let mut asked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for event in bench.cluster.audit().events().unwrap() {
+        let Some(account) = event.user.strip_prefix("system:serviceaccount:") else { continue };
+        let what = format!("{} {}", event.verb, event.resource);
+        assert_ne!(event.code, 403, "{account}: {event:#?}");
+        asked.entry(account.to_owned()).or_default().insert(what);
+    }
+    asked.retain(|account, _| account.starts_with(NAMESPACE));
+    println!("without a refusal: {asked:#?}");
+    assert_eq!(asked.len(), 2, "agents and gateways");
 }
 
 // === Load ===
