@@ -146,10 +146,18 @@ pub fn unreadable(
     conditions(&observed, before, now)
 }
 
-// The first that is not True says what is in the way, in its own words.
+// The first that is not True says what is in the way, in its own words. A configuration that is on its way to
+// gateways which are not there is no cause: what keeps those away is.
 fn summary(verdicts: &[(&str, Verdict)]) -> Verdict {
-    match verdicts.iter().find(|(_, verdict)| verdict.status != Status::True) {
-        Some((_, verdict)) => verdict.clone(),
+    let mut failing = verdicts.iter().filter(|(_, verdict)| verdict.status != Status::True);
+    let absent = failing.clone().find(|(type_, _)| *type_ == types::GATEWAY_AVAILABLE);
+    match failing.next() {
+        Some((_, first))
+            if [reason::CONFIG_PROPAGATING, reason::REPORTERS_MISSING].contains(&first.reason) =>
+        {
+            absent.map_or(first, |(_, verdict)| verdict).clone()
+        }
+        Some((_, first)) => first.clone(),
         None => Verdict::holds(reason::ALL_TIERS_READY, "the fleet works as the resource says"),
     }
 }

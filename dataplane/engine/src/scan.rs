@@ -6,7 +6,7 @@
 //! may follow the spans that they describe, and a repeated header field merges with the one before.
 
 use std::hash::{BuildHasher, Hasher};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use foldhash::quality::RandomState;
 use thiserror::Error;
@@ -14,7 +14,9 @@ use thiserror::Error;
 use crate::wire::{Field, Reader, Value, WireError};
 
 mod check;
+mod outline;
 pub use check::check;
+use outline::Outline;
 
 /// A trace ID as it stands in a span.
 pub type TraceId = [u8; 16];
@@ -55,7 +57,7 @@ pub struct ScanLimits {
 }
 
 /// What [`check`] found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
     /// Spans with a valid trace ID.
     pub spans: u32,
@@ -73,6 +75,8 @@ pub struct Shape {
     pub unknown_request_fields: u32,
     /// Spans that do not begin with their only trace ID.
     odd_ids: u32,
+    /// Where everything lies, in a request as nearly all are.
+    outline: Option<Arc<Outline>>,
 }
 
 /// Why a request is refused.
@@ -145,6 +149,7 @@ impl Shape {
         legacy_fields: 0,
         unknown_request_fields: 0,
         odd_ids: 1,
+        outline: None,
     };
 }
 
@@ -200,6 +205,9 @@ struct Walker<'v, V> {
 /// # Errors
 /// At the first field that is malformed; a request that passed [`check`] has none.
 pub fn walk(request: &[u8], shape: &Shape, visitor: &mut impl Visit) -> Result<(), ScanError> {
+    if let Some(outline) = &shape.outline {
+        return outline.walk(request, visitor);
+    }
     let plain_ids = shape.odd_ids == 0;
     let mut walker = Walker { visitor, plain_ids, resource: Vec::new(), scope: Vec::new() };
     let mut fields = Reader::new(request);

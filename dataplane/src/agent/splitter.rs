@@ -13,6 +13,10 @@ use super::frame::Buffers;
 /// batch holds about 1 MiB; eight cover a burst in which every gateway of a small fleet seals at once.
 const SPARE_BATCHES: usize = 8;
 
+/// A batch is full when its last span has passed the limit: a new buffer has room for that one, 1/8 of the
+/// limit, which is 32 KiB of 256.
+const ROOM_DEN: usize = 8;
+
 /// Places of traces that are remembered while a request is split: four times the traces of a request of a
 /// thousand spans, in 16 KiB, which is half of a processor's nearest cache.
 const PLACES: usize = 512;
@@ -201,8 +205,12 @@ impl Splitter {
         }
         open.group = None;
         let mut empty = self.spare.pop().unwrap_or_default();
+        let full = open.batch.encoded_len_max() >= self.limits.bytes;
         if let Some(buffer) = self.buffers.take() {
             empty.attach(buffer);
+        } else if full {
+            // The next one will be as full, and to grow it step by step would copy every byte once more.
+            empty.attach(Vec::with_capacity(self.limits.bytes + self.limits.bytes / ROOM_DEN));
         }
         let batch = std::mem::replace(&mut open.batch, empty);
         self.sealed.push(Sealed { link, batch });

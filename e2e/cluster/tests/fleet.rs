@@ -41,7 +41,9 @@ async fn a_pipeline_samples_whole_traces() {
     fleet.install().await;
     fleet.apply(&file("sink.yaml")).await;
     fleet.apply(&file("pipeline.yaml")).await;
+    let applied = Instant::now();
     fleet.wait("condition=Ready", "tracepipeline/shop").await;
+    tell("a pipeline of three agents and three gateways is Ready", applied);
     fleet.wait("condition=Ready", "pod/sink").await;
     let verdict = fleet.follow("sink");
 
@@ -54,6 +56,8 @@ async fn a_pipeline_samples_whole_traces() {
     let verdict: Value = last_line(&said.stdout);
     assert_eq!(verdict["check"]["right"], true, "{verdict:#}");
 
+    fleet.an_old_view_is_told().await;
+    fleet.a_missing_gateway_is_missing().await;
     fleet.nothing_is_left().await;
 }
 
@@ -160,6 +164,7 @@ impl Fleet {
         let args = ["patch", "tracepipeline/shop", "-n", "shop", "--type=json", "-p", patch];
         self.kubectl(&args).await;
         let generation = self.json(&["tracepipeline/shop"]).await["metadata"]["generation"].clone();
+        let changed = Instant::now();
         self.eventually("the new policy is in force everywhere", async || {
             let pipeline = self.json(&["tracepipeline/shop"]).await;
             let conditions = pipeline["status"]["conditions"].as_array()?.clone();
@@ -171,7 +176,54 @@ impl Fleet {
             programmed.then_some(())
         })
         .await;
+        tell("the status says that a new policy is in force everywhere", changed);
         assert_eq!(self.processes().await, before, "no pod was replaced or restarted");
+    }
+
+    /// An agent with another view than the rest splits traces, and the status says so.
+    async fn an_old_view_is_told(&self) {
+        let selector = ["pods", "-l", "app.kubernetes.io/component=gateway"];
+        let gateways = self.json(&selector).await;
+        let one = gateways["items"][0]["status"]["podIP"].as_str().unwrap().to_owned();
+        let begun = Instant::now();
+        self.apply(&file("stray.yaml").replace("GATEWAY", &one)).await;
+        self.condition("RingConverged", "False", "SplitView").await;
+        tell("an agent with an old view is told", begun);
+        self.kubectl(&["delete", "pod/stray", "-n", "shop"]).await;
+        self.wait("condition=RingConverged", "tracepipeline/shop").await;
+    }
+
+    /// A gateway that is not there counts as missing, and what it would have counted is unknown, not zero.
+    async fn a_missing_gateway_is_missing(&self) {
+        let selector = ["pods", "-l", "app.kubernetes.io/component=gateway"];
+        let gateways = self.json(&selector).await;
+        let name = |field: &Value| field.as_str().unwrap().to_owned();
+        let node = name(&gateways["items"][0]["spec"]["nodeName"]);
+        let pod = format!("pod/{}", name(&gateways["items"][0]["metadata"]["name"]));
+        // No other node is free for it.
+        self.kubectl(&["cordon", &node]).await;
+        self.kubectl(&["delete", &pod, "-n", "shop"]).await;
+        self.condition("Ready", "False", "Unschedulable").await;
+        self.eventually("two of three gateways report", async || {
+            let status = self.json(&["tracepipeline/shop"]).await["status"].clone();
+            let told = status["gateways"] == "2/3" && status["sampling"]["reportingPods"] == "2/3";
+            told.then_some(())
+        })
+        .await;
+        self.kubectl(&["uncordon", &node]).await;
+        self.wait("condition=Ready", "tracepipeline/shop").await;
+    }
+
+    async fn condition(&self, type_: &str, status: &str, reason: &str) {
+        self.eventually(&format!("{type_} is {status}, {reason}"), async || {
+            let pipeline = self.json(&["tracepipeline/shop"]).await;
+            let conditions = pipeline["status"]["conditions"].as_array()?.clone();
+            let is_so = |one: &Value| {
+                one["type"] == type_ && one["status"] == status && one["reason"] == reason
+            };
+            conditions.iter().any(is_so).then_some(())
+        })
+        .await;
     }
 
     /// Every container of the fleet: its pod, and how often it was started again.
@@ -217,6 +269,11 @@ impl Fleet {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+}
+
+/// A figure for people; nothing is asserted of it, since machines differ.
+fn tell(what: &str, since: Instant) {
+    eprintln!("{:.1} s until {what}", since.elapsed().as_secs_f64());
 }
 
 fn file(name: &str) -> String {

@@ -214,6 +214,25 @@ fn what_is_wrong_is_told_by_its_name() {
             }),
             "Programmed=False/ConfigPropagating Ready=False/ConfigPropagating",
         ),
+        // And one that cannot be there is what to look at.
+        (
+            with(|o| {
+                o.gateways = Tier { waiting: waiting(Cause::Unschedulable), ..tier(3, 2, 3) };
+                let view = o.view.as_mut().unwrap();
+                (view.answered, _) = (2, view.configs.pop());
+            }),
+            "GatewayAvailable=False/Unschedulable Programmed=False/ConfigPropagating \
+             Ready=False/Unschedulable Reconciling=True/Progressing",
+        ),
+        (
+            with(|o| {
+                o.gateways = Tier { waiting: waiting(Cause::ImagePullFailed), ..tier(3, 0, 3) };
+                o.view = None;
+            }),
+            "GatewayAvailable=False/ImagePullFailed Programmed=Unknown/ReportersMissing \
+             Ready=False/ImagePullFailed Reconciling=True/Progressing \
+             RingConverged=Unknown/StaleObservations",
+        ),
         (
             with_view(|v| v.ring.standing = Standing::Split),
             "Ready=False/SplitView RingConverged=False/SplitView",

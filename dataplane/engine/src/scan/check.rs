@@ -1,6 +1,7 @@
 //! The first pass: everything of a request is looked at once, so that nothing later can meet a malformed
 //! byte.
 
+use super::outline::{Draft, HeadersAt};
 use super::{CHILDREN, LEGACY_SPANS, RESOURCE_SPANS, SPAN_DEPTH, TRACE_ID, TRACE_ID_HEAD};
 use super::{ScanError, ScanLimits, Shape, valid_id};
 use crate::schema::{self, Kind, Message, Step};
@@ -24,74 +25,100 @@ const FLAGS_BYTES: usize = 6;
 /// The bits by which a byte is told not to be ASCII, in a word of eight.
 const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
 
-/// Validates all framing of a request down to the last attribute, and counts what is in it. Allocates
-/// nothing.
+/// Validates all framing of a request down to the last attribute, counts what is in it, and notes where it
+/// lies, which takes 108 KiB at most.
 ///
 /// # Errors
 /// When a decoder would refuse the request, or it passes a limit.
 pub fn check(request: &[u8], limits: &ScanLimits) -> Result<Shape, ScanError> {
     let mut shape = Shape::default();
+    let mut draft = Draft::new(request);
     let mut fields = Reader::new(request);
     while let Some(field) = fields.next_field()? {
         match (field.number, field.value) {
             (RESOURCE_SPANS, Value::Bytes(resource)) => {
-                check_resource(resource, limits, &mut shape)?;
+                check_resource(resource, limits, &mut shape, &mut draft)?;
             }
             (RESOURCE_SPANS, _) => return Err(WireError::WrongType(RESOURCE_SPANS).into()),
             _ => shape.unknown_request_fields += 1,
         }
     }
+    shape.outline = draft.finish(&shape);
     Ok(shape)
 }
 
-fn check_resource(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
+fn check_resource(
+    bytes: &[u8],
+    limits: &ScanLimits,
+    shape: &mut Shape,
+    draft: &mut Draft,
+) -> Result<(), ScanError> {
+    let mut headers = HeadersAt::default();
     let mut header_bytes = 0;
     let before = shape.groups;
     let mut fields = Reader::new(bytes);
     while let Some(field) = fields.next_field()? {
         match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(scope)) => check_scope(scope, limits, shape)?,
+            (CHILDREN, Value::Bytes(scope)) => check_scope(scope, limits, shape, draft)?,
             (LEGACY_SPANS, _) => shape.legacy_fields += 1,
             (1, Value::Bytes(resource)) => {
                 validate(resource, &schema::RESOURCE, 3, limits)?;
                 header_bytes += field.raw.len() as u64;
+                headers.add(draft, field.raw);
             }
             (3, Value::Bytes(url)) => {
                 text(url, 3)?;
                 header_bytes += field.raw.len() as u64;
+                headers.add(draft, field.raw);
             }
             (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => header_bytes += field.raw.len() as u64,
+            _ => {
+                header_bytes += field.raw.len() as u64;
+                headers.add(draft, field.raw);
+            }
         }
     }
     if shape.groups > before {
         shape.header_bytes += header_bytes;
     }
+    draft.resource(headers);
     limit_headers(header_bytes, limits)
 }
 
-fn check_scope(bytes: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
+fn check_scope(
+    bytes: &[u8],
+    limits: &ScanLimits,
+    shape: &mut Shape,
+    draft: &mut Draft,
+) -> Result<(), ScanError> {
+    let mut headers = HeadersAt::default();
     let mut header_bytes = 0;
     let before = shape.spans;
     let mut fields = Reader::new(bytes);
     while let Some(field) = fields.next_field()? {
         match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(span)) => check_span(span, limits, shape)?,
+            (CHILDREN, Value::Bytes(span)) => check_span(span, limits, shape, draft)?,
             (1, Value::Bytes(scope)) => {
                 validate(scope, &schema::SCOPE, SPAN_DEPTH, limits)?;
                 header_bytes += field.raw.len() as u64;
+                headers.add(draft, field.raw);
             }
             (3, Value::Bytes(url)) => {
                 text(url, 3)?;
                 header_bytes += field.raw.len() as u64;
+                headers.add(draft, field.raw);
             }
             (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => header_bytes += field.raw.len() as u64,
+            _ => {
+                header_bytes += field.raw.len() as u64;
+                headers.add(draft, field.raw);
+            }
         }
     }
     if shape.spans > before {
         shape.groups += 1;
         shape.header_bytes += header_bytes;
+        draft.group(headers);
     }
     limit_headers(header_bytes, limits)
 }
@@ -103,7 +130,12 @@ fn limit_headers(bytes: u64, limits: &ScanLimits) -> Result<(), ScanError> {
     Ok(())
 }
 
-fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(), ScanError> {
+fn check_span(
+    span: &[u8],
+    limits: &ScanLimits,
+    shape: &mut Shape,
+    draft: &mut Draft,
+) -> Result<(), ScanError> {
     let mut ids = 0_u32;
     let mut id: &[u8] = &[];
     let mut fields = Reader::new(span);
@@ -129,6 +161,7 @@ fn check_span(span: &[u8], limits: &ScanLimits, shape: &mut Shape) -> Result<(),
     if valid {
         shape.spans += 1;
         shape.span_bytes += span.len() as u64;
+        draft.span(span);
     } else {
         shape.invalid_ids += 1;
     }

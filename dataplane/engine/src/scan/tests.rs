@@ -129,6 +129,26 @@ fn a_scope_without_valid_spans_is_no_group() {
     assert_eq!((shape.groups, shape.header_bytes, shape.invalid_ids), (0, 0, 1));
 }
 
+#[test]
+fn an_outline_says_what_a_walk_would() {
+    let spans = |count: usize| field(2, &[&span(&ID, "a")]).repeat(count);
+    let head = field(1, &[&field(1, &[b"n"])]);
+    let late = field(3, &[b"u"]);
+    let scope = |count| field(2, &[&head, &spans(count), &late]);
+    let group = |count| field(1, &[&scope(count), &scope(1), &late]);
+    let usual = [group(3), group(1)].concat();
+    let (shape, told) = tell(&usual);
+    assert!(shape.outline.is_some());
+    assert_eq!((shape.groups, told.len()), (4, 4 + 6));
+    // Headers in three pieces, more spans than are noted, an ID that is not at the front.
+    let between = field(2, &[&head, &spans(1), &late, &spans(1), &late]);
+    let swapped = [field(5, &[b"a"]), field(1, &[&ID])].concat();
+    let unusual = [between, scope(8193), field(2, &[&field(2, &[&swapped])])];
+    for scope in unusual {
+        assert_eq!(tell(&field(1, &[&scope])).0.outline, None);
+    }
+}
+
 // === unknown and reserved fields ===
 
 #[test]
