@@ -1,5 +1,5 @@
-//! What a kubelet does for the pods of a pipeline, as far as a machine without containers can: their containers
-//! are processes, started with the arguments, files and ServiceAccount of the pod.
+//! What a kubelet does for the pods of a pipeline, as far as a machine without containers can: their
+//! containers are processes, started with the arguments, files and ServiceAccount of the pod.
 //!
 //! Controllers and scheduler are real, and so is the way to the API server. Not real are addresses: a pod's
 //! address is a loopback one, where it shows its statistics, and since no EndpointSlice may hold such an
@@ -143,7 +143,7 @@ impl Kubelet {
         self.site.pods.lock().unwrap().values().cloned().collect()
     }
 
-    /// Waits until so many pods run and all have a ring of so many gateways, with one digest, which it returns.
+    /// Waits until so many pods run and all have the same ring of so many gateways; returns its digest.
     pub async fn await_ring(&self, pods: usize, members: usize) -> String {
         let mut digest = String::new();
         eventually(&format!("{pods} pods with a ring of {members}"), async || {

@@ -163,8 +163,8 @@ impl Comparison {
     }
 }
 
-/// Whether a value is as it was written: the API server leaves out what is empty, and a few things differ from
-/// one life to the next.
+/// Whether a value is as it was written: the API server leaves out what is empty, and a few things differ
+/// from one life to the next.
 fn same(at: &str, golden: &Value, live: &Value) -> bool {
     let of_this_life = [".ownerReferences[0].uid", "/config-hash", "/template-hash"];
     if of_this_life.iter().any(|end| at.ends_with(end)) {

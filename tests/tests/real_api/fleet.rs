@@ -299,7 +299,7 @@ async fn policies(bench: &Bench, kubelet: &Kubelet) {
     }
     seconds.sort_by(f64::total_cmp);
     println!(
-        "a policy is in force in every gateway after {:.1} s at least, {:.1} s in the middle, {:.1} s at most",
+        "a policy is in force everywhere after {:.1} s at least, {:.1} s in the middle, {:.1} s at most",
         seconds[0], seconds[5], seconds[9]
     );
     assert!(seconds[9] < 30.0, "{seconds:?}");
