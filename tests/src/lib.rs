@@ -10,9 +10,12 @@
 
 pub mod api;
 pub mod backend;
+pub mod bench;
 pub mod certificates;
 pub mod fleet;
 pub mod http;
+pub mod kubelet;
 pub mod process;
 pub mod shop;
 pub mod traces;
+pub mod wire;

@@ -71,7 +71,7 @@ impl Load {
     /// The same as a list.
     pub(crate) fn requests(&mut self) -> Requests {
         let mut requests = Vec::with_capacity(REQUESTS_A_WAVE);
-        self.wave(|request, shape| requests.push((request.to_vec(), *shape)));
+        self.wave(|request, shape| requests.push((request.to_vec(), shape.clone())));
         requests
     }
 }
