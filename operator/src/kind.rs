@@ -19,7 +19,6 @@ pub enum Kind {
     Deployment,
     DaemonSet,
     HorizontalPodAutoscaler,
-    ServiceMonitor,
     PodMonitor,
     PrometheusRule,
 }
@@ -28,7 +27,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::ServiceAccount,
         Self::Role,
         Self::RoleBinding,
@@ -40,7 +39,6 @@ impl Kind {
         Self::Deployment,
         Self::DaemonSet,
         Self::HorizontalPodAutoscaler,
-        Self::ServiceMonitor,
         Self::PodMonitor,
         Self::PrometheusRule,
     ];
@@ -64,7 +62,6 @@ impl Kind {
             Self::Deployment => "Deployment",
             Self::DaemonSet => "DaemonSet",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
-            Self::ServiceMonitor => "ServiceMonitor",
             Self::PodMonitor => "PodMonitor",
             Self::PrometheusRule => "PrometheusRule",
         }
@@ -79,9 +76,7 @@ impl Kind {
             Self::PodDisruptionBudget => "policy",
             Self::Deployment | Self::DaemonSet => "apps",
             Self::HorizontalPodAutoscaler => "autoscaling",
-            Self::ServiceMonitor | Self::PodMonitor | Self::PrometheusRule => {
-                "monitoring.coreos.com"
-            }
+            Self::PodMonitor | Self::PrometheusRule => "monitoring.coreos.com",
         }
     }
 
@@ -99,7 +94,6 @@ impl Kind {
             Self::Deployment => "deployments",
             Self::DaemonSet => "daemonsets",
             Self::HorizontalPodAutoscaler => "horizontalpodautoscalers",
-            Self::ServiceMonitor => "servicemonitors",
             Self::PodMonitor => "podmonitors",
             Self::PrometheusRule => "prometheusrules",
         }

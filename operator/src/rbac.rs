@@ -57,7 +57,6 @@ pub const TABLE: &[Rule] = &[
     rule("networking.k8s.io", "networkpolicies", CHILD, "a child"),
     rule("rbac.authorization.k8s.io", "roles", CHILD, "the pods' own rights"),
     rule("rbac.authorization.k8s.io", "rolebindings", CHILD, "the pods' own rights"),
-    rule("monitoring.coreos.com", "servicemonitors", CHILD, "a child where the kind exists"),
     rule("monitoring.coreos.com", "podmonitors", CHILD, "a child where the kind exists"),
     rule("monitoring.coreos.com", "prometheusrules", CHILD, "a child where the kind exists"),
     rule("events.k8s.io", "events", &["create", "patch"], "what happened"),

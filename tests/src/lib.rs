@@ -10,10 +10,13 @@
 
 pub mod api;
 pub mod backend;
+pub mod bench;
 pub mod certificates;
 pub mod fleet;
 pub mod http;
+pub mod kubelet;
 pub mod process;
 pub mod shop;
 pub mod simulation;
 pub mod traces;
+pub mod wire;

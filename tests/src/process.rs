@@ -168,10 +168,7 @@ impl Process {
 
     /// Resident bytes now, from `/proc`.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
-        kib * 1024
+        resident_bytes(self.id())
     }
 
     /// Stops it with SIGTERM and returns how it ended.
@@ -226,6 +223,14 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
         assert!(started.elapsed() < PATIENCE, "waiting for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Resident bytes of a process now, from `/proc`.
+pub fn resident_bytes(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
+    kib * 1024
 }
 
 /// GET over a plain socket: the admin port needs no client library.

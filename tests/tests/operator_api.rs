@@ -307,7 +307,6 @@ async fn a_pipeline_lives_and_goes_within_the_rights_of_the_table() {
     let names = bench.names("life").await;
     assert!(names.contains("Deployment/shop-gateway"), "{names:?}\n{}", operator.log());
 
-    quiet(&mut audit, &operator, &mut requests).await;
     changed(&bench).await;
     scaled(&bench).await;
     restored(&bench).await;
@@ -316,15 +315,6 @@ async fn a_pipeline_lives_and_goes_within_the_rights_of_the_table() {
     gone(&bench).await;
     requests.extend(bench.settle(&mut audit, &operator).await);
     audited(&requests);
-}
-
-/// Two minutes without a reason to write are two minutes without a write.
-async fn quiet(audit: &mut Audit, operator: &Operator, requests: &mut Vec<AuditEvent>) {
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    let since = operator.requests(audit);
-    let writes: Vec<_> = since.iter().filter(|event| is_write(event) && event.code < 400).collect();
-    assert!(writes.is_empty(), "{writes:#?}");
-    requests.extend(since);
 }
 
 async fn template(bench: &Bench) -> Value {

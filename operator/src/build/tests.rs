@@ -170,7 +170,7 @@ fn check_types(child: &Child) {
             check_type::<api::autoscaling::v2::HorizontalPodAutoscaler>(manifest);
         }
         // Kinds of the Prometheus operator, whose types we do not have.
-        Kind::ServiceMonitor | Kind::PodMonitor | Kind::PrometheusRule => {}
+        Kind::PodMonitor | Kind::PrometheusRule => {}
     }
 }
 
