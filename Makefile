@@ -11,14 +11,14 @@ demo: ## a local fleet samples the traces of a small shop for 20 seconds; no clu
 test: ## everything that needs no cluster
 	$(CARGO) test --workspace
 e2e: image ## the chart, the operator and a fleet on a real cluster of three nodes (root; after make cluster-build)
-	$(CARGO) run -p ringtail-image -- ringtail-bench
-	RINGTAIL_CLUSTER_REQUIRED=1 $(CARGO) test -p ringtail-cluster --test fleet
+	$(CARGO) run --bin ringtail-image -- ringtail-bench
+	RINGTAIL_CLUSTER_REQUIRED=1 $(CARGO) test --workspace --test fleet
 cluster: ## a real Kubernetes with three nodes on this machine until Ctrl-C; prints KUBECONFIG (root)
 	$(CARGO) run --bin ringtail-cluster -- up
 cluster-build: ## build the programs of a cluster once, about 15 minutes of CPU, and install what nodes need
 	$(CARGO) run --bin ringtail-cluster -- build
 image: ## images of agent, gateway and operator as tars in target/images, without a container engine
-	$(CARGO) run -p ringtail-image
+	$(CARGO) run --bin ringtail-image
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
 ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current

@@ -184,13 +184,14 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let parent = role.exit_with_parent.then(Parent::listen);
     let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
+    let seed = seed(&role)?;
     let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
     let budget = Budget::share(Tier::Agent, memory::limit(Tier::Agent, role.memory_limit), 0);
     let (stop, stopping) = watch::channel(false);
     let pipeline = &loaded.pipeline;
     let config = agent::Config {
         identity: identity(&role, Role::Agent)?,
-        seed: seed(&role)?,
+        seed,
         gateways: neighbours.discovery.clone(),
         keyring: keyring.clone(),
         thin,
@@ -233,13 +234,16 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
     let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
-    let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
+    // Whatever can be wrong with the command line is said before ports are looked at.
+    let seed = seed(&role)?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, wanted);
+    let configs = backends::configs(pipeline, &exports, &secrets_dir, budget.send)?;
+    let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
-    for config in backends::configs(pipeline, &exports, &secrets_dir, budget.send)? {
+    for config in configs {
         let (handle, task) = export::ExporterHandle::new(config)?;
         tasks.spawn(task.run());
         exporters.push(handle);
@@ -252,7 +256,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
             keyring.as_ref(),
         )
         .await,
-        seed: seed(&role)?,
+        seed,
         shards: u32::try_from(shards(&role)).unwrap_or(1),
         decision_wait: decision_wait.unwrap_or(pipeline.decision_wait),
         max_trace_spans: pipeline.max_trace_spans,

@@ -32,6 +32,11 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// After this the next attempt is worth more than the answer to this one.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// A renewal that is under way when the lease is given back can spoil one attempt, hardly two.
+const RELEASE_ATTEMPTS: usize = 3;
+/// Somebody changed the object since it was read.
+const CONFLICT: u16 = 409;
+
 /// Where leadership stands, as seen from here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leadership {
@@ -128,21 +133,30 @@ impl Candidate {
             return;
         }
         self.state.send_replace(Leadership::Lost);
-        let Ok(Ok(Some(mut lease))) = timeout(REQUEST_TIMEOUT, self.api.get_opt(&self.name)).await
-        else {
-            return;
-        };
+        for _ in 0..RELEASE_ATTEMPTS {
+            match timeout(REQUEST_TIMEOUT, self.give_back()).await {
+                // A renewal that was under way when we were told to end has changed the version.
+                Ok(Err(kube::Error::Api(status))) if status.code == CONFLICT => {}
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    tracing::info!(%error, "the lease was not given back; it expires by itself");
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn give_back(&self) -> kube::Result<()> {
+        let Some(mut lease) = self.api.get_opt(&self.name).await? else { return Ok(()) };
         if holder(&lease) != self.identity {
-            return;
+            return Ok(());
         }
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = None;
         spec.lease_duration_seconds = Some(1);
-        let params = PostParams::default();
-        let replaced = self.api.replace(&self.name, &params, &lease);
-        if let Ok(Err(error)) = timeout(REQUEST_TIMEOUT, replaced).await {
-            tracing::info!(%error, "the lease was not given back; it expires by itself");
-        }
+        self.api.replace(&self.name, &PostParams::default(), &lease).await?;
+        Ok(())
     }
 
     async fn stand(&self) -> Moment {

@@ -233,4 +233,9 @@ fn a_port_in_use_is_named() {
     let (code, text) = ringtail(&["gateway", "--pipeline", shop, "--otlp-grpc", &address]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains(&address) && text.contains("in use"), "{text}");
+    // What is wrong on the command line comes first: that is so on every machine.
+    let wrong = ["--export", "nobody=127.0.0.1:1"];
+    let args = [&["gateway", "--pipeline", shop, "--otlp-grpc", &address][..], &wrong].concat();
+    let (code, text) = ringtail(&args);
+    assert_eq!(code, Some(64), "{text}");
 }

@@ -1,5 +1,16 @@
 //! When a record may be taken, and when leadership ends by the clock.
 
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use kube::client::Body;
+use serde_json::json;
+
 use super::*;
 
 fn lease(holder: &str, version: &str) -> Lease {
@@ -46,4 +57,26 @@ async fn a_term_ends_by_the_clock_alone() {
     assert!(!Leadership::Unknown.may_write());
     assert!(!Leadership::Lost.may_write());
     assert!(!Leadership::Standby { holder: "other".to_owned() }.may_write());
+}
+
+/// A renewal that was sent before the signal is stored after the lease was read to be given back.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_under_way_does_not_keep_the_lease() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let answer = move |request: http::Request<Body>| {
+        let spoiled = request.method() == "PUT" && counted.fetch_add(1, Relaxed) == 0;
+        let (code, body) = match spoiled {
+            true => (409, json!({"kind": "Status", "status": "Failure", "code": 409})),
+            false => (200, json!(lease("me", "2"))),
+        };
+        let response =
+            http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+        std::future::ready(Ok::<_, Infallible>(response.unwrap()))
+    };
+    let client = Client::new(tower::service_fn(answer), "ringtail-system");
+    let (state, _) = watch::channel(Leadership::Leading { until: Moment::now() });
+    let candidate = Candidate::new(client, "ringtail-system", "ringtail-operator", "me", state);
+    candidate.release().await;
+    assert_eq!(tries.load(Relaxed), 2);
 }
