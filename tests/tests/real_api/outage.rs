@@ -21,8 +21,8 @@ const AWAY: Duration = Duration::from_secs(60);
 /// Cuts of all watches, and the time between two of them.
 const CUTS: u32 = 5;
 const CUT_EVERY: Duration = Duration::from_secs(3);
-/// How long it goes on to refuse everything: longer than a few attempts.
-const REFUSED: Duration = Duration::from_secs(6);
+/// How long it refuses everything: longer than a few attempts, shorter than the operator's lease.
+const REFUSED: Duration = Duration::from_secs(5);
 /// In one second, of one operator: it lists and watches 15 kinds when it begins, which makes 30 requests, and
 /// a reconcile of one pipeline makes some 20.
 const OPERATOR_REQUESTS_MAX: usize = 120;
@@ -108,11 +108,14 @@ impl Scene {
         }
         let mut refused = BTreeSet::new();
         let mut events = Vec::new();
-        // The API server needs a moment to take it over.
+        // The level has one seat. While etcd stands still, whoever has it keeps it, and all others get 429.
         eventually("operator, agents and gateways are refused", async || {
+            self.bench.cluster.etcd().freeze().unwrap();
             self.operator.wire.cut();
             self.kubelet.all().iter().for_each(|pod| pod.wire.cut());
-            tokio::time::sleep(CUT_EVERY).await;
+            tokio::time::sleep(REFUSED).await;
+            self.keeps_its_view();
+            self.bench.cluster.etcd().thaw().unwrap();
             let new = self.audit.events().unwrap();
             let with_429 = new.iter().filter(|event| event.code == 429);
             refused.extend(with_429.map(|event| event.user.clone()));
@@ -120,10 +123,6 @@ impl Scene {
             refused.len() == 3
         })
         .await;
-        self.operator.wire.cut();
-        self.kubelet.all().iter().for_each(|pod| pod.wire.cut());
-        tokio::time::sleep(REFUSED).await;
-        self.keeps_its_view();
         for object in refusal().iter().rev() {
             let kind = object["kind"].as_str().unwrap().to_lowercase();
             self.bench.kubectl(&format!("delete {kind} refusal")).await;
@@ -230,7 +229,7 @@ impl Scene {
     }
 }
 
-/// A level without a seat, and everybody on it.
+/// A level with a single seat and no queue, and everybody on it.
 fn refusal() -> [Value; 2] {
     let api = "flowcontrol.apiserver.k8s.io/v1";
     let limited = json!({
