@@ -67,7 +67,8 @@ pub fn validate_pipeline(pipeline: &TracePipeline) -> Result<ValidPipeline, Vec<
     }
 }
 
-fn without_nulls(value: &Value) -> Value {
+/// The value without fields that are null: to Kubernetes they are as good as absent.
+pub fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
             let set = map.iter().filter(|(_, value)| !value.is_null());

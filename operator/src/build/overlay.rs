@@ -4,6 +4,7 @@
 //! What is merged can add and change, and never take away: a null is as good as absent. So what was checked
 //! about both sides holds for the result, and nothing that the operator counts on gets lost.
 
+use ringtail_crds::validate::without_nulls;
 use serde_json::{Map, Value};
 
 /// Lists whose entries are merged, and the field by which; other lists are replaced as a whole.
@@ -56,16 +57,5 @@ fn merge_lists(field: &str, base: &mut Vec<Value>, over: &[Value]) {
             Some(other) => merge(other, entry),
             None => base.push(without_nulls(entry)),
         }
-    }
-}
-
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let set = map.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(set.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
-        }
-        Value::Array(items) => items.iter().map(without_nulls).collect(),
-        other => other.clone(),
     }
 }

@@ -59,24 +59,21 @@ fn check_resource(
     let mut fields = Reader::new(bytes);
     while let Some(field) = fields.next_field()? {
         match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(scope)) => check_scope(scope, limits, shape, draft)?,
-            (LEGACY_SPANS, _) => shape.legacy_fields += 1,
-            (1, Value::Bytes(resource)) => {
-                validate(resource, &schema::RESOURCE, 3, limits)?;
-                header_bytes += field.raw.len() as u64;
-                headers.add(draft, field.raw);
+            (CHILDREN, Value::Bytes(scope)) => {
+                check_scope(scope, limits, shape, draft)?;
+                continue;
             }
-            (3, Value::Bytes(url)) => {
-                text(url, 3)?;
-                header_bytes += field.raw.len() as u64;
-                headers.add(draft, field.raw);
+            (LEGACY_SPANS, _) => {
+                shape.legacy_fields += 1;
+                continue;
             }
+            (1, Value::Bytes(resource)) => validate(resource, &schema::RESOURCE, 3, limits)?,
+            (3, Value::Bytes(url)) => text(url, 3)?,
             (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => {
-                header_bytes += field.raw.len() as u64;
-                headers.add(draft, field.raw);
-            }
+            _ => {}
         }
+        header_bytes += field.raw.len() as u64;
+        headers.add(draft, field.raw);
     }
     if shape.groups > before {
         shape.header_bytes += header_bytes;
@@ -97,23 +94,17 @@ fn check_scope(
     let mut fields = Reader::new(bytes);
     while let Some(field) = fields.next_field()? {
         match (field.number, field.value) {
-            (CHILDREN, Value::Bytes(span)) => check_span(span, limits, shape, draft)?,
-            (1, Value::Bytes(scope)) => {
-                validate(scope, &schema::SCOPE, SPAN_DEPTH, limits)?;
-                header_bytes += field.raw.len() as u64;
-                headers.add(draft, field.raw);
+            (CHILDREN, Value::Bytes(span)) => {
+                check_span(span, limits, shape, draft)?;
+                continue;
             }
-            (3, Value::Bytes(url)) => {
-                text(url, 3)?;
-                header_bytes += field.raw.len() as u64;
-                headers.add(draft, field.raw);
-            }
+            (1, Value::Bytes(scope)) => validate(scope, &schema::SCOPE, SPAN_DEPTH, limits)?,
+            (3, Value::Bytes(url)) => text(url, 3)?,
             (1..=3, _) => return Err(WireError::WrongType(field.number).into()),
-            _ => {
-                header_bytes += field.raw.len() as u64;
-                headers.add(draft, field.raw);
-            }
+            _ => {}
         }
+        header_bytes += field.raw.len() as u64;
+        headers.add(draft, field.raw);
     }
     if shape.spans > before {
         shape.groups += 1;
