@@ -90,6 +90,9 @@ impl Agent {
                 self.side.on_receipt(req, receipt, cx.now, &mut self.actions)
             }
             Answer::Poll(answer) => {
+                for decision in answer.decided.iter() {
+                    cx.truth.take_effect(decision.verdict.note, cx.now);
+                }
                 self.side.on_poll_answer(req, answer, cx.now, &mut self.actions)
             }
             Answer::Hello(_) | Answer::Decisions(_) => {}

@@ -5,9 +5,9 @@ use std::fmt;
 
 use super::schedule::{Schedule, WAIT};
 use ringtail_engine::key::{KeySeed, TraceKey};
-use ringtail_engine::ownership::timers::IN_FLIGHT;
+use ringtail_engine::ownership::timers::{AGENT_SILENT, IN_FLIGHT};
 
-/// How much later than the decision wait a decision may be.
+/// How much later than the decision wait a decision may be, beside the time in which no gateway ran.
 const LATE: u64 = 30_000;
 
 /// A span: the place of its trace in the schedule, and its own place there.
@@ -24,6 +24,9 @@ pub struct SpanRef {
 pub enum Kind {
     /// Decided without a span that an agent had taken 5 s before.
     Split,
+    /// The same, or late, but all that was missing lay with agents that no gateway had answered for
+    /// [`AGENT_SILENT`]: nobody waits for those, or can.
+    Stranded,
     /// Two effective decisions with different verdicts.
     Contra,
     /// Two effective decisions with the same verdict.
@@ -72,6 +75,19 @@ pub struct Truth {
     traces: Vec<TraceTruth>,
     judgements: Vec<Judgement>,
     broken: Vec<Violation>,
+    contacts: Contacts,
+    dark: Dark,
+}
+
+/// When each agent got an answer from a gateway, in order.
+#[derive(Debug, Default)]
+struct Contacts(Vec<Vec<u64>>);
+
+/// Times in which no gateway ran.
+#[derive(Debug, Default)]
+struct Dark {
+    since: Option<u64>,
+    over: Vec<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -83,6 +99,7 @@ struct TraceTruth {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct SpanTruth {
+    agent: usize,
     taken: Option<u64>,
     /// Its agent was killed, so nobody answers for it.
     orphan: bool,
@@ -97,7 +114,7 @@ impl Truth {
         let trace = |plan: &super::schedule::TracePlan| TraceTruth {
             number: plan.number,
             error: plan.error,
-            spans: vec![SpanTruth::default(); plan.spans.len()],
+            spans: plan.spans.iter().map(|(_, agent)| SpanTruth::of(*agent)).collect(),
         };
         Self {
             by_key: keys.iter().enumerate().map(|(index, key)| (*key, index)).collect(),
@@ -105,6 +122,8 @@ impl Truth {
             traces: schedule.traces.iter().map(trace).collect(),
             judgements: Vec::new(),
             broken: Vec::new(),
+            contacts: Contacts(vec![Vec::new(); schedule.agents]),
+            dark: Dark::default(),
         }
     }
 
@@ -116,6 +135,23 @@ impl Truth {
     /// An agent took a span.
     pub fn take(&mut self, span: SpanRef, now: u64) {
         self.span(span).taken = Some(now);
+    }
+
+    /// A gateway answered an agent.
+    pub fn touch(&mut self, agent: usize, now: u64) {
+        self.contacts.0[agent].push(now);
+    }
+
+    /// Whether any gateway runs.
+    pub fn shine(&mut self, runs: bool, now: u64) {
+        match self.dark.since.filter(|_| runs) {
+            Some(since) => {
+                self.dark.over.push((since, now));
+                self.dark.since = None;
+            }
+            None if !runs => self.dark.since = self.dark.since.or(Some(now)),
+            None => {}
+        }
     }
 
     /// The agent of these spans was killed.
@@ -196,7 +232,7 @@ impl Truth {
                 .iter()
                 .filter(|judged| judged.trace == index && judged.effective.is_some())
                 .collect();
-            trace.check(&judged, &mut found);
+            trace.check(&judged, (&self.contacts, &self.dark), &mut found);
         }
         found
     }
@@ -215,7 +251,12 @@ impl TraceTruth {
         self.first().is_some()
     }
 
-    fn check(&self, judged: &[&Judgement], found: &mut Vec<Violation>) {
+    fn check(
+        &self,
+        judged: &[&Judgement],
+        (contacts, dark): (&Contacts, &Dark),
+        found: &mut Vec<Violation>,
+    ) {
         let mut report =
             |kind, note: String| found.push(Violation { kind, trace: self.number, note });
         let Some(first) = self.first() else {
@@ -228,19 +269,28 @@ impl TraceTruth {
             let same = judged.iter().all(|one| one.keep == judged[0].keep);
             report(if same { Kind::Double } else { Kind::Contra }, format!("{judged:?}"));
         }
-        if judged.iter().all(|one| one.effective.is_some_and(|at| at > first + WAIT + LATE))
-            && !judged.is_empty()
-        {
-            report(Kind::Late, format!("{judged:?}"));
+        let effective = judged.iter().filter_map(|one| one.effective).min();
+        let limit = first + WAIT + LATE;
+        if effective.is_some_and(|at| at > limit + dark.between(first, at)) {
+            let stranded = |span: &SpanTruth| !contacts.has(span.agent, limit - AGENT_SILENT, limit);
+            let kind = if self.spans.iter().all(stranded) { Kind::Stranded } else { Kind::Late };
+            report(kind, format!("{judged:?}"));
         }
         for one in judged.iter().filter(|one| !one.early) {
             let missing = self.spans.iter().enumerate().filter(|(index, span)| {
                 let before = span.taken.is_some_and(|taken| taken + IN_FLIGHT <= one.at);
                 before && !span.orphan && !one.spans.contains(&(*index as u16))
             });
-            let missing: Vec<_> = missing.map(|(index, span)| (index, span.taken)).collect();
+            let stranded = |span: &SpanTruth| {
+                let since = span.taken.unwrap_or_default().max(one.at - AGENT_SILENT);
+                !contacts.has(span.agent, since, one.at)
+            };
+            let missing: Vec<_> =
+                missing.map(|(index, span)| (index, span.taken, stranded(span))).collect();
             if !missing.is_empty() {
-                report(Kind::Split, format!("without {missing:?}: {one:?}"));
+                let all = missing.iter().all(|(.., stranded)| *stranded);
+                let kind = if all { Kind::Stranded } else { Kind::Split };
+                report(kind, format!("without {missing:?}: {one:?}"));
             }
         }
         let kept = judged.iter().any(|one| one.keep);
@@ -253,6 +303,29 @@ impl TraceTruth {
         if !kept && self.spans.iter().any(|span| span.exported > 0) {
             report(Kind::Leaked, format!("{judged:?}"));
         }
+    }
+}
+
+impl SpanTruth {
+    fn of(agent: usize) -> Self {
+        Self { agent, ..Self::default() }
+    }
+}
+
+impl Contacts {
+    fn has(&self, agent: usize, from: u64, to: u64) -> bool {
+        let times = &self.0[agent];
+        let next = times.partition_point(|at| *at <= from);
+        times.get(next).is_some_and(|at| *at <= to)
+    }
+}
+
+impl Dark {
+    /// How long no gateway ran between these times.
+    fn between(&self, from: u64, to: u64) -> u64 {
+        let now = self.since.map(|since| (since, u64::MAX));
+        let times = self.over.iter().copied().chain(now);
+        times.map(|(since, until)| until.min(to).saturating_sub(since.max(from))).sum()
     }
 }
 

@@ -230,6 +230,9 @@ impl<'a> World<'a> {
         if matches!(event, Event::Tick) {
             self.schedule_event(self.now + TICK, process, Event::Tick);
         }
+        if matches!(event, Event::Answer { .. }) && process < self.schedule.agents {
+            self.truth.touch(process, self.now);
+        }
         self.run_process(process, |kind, cx| on_event(kind, event, cx));
     }
 
