@@ -338,6 +338,11 @@ impl Ownership {
         self.shard.are_complete(self.stand())
     }
 
+    /// Nothing is here or on its way from here at all.
+    pub fn is_idle(&self) -> bool {
+        self.shard.are_idle()
+    }
+
     /// Undecided traces here.
     pub fn len(&self) -> usize {
         self.shard.traces.len()

@@ -1,10 +1,12 @@
 //! What really happened to each trace, and whether that was right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::dice::Dice;
 use super::schedule::{Schedule, WAIT};
 use ringtail_engine::key::{KeySeed, TraceKey};
+use ringtail_engine::ownership::facts::Name;
 use ringtail_engine::ownership::timers::{AGENT_SILENT, IN_FLIGHT};
 
 /// How much later than the decision wait a decision may be, beside the time in which no gateway ran.
@@ -77,6 +79,12 @@ pub struct Truth {
     broken: Vec<Violation>,
     contacts: Contacts,
     dark: Dark,
+    /// The verdict is no function of the trace: whoever judges it again may judge otherwise.
+    dice: Option<Dice>,
+    /// Spans in parcels, and those of them that went to a gateway for the first time.
+    moved: [u64; 2],
+    moves: BTreeSet<(SpanRef, Name)>,
+    now: u64,
 }
 
 /// When each agent got an answer from a gateway, in order.
@@ -124,7 +132,16 @@ impl Truth {
             broken: Vec::new(),
             contacts: Contacts(vec![Vec::new(); schedule.agents]),
             dark: Dark::default(),
+            dice: schedule.stateful.then(|| Dice::new(schedule.seed ^ 0x57a7e)),
+            moved: [0; 2],
+            moves: BTreeSet::new(),
+            now: 0,
         }
+    }
+
+    /// What is told from here on happens now.
+    pub fn pass_time(&mut self, now: u64) {
+        self.now = now;
     }
 
     /// The key of a span's trace.
@@ -133,23 +150,23 @@ impl Truth {
     }
 
     /// An agent took a span.
-    pub fn take(&mut self, span: SpanRef, now: u64) {
-        self.span(span).taken = Some(now);
+    pub fn take(&mut self, span: SpanRef) {
+        self.span(span).taken = Some(self.now);
     }
 
     /// A gateway answered an agent.
-    pub fn touch(&mut self, agent: usize, now: u64) {
-        self.contacts.0[agent].push(now);
+    pub fn touch(&mut self, agent: usize) {
+        self.contacts.0[agent].push(self.now);
     }
 
     /// Whether any gateway runs.
-    pub fn shine(&mut self, runs: bool, now: u64) {
+    pub fn shine(&mut self, runs: bool) {
         match self.dark.since.filter(|_| runs) {
             Some(since) => {
-                self.dark.over.push((since, now));
+                self.dark.over.push((since, self.now));
                 self.dark.since = None;
             }
-            None if !runs => self.dark.since = self.dark.since.or(Some(now)),
+            None if !runs => self.dark.since = self.dark.since.or(Some(self.now)),
             None => {}
         }
     }
@@ -166,16 +183,18 @@ impl Truth {
         spans: &[SpanRef],
         gateway: &str,
         early: bool,
-        now: u64,
     ) -> (bool, u32) {
         let trace = self.by_key[&key];
         let spans: Vec<u16> = spans.iter().map(|span| span.span).collect();
-        let keep = self.traces[trace].error.is_some_and(|error| spans.contains(&(error as u16)));
+        let keep = match &mut self.dice {
+            Some(dice) => dice.chance(50),
+            None => self.traces[trace].error.is_some_and(|error| spans.contains(&(error as u16))),
+        };
         let judgement = Judgement {
             trace,
             gateway: gateway.to_owned(),
             keep,
-            at: now,
+            at: self.now,
             spans,
             early,
             effective: None,
@@ -185,8 +204,21 @@ impl Truth {
     }
 
     /// A judgement was acted on, or another process knows of it.
-    pub fn take_effect(&mut self, judgement: u32, now: u64) {
-        self.judgements[judgement as usize].effective.get_or_insert(now);
+    pub fn take_effect(&mut self, judgement: u32) {
+        self.judgements[judgement as usize].effective.get_or_insert(self.now);
+    }
+
+    /// Spans go to another gateway because its owner changed.
+    pub fn move_spans(&mut self, spans: impl Iterator<Item = SpanRef>, to: &Name) {
+        for span in spans {
+            let first = self.moves.insert((span, Name::clone(to)));
+            self.moved = [self.moved[0] + 1, self.moved[1] + u64::from(first)];
+        }
+    }
+
+    /// Spans in parcels, and how many of them went where they went for the first time.
+    pub fn moved(&self) -> [u64; 2] {
+        self.moved
     }
 
     /// The backend got a span.

@@ -165,6 +165,7 @@ impl AgentSide {
         self.stats.retried += u64::from(holders.contains(&None));
         self.retention.answered(req, &holders, now, out);
         self.dispatch(now, out);
+        self.make_room(out);
     }
 
     /// A request has no answer.
@@ -351,6 +352,10 @@ impl AgentSide {
         if excess > 0 {
             self.stats.unprotected += self.retention.evict(excess, out);
         }
+        debug_assert!(
+            self.retained_bytes() <= self.config.retained_max || !self.retention.holds_any(),
+            "more is retained than there is room for"
+        );
     }
 }
 

@@ -356,6 +356,7 @@ impl Membership {
         if self.state > State::Draining || !(older || dead && self.rules.rejoin) {
             return false;
         }
+        debug_assert!(fact.of.inst >= self.me.inst, "an instance goes back");
         self.me.inst = fact.of.inst + 1;
         let state = if self.state == State::Draining { State::Draining } else { State::Joining };
         self.since = if state == State::Joining { now } else { self.since };

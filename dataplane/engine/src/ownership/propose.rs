@@ -223,10 +223,12 @@ impl Traces {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
+        debug_assert!(self.decided.find(key).is_none(), "a decision is made a second time");
         self.release(key);
         self.stats.decided += 1;
         self.decided.learn(&Decision { key, verdict, age: 0, exported: false }, now);
         if unsure {
+            self.stats.decided_unsure += 1;
             self.decided.doubt(key);
         }
         out.push(Action::Settle { key, verdict, by: By::Us });

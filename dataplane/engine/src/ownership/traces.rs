@@ -303,7 +303,7 @@ impl Traces {
 impl Traces {
     /// To be called every 250 ms.
     pub fn on_tick(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
-        self.decided.expire(now);
+        self.stats.forgotten += self.decided.expire(now);
         self.ask_agents_again(now, out);
         if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
             self.held.shrink_to(2 * self.held.len());

@@ -6,7 +6,7 @@ use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::facts::Name;
 
 use super::{
-    Cut, Event, Kind, Listed, NOBODY, Process, TICK, WALL, World, agent_name, gateway_name,
+    Clock, Cut, Event, Kind, Listed, NOBODY, Process, TICK, WALL, World, agent_name, gateway_name,
     on_event,
 };
 use crate::simulation::agent::{Agent, Collector};
@@ -32,6 +32,7 @@ impl World<'_> {
             }
             What::Isolate { gateway, millis } => self.cut(gateway_name(gateway), None, millis),
             What::KillAgent { agent } => self.kill_agent(agent),
+            What::StartAgent { agent } => self.start_agent(agent),
         }
     }
 
@@ -53,6 +54,9 @@ impl World<'_> {
 
     pub(super) fn start_agent(&mut self, agent: usize) {
         let name = agent_name(agent);
+        if self.find_alive(&name).is_some() {
+            return;
+        }
         let kind = if self.schedule.plain && agent == 0 {
             Kind::Collector(Collector::default())
         } else {
@@ -64,6 +68,7 @@ impl World<'_> {
 
     pub(super) fn add_process(&mut self, name: &Name, kind: Kind) {
         let process = self.processes.len();
+        let clock = Clock::new(self.now, self.schedule.skew, &mut self.dice);
         self.by_name.insert(Arc::clone(name), process);
         self.processes.push(Process {
             name: Arc::clone(name),
@@ -72,6 +77,7 @@ impl World<'_> {
             paused: false,
             backlog: Vec::new(),
             last_slice: 0,
+            clock,
         });
         let at = self.now + self.dice.between(0, TICK);
         self.schedule_event(at, process, Event::Tick);
@@ -160,7 +166,7 @@ impl World<'_> {
             let gateway = matches!(process.kind, Kind::Gateway(_) | Kind::Away);
             gateway && process.alive && !process.paused
         };
-        self.truth.shine(self.processes.iter().any(runs), self.now);
+        self.truth.shine(self.processes.iter().any(runs));
     }
 
     pub(super) fn cut(&mut self, from: Name, to: Option<Name>, millis: u64) {
@@ -175,7 +181,7 @@ impl World<'_> {
         let Some(process) = self.find_alive(&agent_name(agent)) else {
             return;
         };
-        self.truth.take(span, self.now);
+        self.truth.take(span);
         self.run_process(process, |kind, cx| match kind {
             Kind::Agent(agent) => agent.on_span(span),
             Kind::Collector(collector) => collector.on_span(span, cx),
