@@ -27,7 +27,7 @@ pub enum Kind {
     /// Decided without a span that an agent had taken 5 s before.
     Split,
     /// The same, or late, but all that was missing lay with agents that no gateway had answered for
-    /// [`AGENT_SILENT`]: nobody waits for those, or can.
+    /// [`AGENT_SILENT`], or that one had answered again only [`IN_FLIGHT`] before: nobody waits for those.
     Stranded,
     /// Two effective decisions with different verdicts.
     Contra,
@@ -304,7 +304,8 @@ impl TraceTruth {
         let effective = judged.iter().filter_map(|one| one.effective).min();
         let limit = first + WAIT + LATE;
         if effective.is_some_and(|at| at > limit + dark.between(first, at)) {
-            let stranded = |span: &SpanTruth| !contacts.has(span.agent, limit - AGENT_SILENT, limit);
+            let stranded =
+                |span: &SpanTruth| contacts.back(span.agent, limit - AGENT_SILENT, limit).is_none();
             let kind = if self.spans.iter().all(stranded) { Kind::Stranded } else { Kind::Late };
             report(kind, format!("{judged:?}"));
         }
@@ -314,8 +315,8 @@ impl TraceTruth {
                 before && !span.orphan && !one.spans.contains(&(*index as u16))
             });
             let stranded = |span: &SpanTruth| {
-                let since = span.taken.unwrap_or_default().max(one.at - AGENT_SILENT);
-                !contacts.has(span.agent, since, one.at)
+                let back = contacts.back(span.agent, span.taken.unwrap_or_default(), one.at);
+                back.is_none_or(|back| one.at < back + IN_FLIGHT)
             };
             let missing: Vec<_> =
                 missing.map(|(index, span)| (index, span.taken, stranded(span))).collect();
@@ -345,10 +346,20 @@ impl SpanTruth {
 }
 
 impl Contacts {
-    fn has(&self, agent: usize, from: u64, to: u64) -> bool {
+    /// Since when a gateway has answered an agent without a gap of [`AGENT_SILENT`] after `from`: zero if there
+    /// was no such gap, `None` if it goes on at `to`.
+    fn back(&self, agent: usize, from: u64, to: u64) -> Option<u64> {
         let times = &self.0[agent];
-        let next = times.partition_point(|at| *at <= from);
-        times.get(next).is_some_and(|at| *at <= to)
+        let times = &times[times.partition_point(|at| *at <= from)..];
+        let times = &times[..times.partition_point(|at| *at <= to)];
+        let (mut last, mut back) = (from, 0);
+        for at in times {
+            if *at >= last + AGENT_SILENT {
+                back = *at;
+            }
+            last = *at;
+        }
+        (to < last + AGENT_SILENT).then_some(back)
     }
 }
 

@@ -277,7 +277,12 @@ impl AgentSide {
         if gateway.answered + AGENT_SILENT <= now {
             gateway.in_touch = now;
         }
+        let back = gateway.answered + HOLDER_SILENT <= now;
         gateway.answered = now;
+        if back {
+            // It decides without what waits here as soon as it may.
+            self.retention.hurry(now);
+        }
     }
 
     /// Members are the gateways that the slices or the facts say serve, unless a fact says otherwise.

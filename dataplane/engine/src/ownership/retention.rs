@@ -247,6 +247,18 @@ impl Retention {
         }
     }
 
+    /// A gateway is back: what waits for another try waits no longer, and goes to its owner.
+    pub(super) fn hurry(&mut self, now: Millis) {
+        for (until, id) in std::mem::take(&mut self.waiting) {
+            if let Some(piece) = self.pieces.get_mut(&id) {
+                let until = until.min(now);
+                piece.failures = 0;
+                piece.progress = Progress::Waiting { until };
+                self.waiting.insert((until, id));
+            }
+        }
+    }
+
     /// A delivery was answered: for each of its traces who holds it, or nobody.
     pub(super) fn answered(
         &mut self,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ownership::message::Decisions;
-use crate::ownership::timers::{FENCE, IN_FLIGHT, LEASE, SUSPECT, TICK};
+use crate::ownership::timers::{FENCE, GAP, IN_FLIGHT, LEASE, SUSPECT, TICK};
 
 /// A proposal of `from`, and what the gateway says.
 fn propose(bench: &mut Bench, from: &str, key: TraceKey, verdict: Verdict) -> super::super::Agreement {
@@ -27,6 +27,20 @@ fn who_is_not_answered_stops_deciding() {
         |rules| {
             let mut bench = Bench::serving(rules, &["a", "c"]);
             bench.pass(LEASE + TICK);
+            !bench.own.stand().may_decide(bench.now)
+        },
+    );
+}
+
+/// Agreements from before may have ended on the other side.
+#[test]
+fn who_was_stopped_asks_again_before_it_decides() {
+    needs(
+        |rules| rules.gap = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            bench.now += GAP + TICK;
+            bench.deliver(part(bench.key(&["b"])));
             !bench.own.stand().may_decide(bench.now)
         },
     );
