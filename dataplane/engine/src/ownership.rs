@@ -41,9 +41,10 @@
 //! [`Steward`] and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with
 //! the `Stand` of the moment, and publishes whether it is complete and idle. In `gateway.rs` and `shards.rs`:
 //!
-//! - *Export, Deliver*: the receiving thread scans and makes a [`message::Part`] a trace ID; the shard
-//!   calls [`Traces::on_delivery`] before it stores. `Store` inserts with `first` as the time of the trace,
-//!   `Follow` is today's late span, `Pass` encodes those spans into a parcel, `Reply` completes the request.
+//! - *Export, Deliver*: the receiving thread scans, the shard walks over the spans once. Those of traces that
+//!   are steady (stored here before, and nobody else's) join them; of others [`Traces::admit`] says where
+//!   they go, and [`Traces::dispatch`] sends on what is to be passed on. `Pass` encodes those spans into a
+//!   parcel, `Reply` completes the request.
 //! - *Receipt, failure*: [`Traces::on_receipt`], [`Traces::on_failed`]; `Restore` inserts a parcel again.
 //! - *A turn of decisions*: if [`Stand::may_decide`], pop what is due and [`Stand::owns`], judge it without
 //!   removing it, and call [`Traces::on_judged`] with up to a turn's worth; `Settle` is today's settle with
@@ -97,6 +98,7 @@ mod stats;
 mod steward;
 pub mod timers;
 mod traces;
+mod waits;
 
 use self::action::{Action, Answer, Failure, Inbound, Message};
 use self::facts::{Facts, Instance, Name, State};
@@ -107,7 +109,7 @@ use self::rules::Rules;
 pub use self::stand::Stand;
 pub use self::stats::Stats;
 pub use self::steward::{Shards, Steward};
-pub use self::traces::Traces;
+pub use self::traces::{Admission, Traces};
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 

@@ -15,6 +15,7 @@ use super::timers::{
     AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX,
     SUSPECT,
 };
+use super::waits::Waits;
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 use crate::ring::{self, View};
@@ -29,7 +30,7 @@ pub struct AgentConfig {
     pub name: Name,
     /// The secret of the fleet.
     pub seed: KeySeed,
-    /// How long gateways wait for a trace.
+    /// How long gateways hold a trace.
     pub decision_wait: Millis,
     /// Bytes that may be retained.
     pub retained_max: u64,
@@ -54,6 +55,7 @@ pub struct AgentStats {
 #[derive(Debug)]
 pub struct AgentSide {
     config: AgentConfig,
+    waits: Waits,
     facts: Facts,
     losses: Losses,
     slice: BTreeMap<Name, bool>,
@@ -90,6 +92,7 @@ impl AgentSide {
         Self {
             view: Arc::new(View::new(Vec::new(), &config.seed)),
             witnessed: DecidedTraces::new(LOSS_KEPT, config.decisions_max),
+            waits: Waits::new(config.decision_wait),
             config,
             facts: Facts::default(),
             losses: Losses::default(),
@@ -329,11 +332,16 @@ impl AgentSide {
         !self.config.rules.doubt || others.all(|fact| is_in_touch(&fact.of.name))
     }
 
+    /// Gateways hold traces that are first seen from now on for so long.
+    pub fn set_decision_wait(&mut self, wait: Millis, now: Millis) {
+        self.waits.set(wait, RETAIN_AFTER_WAIT, now);
+    }
+
     /// Forgets what is old enough, unless its holder is silent.
     fn forget(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
         let rules = self.config.rules;
         let after = if rules.retain { RETAIN_AFTER_WAIT } else { RETAIN_SHORT };
-        let old = now.saturating_sub(self.config.decision_wait + after);
+        let old = now.saturating_sub(self.waits.longest(now) + after);
         let gateways = &self.gateways;
         let is_free = |piece: &Piece, holder: &Instance| {
             let answered = gateways.get(&holder.name).map_or(0, |gateway| gateway.answered);
