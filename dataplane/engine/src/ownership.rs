@@ -66,16 +66,11 @@
 //! hears both, each decides after 20 s. Senders that are not ours do not send again what a killed gateway
 //! had.
 //!
-//! # Rules that no schedule has been found to need
+//! # What each rule is for
 //!
-//! The simulation has a schedule for most switches of [`rules::Rules`]. For these it has none yet, and they
-//! stay for what they guard: `forward` (without it spans wait a second for a hand-over, and a sender's
-//! receipt names a holder that is about to give them away), `lease` (an agreement without an end would hold
-//! across a pause that `gap` does not see), `pin`, `holder` (a receipt is believed as far as its holder
-//! lives), `refuse`, `fallback`, `relay` (less waiting and fewer moves), `quorum` (a minority must
-//! not take over), `agree`, `known` (two owners under crossed views meet at the witness), `third`
-//! and `restream` (a decision survives a second death), `woken`, `doubt`, `exported` (spans exported twice,
-//! or dropped as repeated).
+//! Most switches of [`rules::Rules`] have a schedule of the simulation that goes wrong without them
+//! (`tests/src/simulation/seeds.rs`). The others take several faults at a time: of those `tests` shows by hand
+//! what each does.
 
 pub mod action;
 pub mod agent;
@@ -99,6 +94,9 @@ mod steward;
 pub mod timers;
 mod traces;
 mod waits;
+
+#[cfg(test)]
+mod tests;
 
 use self::action::{Action, Answer, Failure, Inbound, Message};
 use self::facts::{Facts, Instance, Name, State};
@@ -338,6 +336,11 @@ impl Ownership {
     /// Nothing that others own is here or on its way from here.
     pub fn is_complete(&self) -> bool {
         self.shard.are_complete(self.stand())
+    }
+
+    /// Nothing is here or on its way from here at all.
+    pub fn is_idle(&self) -> bool {
+        self.shard.are_idle()
     }
 
     /// Undecided traces here.

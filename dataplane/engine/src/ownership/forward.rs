@@ -7,7 +7,7 @@ use super::action::{Action, Inbound, Message};
 use super::facts::Name;
 use super::message::{Delivery, Outcome, Part, Receipt, Req};
 use super::stand::Stand;
-use super::timers::{LAST_HOP, REQUEST};
+use super::timers::{HOPS_MAX, LAST_HOP, REQUEST};
 use super::traces::{Phase, Tentative, Trace, Traces};
 use crate::Millis;
 
@@ -91,6 +91,7 @@ impl Traces {
     }
 
     fn send_forward(&mut self, req: Req, forward: Forward, now: Millis, out: &mut Vec<Action>) {
+        debug_assert!(forward.hops <= HOPS_MAX, "spans are passed on too often");
         let waited = now - forward.since;
         let part = |(_, part): &(usize, Part)| Part { age: part.age + waited, ..*part };
         let delivery =

@@ -13,7 +13,7 @@ use super::outbox::{Outbox, Why};
 use super::propose::Proposals;
 use super::stand::Stand;
 use super::stats::Stats;
-use super::timers::{AGENT_WITNESSES_TOLD, HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
+use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
 
@@ -299,18 +299,6 @@ impl Traces {
         answer
     }
 
-    /// The last decisions, for witnesses among the agents.
-    pub fn last_decisions(&self, now: Millis) -> impl Iterator<Item = Decision> {
-        self.decided.last(now.saturating_sub(AGENT_WITNESSES_TOLD), now)
-    }
-
-    /// An agent remembers decisions that were made before us.
-    pub fn on_reminded(&mut self, decided: &[Decision], now: Millis, out: &mut Vec<Action>) {
-        for decision in decided {
-            self.learn(decision, now, out);
-        }
-    }
-
     /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
     fn agrees(&self, stand: &Stand, from: &Instance, key: TraceKey, now: Millis) -> bool {
         let ours = self.held.get(&key).is_some_and(|trace| trace.phase != Phase::Open);
@@ -362,7 +350,8 @@ impl Traces {
 impl Traces {
     /// To be called every 250 ms.
     pub fn on_tick(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
-        self.decided.expire(now);
+        self.stats.forgotten += self.decided.expire(now);
+        self.ask_agents_again(now, out);
         if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
             self.held.shrink_to(2 * self.held.len());
         }
