@@ -98,11 +98,15 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use self::action::{Action, Answer, Failure, Inbound, Message};
 use self::facts::{Facts, Instance, Name, State};
 use self::message::{
-    Agreement, Decisions, Delivery, Hello, HelloAnswer, Poll, PollAnswer, Receipt, Req, Verdict,
+    Agreement, Decisions, Delivery, Hello, HelloAnswer, Origin, Outcome, Part, Poll, PollAnswer,
+    Receipt, Req, Verdict,
 };
+pub use self::propose::Due;
 use self::rules::Rules;
 pub use self::stand::Stand;
 pub use self::stats::Stats;
@@ -136,15 +140,25 @@ pub struct Ownership {
     shard: OneShard,
 }
 
-/// The shard, and the last time that somebody sent it spans.
+/// The shard, what a driver keeps of it, and the last time that somebody sent it spans.
 #[derive(Debug)]
 struct OneShard {
     traces: Traces,
+    plain: BTreeMap<TraceKey, Plain>,
     disturbed: Millis,
+}
+
+/// What is known of a trace of which the state machine keeps nothing.
+#[derive(Debug, Clone, Copy)]
+struct Plain {
+    first: Millis,
+    origin: Origin,
+    bytes: u64,
 }
 
 impl Shards for OneShard {
     fn follow(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.adopt(before, stand);
         if before.epoch != stand.epoch {
             self.traces.on_view(before, stand, now, out);
         }
@@ -155,11 +169,91 @@ impl Shards for OneShard {
     }
 
     fn are_idle(&self) -> bool {
-        self.traces.is_idle()
+        self.traces.is_idle() && self.undecided() == 0
     }
 
     fn disturbed(&self) -> Millis {
         self.disturbed
+    }
+}
+
+impl OneShard {
+    fn on_delivery(
+        &mut self,
+        stand: &Stand,
+        inbound: Inbound,
+        delivery: &Delivery,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let mut outcomes = Vec::with_capacity(delivery.parts.len());
+        let mut passed: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
+        for (index, part) in delivery.parts.iter().enumerate() {
+            let outcome = match self.traces.admit(stand, part, delivery.hops, now) {
+                Admission::Store { first, origin, .. } => {
+                    let first = self.note(part, first, origin);
+                    out.push(Action::Store { inbound, part: index, key: part.key, first });
+                    Some(Outcome::Held(stand.me.clone()))
+                }
+                Admission::Follow(decision) => {
+                    out.push(Action::Follow { inbound, part: index, verdict: decision.verdict });
+                    Some(Outcome::Decided(decision))
+                }
+                Admission::Repeated(decision) => {
+                    out.push(Action::Repeated { inbound, part: index });
+                    Some(Outcome::Decided(decision))
+                }
+                Admission::Pass(to) => {
+                    passed.entry(to).or_default().push(index);
+                    None
+                }
+                Admission::Refuse => Some(Outcome::Refused),
+            };
+            outcomes.push(outcome);
+        }
+        self.traces.dispatch(stand, inbound, delivery, (outcomes, passed), now, out);
+    }
+
+    /// Notes a part that is stored, unless the state machine has; returns when its trace began.
+    fn note(&mut self, part: &Part, first: Millis, origin: Origin) -> Millis {
+        if self.traces.holds(part.key) {
+            return first;
+        }
+        let plain = self.plain.entry(part.key).or_insert(Plain { first, origin, bytes: 0 });
+        plain.first = plain.first.min(first);
+        plain.origin = plain.origin.min(origin);
+        plain.bytes += u64::from(part.bytes);
+        plain.first
+    }
+
+    /// Before a change of view, and when we are another instance.
+    fn adopt(&mut self, before: &Stand, stand: &Stand) {
+        self.forget_decided();
+        let Self { traces, plain, .. } = self;
+        let all = before.me != stand.me;
+        plain.retain(|key, plain| {
+            let stays = !all && stand.owns(*key);
+            if !stays {
+                traces.adopt(*key, (plain.first, plain.origin), plain.bytes, before.me.inst);
+            }
+            stays
+        });
+    }
+
+    fn due(&self, key: TraceKey, verdict: Verdict) -> Due {
+        let plain = self.plain.get(&key).copied();
+        let Plain { first, origin, .. } =
+            plain.unwrap_or(Plain { first: Millis::MAX, origin: Origin::Replay, bytes: 0 });
+        Due { key, verdict, first, origin }
+    }
+
+    fn undecided(&self) -> usize {
+        let known = |key: TraceKey| self.traces.holds(key) || self.traces.has_decided(key);
+        self.plain.keys().filter(|key| !known(**key)).count() + self.traces.len()
+    }
+
+    fn forget_decided(&mut self) {
+        self.plain.retain(|key, _| !self.traces.has_decided(*key));
     }
 }
 
@@ -169,7 +263,7 @@ impl Ownership {
     /// A gateway that has just started, and knows nobody.
     pub fn new(config: Config, now: Millis) -> Self {
         let traces = Traces::new(0, config.remember, config.remember_max);
-        let shard = OneShard { traces, disturbed: now };
+        let shard = OneShard { traces, plain: BTreeMap::new(), disturbed: now };
         Self { steward: Steward::new(&config, now), shard }
     }
 
@@ -218,7 +312,7 @@ impl Ownership {
     ) {
         self.wake(now, out);
         self.shard.disturbed = now;
-        self.shard.traces.on_delivery(self.steward.stand(), inbound, delivery, now, out);
+        self.shard.on_delivery(self.steward.stand(), inbound, delivery, now, out);
     }
 
     /// What was passed on or handed over is answered.
@@ -286,7 +380,9 @@ impl Ownership {
         out: &mut Vec<Action>,
     ) {
         self.wake(now, out);
-        self.shard.traces.on_judged(self.steward.stand(), judged, now, out);
+        let due = judged.iter().map(|(key, verdict)| self.shard.due(*key, *verdict));
+        let due: Vec<Due> = due.collect();
+        self.shard.traces.on_due(self.steward.stand(), &due, now, out);
     }
 
     /// The backend has the spans with which these traces were decided here.
@@ -296,6 +392,7 @@ impl Ownership {
 
     /// To be called every 250 ms. `exporting` says whether kept spans still wait for a backend.
     pub fn on_tick(&mut self, exporting: bool, now: Millis, out: &mut Vec<Action>) {
+        self.shard.forget_decided();
         self.steward.on_tick(&mut self.shard, now, out);
         self.shard.traces.on_tick(self.steward.stand(), now, out);
         self.steward.leave_if_done(&self.shard, exporting, now, out);
@@ -345,12 +442,12 @@ impl Ownership {
 
     /// Undecided traces here.
     pub fn len(&self) -> usize {
-        self.shard.traces.len()
+        self.shard.undecided()
     }
 
     /// Whether no undecided trace is here.
     pub fn is_empty(&self) -> bool {
-        self.shard.traces.is_empty()
+        self.len() == 0
     }
 
     /// What was counted.
