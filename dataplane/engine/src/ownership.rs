@@ -28,7 +28,8 @@
 //! 4. *Drain.* A leaving gateway hands over, waits until all is quiet, and says so.
 //! 5. *Replay.* Agents retain by holder and send again what lay with a lost instance.
 //! 6. *Witnesses.* The second and third choice hear of a decision before anything is exported. So it survives
-//!    two gateways; with fewer than three of them two agents remember as well, one poll later.
+//!    two gateways; with fewer than three of them two agents remember as well, one poll later. Who is the last
+//!    of a fleet, or hears no other, exports when an agent has confirmed.
 //!
 //! A verdict that was proposed sticks, whoever commits it in the end: nobody who heard of it is contradicted.
 //! Agents say which gateways they hear, so a cut between two gateways is not taken for a death.
@@ -60,11 +61,21 @@
 //!
 //! # What is not kept
 //!
-//! Of two gateways that both die within a second of a decision nobody is left to remember it: the trace is
-//! decided again, with the same spans. An agent that reaches no live gateway for longer than the fence is not
-//! waited for: its spans follow the decision. Of two gateways that do not hear each other and that no agent
-//! hears both, each decides after 20 s. Senders that are not ours do not send again what a killed gateway
-//! had.
+//! `docs/churn-simulation.md` has how often each of these was seen.
+//!
+//! - An agent that no gateway has answered for 5 s, or only the moment before, is not waited for: its spans
+//!   follow the decision. So it is when all gateways die and its slices are a minute old.
+//! - An agent that is cut off from the owner, while everybody who hears both is cut off from the owner as well,
+//!   or dies: the owner decides after the fence, 10 s, without what lies on the other side.
+//! - Of two gateways that do not hear each other and that no agent hears both, each decides after 20 s.
+//! - Of two gateways one hangs just after it has come back, or of three two: nobody has the majority to say so,
+//!   and decisions wait for the slices.
+//! - A decision that is forgotten because too many are remembered, while agents still retain its spans, is made
+//!   again if its holder is lost. That is counted, as `forgotten`.
+//! - Senders that are not ours do not send again what a killed gateway had.
+//!
+//! Two gateways that die within a second of each other lose no decision: two more know it, and when fewer than
+//! three are left, or none of them is heard, it is made when an agent knows it.
 //!
 //! # What each rule is for
 //!
