@@ -415,7 +415,7 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         count(&HANDED_OVER, &[], gateway.counters.handed_over.load(Relaxed)),
         count(&REPEATED, &[], gateway.counters.repeated.load(Relaxed)),
     ]);
-    let events = gateway.ownership_events();
+    let events = gateway.conduct().stats.events().into_iter();
     samples.extend(events.map(|(event, times)| count(&OWNERSHIP, &[event], times)));
     let digest = format!("{:016x}", gateway.peers.digest());
     let observers = gateway.peers.observers.list();

@@ -10,6 +10,10 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::churn::{ChurnStats, FenceStats, HandedOver, Life};
+
+mod churn; // what keeping traces whole took
+
 /// Counts of spans by the reason that explains them.
 pub type Reasons = BTreeMap<String, u64>;
 
@@ -86,6 +90,9 @@ pub struct Stats {
     /// Traces decided; gateways only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions: Option<DecisionStats>,
+    /// What keeping traces whole took.
+    #[serde(default)]
+    pub churn: ChurnStats,
 }
 
 /// Which manifest is in force.
