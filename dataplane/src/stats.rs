@@ -137,6 +137,9 @@ pub struct ObserverStats {
     pub digest: String,
     /// How long ago that was.
     pub age_millis: u64,
+    /// Spans that an agent let go before they must have been decided, as it says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unprotected_spans: u64,
 }
 
 /// What is buffered.

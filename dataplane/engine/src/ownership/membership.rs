@@ -166,12 +166,13 @@ impl Membership {
         stats: &mut Stats,
         out: &mut Vec<Action>,
     ) {
-        self.account(complete, now, stats);
+        let elapsed = now.saturating_sub(self.ticked);
         self.ticked = now;
         self.facts.expire(now);
         self.losses.expire(now);
         self.marks.expire(now);
         self.count_heads(now);
+        self.account(complete, elapsed, now, stats);
         self.suspect(now, stats);
         self.join(now);
         let due = now >= self.greeted + HELLO || (complete && !self.was_complete);
