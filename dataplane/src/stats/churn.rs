@@ -31,6 +31,10 @@ pub struct ChurnStats {
     pub unanswered: u64,
     /// Decisions made without a witness, though there are other gateways.
     pub decided_alone: u64,
+    /// Decisions made though spans may have been missing: others did not answer in time.
+    pub decided_unsure: u64,
+    /// Decisions that could not be remembered for as long as they may be asked for.
+    pub forgotten: u64,
     /// Decisions of others that differ from one that stands here.
     pub conflicts: u64,
     /// Gateways that were lost with what they held.
@@ -113,6 +117,8 @@ impl ChurnStats {
             taken_back: stats.taken_back,
             unanswered: stats.unanswered,
             decided_alone: stats.decided_alone,
+            decided_unsure: stats.decided_unsure,
+            forgotten: stats.forgotten,
             conflicts: stats.conflicts,
             losses: stats.losses,
             rejoined: stats.rejoined,
@@ -140,6 +146,8 @@ impl AddAssign<&Self> for ChurnStats {
         self.taken_back += other.taken_back;
         self.unanswered += other.unanswered;
         self.decided_alone += other.decided_alone;
+        self.decided_unsure += other.decided_unsure;
+        self.forgotten += other.forgotten;
         self.conflicts += other.conflicts;
         self.losses += other.losses;
         self.rejoined += other.rejoined;

@@ -46,6 +46,8 @@ counters! {
     decided,
     /// Of those, without a witness though there are other members.
     decided_alone,
+    /// Of those, though spans may have been missing: the fence passed, or agents may not have found us.
+    decided_unsure,
     /// Decisions learned from others.
     learned,
     /// Proposals that no witness answered.
@@ -58,6 +60,8 @@ counters! {
     repeated,
     /// Decisions told to new owners or witnesses.
     retold,
+    /// Decisions that could not be remembered for as long as they may be asked for.
+    forgotten,
 }
 
 /// Why a gateway that serves decides nothing.
