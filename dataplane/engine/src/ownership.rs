@@ -120,7 +120,7 @@ use self::message::{
 pub use self::propose::Due;
 use self::rules::Rules;
 pub use self::stand::Stand;
-pub use self::stats::Stats;
+pub use self::stats::{Conduct, Fence, FenceStats, Stats};
 pub use self::steward::{Shards, Steward};
 pub use self::traces::{Admission, Traces};
 use crate::Millis;
@@ -463,7 +463,6 @@ impl Ownership {
 
     /// What was counted.
     pub fn stats(&self) -> Stats {
-        let Stats { gaps, declared, .. } = self.steward.stats();
-        Stats { gaps, declared, ..*self.shard.traces.stats() }
+        self.steward.conduct().stats.plus(*self.shard.traces.stats())
     }
 }

@@ -361,6 +361,7 @@ pub fn poll(poll: &Poll, from: Member, digest: u64, seed: &KeySeed) -> PollReque
         status: Some(status),
         decided: decided.map(decision).collect(),
         seed_id: seed.id(),
+        unprotected_spans: 0,
     }
 }
 
