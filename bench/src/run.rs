@@ -2,10 +2,10 @@
 
 mod case;
 mod contender;
-mod machine;
+pub(crate) mod machine;
 mod manifest;
-mod otelcol;
-mod process;
+pub(crate) mod otelcol;
+pub(crate) mod process;
 mod report;
 mod trial;
 mod usage;
@@ -179,7 +179,7 @@ fn attempt(
 }
 
 /// A binary from an earlier build must not be measured by mistake; under `cargo run` cargo can build it.
-fn build_ringtail(profile: &Path) -> Result<()> {
+pub(crate) fn build_ringtail(profile: &Path) -> Result<()> {
     let (Some(cargo), Some(package)) =
         (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
     else {
