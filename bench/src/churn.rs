@@ -64,6 +64,9 @@ pub struct Options {
     /// The `ringtail` binary; by default the one beside this one, built first when cargo runs this.
     #[arg(long)]
     ringtail: Option<PathBuf>,
+    /// Where the report goes; by default `bench` in the target directory.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
 }
 
 /// One scenario for one side.
@@ -171,7 +174,7 @@ impl Options {
             true => otelcol::build(target).map_err(|failure| failure.to_string()),
             false => Err("the Collector was not asked for".into()),
         };
-        let output = target.join("bench");
+        let output = self.output.clone().unwrap_or_else(|| target.join("bench"));
         let scratch = output.join("churn");
         std::fs::create_dir_all(&scratch).doing(|| format!("creating {}", scratch.display()))?;
         let seed_file = scratch.join("ring-seed");

@@ -60,7 +60,7 @@ impl Arrivals {
         &self.check
     }
 
-    fn note(&mut self, id: &TraceId, span: &[u8]) {
+    pub(super) fn note(&mut self, id: &TraceId, span: &[u8]) {
         self.spans += 1;
         let Some((index, number)) = self.check.note(id, span) else { return };
         let now = millis(self.epoch, Instant::now());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::board::Board;
@@ -37,13 +38,15 @@ pub(super) struct Step {
 }
 
 /// How a process ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Ended {
     pub(super) name: String,
     /// `None` from a Collector, and from who was killed.
     pub(super) ledger: Option<Value>,
     /// From SIGTERM on.
     pub(super) seconds: f64,
+    /// What it counted last.
+    pub(super) events: BTreeMap<String, u64>,
 }
 
 /// What an agent keeps to send it again.
@@ -228,13 +231,27 @@ impl Fleet {
             self.moved_before += moved.max(member.moved());
             let seconds = member.since.elapsed().as_secs_f64();
             self.board.directory.remove(&name);
-            self.ended.push(Ended { name, ledger: contender::ledger(&last_words), seconds });
+            let (ledger, events) = (contender::ledger(&last_words), member.events());
+            self.ended.push(Ended { name, ledger, seconds, events });
         }
         Ok(())
     }
 
-    /// Sends SIGKILL to a gateway; the list notices a little later.
+    /// Sends SIGKILL to a gateway; a little later it is listed no longer.
     pub(super) fn kill(&mut self, name: &str) -> Result<()> {
+        self.strike_down(name)?;
+        self.board.directory.remove(name);
+        Ok(())
+    }
+
+    /// Sends SIGKILL to a gateway that will be started again; a little later it is listed as not ready.
+    pub(super) fn crash(&mut self, name: &str) -> Result<()> {
+        self.strike_down(name)?;
+        self.list(name, Standing::NotReady);
+        Ok(())
+    }
+
+    fn strike_down(&mut self, name: &str) -> Result<()> {
         self.note_retained();
         self.step(self.expected.iter().filter(|other| *other != name).cloned().collect());
         let mut member = self.take(name)?;
@@ -242,8 +259,8 @@ impl Fleet {
         member.process.signal("KILL")?;
         member.process.finish(EXIT_PATIENCE)?;
         std::thread::sleep(NOTICED_AFTER);
-        self.board.directory.remove(name);
-        self.ended.push(Ended { name: name.to_owned(), ledger: None, seconds: 0.0 });
+        let (name, events) = (name.to_owned(), member.events());
+        self.ended.push(Ended { name, ledger: None, seconds: 0.0, events });
         Ok(())
     }
 
@@ -325,6 +342,10 @@ impl Member {
 
     fn latest(&self) -> Option<Sample> {
         self.probe.latest()
+    }
+
+    fn events(&self) -> BTreeMap<String, u64> {
+        self.latest().map(|sample| sample.events).unwrap_or_default()
     }
 
     fn moved(&self) -> u64 {

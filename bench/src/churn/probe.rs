@@ -1,5 +1,6 @@
 //! What a process tells of itself on its admin port, asked again and again while it lives.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,6 +33,8 @@ pub(super) struct Sample {
     /// What an agent keeps, and what it had to let go.
     pub(super) retained_bytes: u64,
     pub(super) unprotected: u64,
+    /// What keeping traces whole took, by name.
+    pub(super) events: BTreeMap<String, u64>,
 }
 
 /// Asks until it is dropped.
@@ -95,6 +98,7 @@ fn ask(admin: Admin) -> Option<Sample> {
         held_bytes: 0,
         retained_bytes: sum(&metrics, "ringtail_retained_bytes"),
         unprotected: sum(&metrics, "ringtail_unprotected_traces_total"),
+        events: events(&metrics),
     };
     if let Some(stats) = stats {
         sample.backends = stats.ring.members.len();
@@ -124,6 +128,16 @@ fn sum(metrics: &str, name: &str) -> u64 {
         value.parse::<f64>().ok()
     });
     values.sum::<f64>() as u64
+}
+
+/// The events that have happened.
+fn events(metrics: &str) -> BTreeMap<String, u64> {
+    let lines = metrics.lines().filter_map(|line| {
+        let rest = line.strip_prefix("ringtail_ownership_events_total{event=\"")?;
+        let (event, times) = rest.split_once("\"} ")?;
+        Some((event.to_owned(), times.parse().ok()?))
+    });
+    lines.filter(|(_, times)| *times > 0).collect()
 }
 
 #[cfg(test)]

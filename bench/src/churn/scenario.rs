@@ -32,6 +32,7 @@ pub(super) enum Scenario {
     RolloutNew,
     Sigterm,
     Sigkill,
+    SigkillBack,
     SigkillTwo,
     Sigstop10,
     Sigstop60,
@@ -45,7 +46,7 @@ pub(super) enum Scenario {
 
 impl Scenario {
     /// All of them, in the order of the table.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::CalmAlone,
         Self::Calm,
         Self::Scale,
@@ -53,6 +54,7 @@ impl Scenario {
         Self::RolloutNew,
         Self::Sigterm,
         Self::Sigkill,
+        Self::SigkillBack,
         Self::SigkillTwo,
         Self::Sigstop10,
         Self::Sigstop60,
@@ -72,6 +74,7 @@ impl Scenario {
             Self::RolloutNew => "rollout-new",
             Self::Sigterm => "sigterm",
             Self::Sigkill => "sigkill",
+            Self::SigkillBack => "sigkill-back",
             Self::SigkillTwo => "sigkill-two",
             Self::Sigstop10 => "sigstop-10",
             Self::Sigstop60 => "sigstop-60",
@@ -92,6 +95,7 @@ impl Scenario {
             Self::RolloutNew => "rolling replacement of 3, new identities",
             Self::Sigterm => "SIGTERM of 1 of 3",
             Self::Sigkill => "SIGKILL of 1 of 3, buffer full",
+            Self::SigkillBack => "SIGKILL of 1 of 3, which is back 2 s later",
             Self::SigkillTwo => "SIGKILL of 2 of 4, 3 s apart",
             Self::Sigstop10 => "SIGSTOP of 1 of 3 for 10 s",
             Self::Sigstop60 => "SIGSTOP of 1 of 3 for 60 s",
@@ -135,6 +139,13 @@ impl Scenario {
             }
             Self::Sigkill => {
                 fleet.kill("gw-1")?;
+                fleet.rest()?;
+            }
+            Self::SigkillBack => {
+                fleet.crash("gw-1")?;
+                // A second has passed until the list has noticed.
+                fleet.carry_on(Duration::from_secs(1));
+                fleet.begin(&names([1]))?;
                 fleet.rest()?;
             }
             Self::SigkillTwo => {

@@ -44,7 +44,7 @@ pub(super) struct Trial {
     /// Processes whose ledger balances, of those that print one, and what is wrong with the others.
     pub(super) balanced: usize,
     pub(super) ledgers: usize,
-    pub(super) unbalanced: Vec<Value>,
+    pub(super) unbalanced: Vec<String>,
     /// Spans that the exporters of the gateways say they sent, if nobody was killed; and that arrived.
     pub(super) exported_spans: Option<u64>,
     pub(super) arrived_spans: u64,
@@ -55,6 +55,8 @@ pub(super) struct Trial {
     /// What the gateway held that was told to stop, where that is the point.
     pub(super) held_bytes: Option<u64>,
     pub(super) load: Value,
+    /// Everybody, with its ledger.
+    pub(super) ended: Vec<Ended>,
 }
 
 /// Plays a scenario.
@@ -129,10 +131,11 @@ impl Trial {
             if ledger["balanced"] == true && ledger["held"] == 0 && !dropped {
                 self.balanced += 1;
             } else {
-                self.unbalanced.push(serde_json::json!({&ended.name: ledger}));
+                self.unbalanced.push(ended.name.clone());
             }
         }
         let killed = ended.iter().any(|ended| ended.ledger.is_none());
+        self.ended = ended.to_vec();
         self.exported_spans = (!killed).then_some(exported);
     }
 

@@ -124,3 +124,101 @@ fn missing(taken: &Times, arrived: &Times) -> u64 {
 fn earliest(times: &Times) -> Option<u32> {
     times.iter().flatten().min().copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::churn::arrivals;
+    use crate::template::SpanTemplate;
+
+    const WAIT_MS: u32 = 10_000;
+    /// Spans were taken a second apart.
+    const TAKEN: Times = [
+        Some(0),
+        Some(1_000),
+        Some(2_000),
+        Some(3_000),
+        Some(4_000),
+        Some(5_000),
+        Some(5_100),
+        Some(5_200),
+    ];
+
+    fn wanted(world: World, wanted: bool) -> u64 {
+        (0..).find(|index| world.trace(*index).error_span.is_some() == wanted).unwrap()
+    }
+
+    /// What is said of the first trace with an ERROR (or without) whose spans arrived so.
+    fn judged(with_error: bool, arrived: Times) -> Verdict {
+        let world = World::of_ends(3);
+        let index = wanted(world, with_error);
+        let arrivals = Arrivals::new(world, Instant::now()).unwrap();
+        let mut verdict = Verdict::default();
+        let case = Case { world, taken: &[], arrivals: &arrivals, decision_wait_ms: WAIT_MS };
+        case.judge_trace(index, &TAKEN, &arrived, &mut verdict);
+        verdict
+    }
+
+    fn counts(verdict: &Verdict) -> [u64; 4] {
+        [verdict.whole, verdict.split, verdict.wrong, verdict.lost_spans]
+    }
+
+    #[test]
+    fn a_whole_trace_is_whole() {
+        assert_eq!(counts(&judged(true, [Some(10_200); SPANS])), [1, 0, 0, 0]);
+        assert_eq!(counts(&judged(false, [None; SPANS])), [0; 4]);
+    }
+
+    #[test]
+    fn a_wrong_verdict_is_noticed() {
+        assert_eq!(counts(&judged(true, [None; SPANS])), [0, 0, 1, 8]);
+        let mut torso = [None; SPANS];
+        torso[4] = Some(11_000);
+        assert_eq!(counts(&judged(false, torso)), [0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_span_that_leaves_later_than_the_others_splits_its_trace_if_it_was_there_in_time() {
+        let mut arrived = [Some(10_200); SPANS];
+        arrived[2] = Some(13_000);
+        assert_eq!(counts(&judged(true, arrived)), [1, 1, 0, 0]);
+        // Decided 5 s after it was taken, and with a batch of delay.
+        arrived[2] = Some(12_100);
+        assert_eq!(counts(&judged(true, arrived)), [1, 0, 0, 0]);
+        // Taken less than 5 s before the decision.
+        arrived = [Some(10_000); SPANS];
+        arrived[7] = Some(14_000);
+        assert_eq!(counts(&judged(true, arrived)), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_span_that_never_comes_is_lost_and_splits_its_trace() {
+        let mut arrived = [Some(10_200); SPANS];
+        arrived[0] = None;
+        assert_eq!(counts(&judged(true, arrived)), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn repetitions_and_bytes_are_counted_as_they_arrive() {
+        let world = World::of_ends(3);
+        let index = wanted(world, true);
+        let shared: arrivals::Shared = std::sync::Arc::new(std::sync::Mutex::new(
+            Arrivals::new(world, Instant::now()).unwrap(),
+        ));
+        let template = SpanTemplate::new(2).unwrap();
+        let mut body = Vec::new();
+        template.render(&world, &world.trace(index), &mut body);
+        let mut arrivals = shared.lock().unwrap();
+        arrivals.note(&world.trace(index).id, &body);
+        arrivals.note(&world.trace(index).id, &body);
+        body.truncate(body.len() - 9);
+        arrivals.note(&world.trace(index).id, &body);
+        let taken = vec![TAKEN; index as usize + 1];
+        let case = Case { world, taken: &taken, arrivals: &arrivals, decision_wait_ms: WAIT_MS };
+        let verdict = case.judge();
+        assert_eq!((verdict.doubled_spans, verdict.altered_spans), (2, 1));
+        assert!(!case.is_complete());
+    }
+}

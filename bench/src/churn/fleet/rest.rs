@@ -175,7 +175,8 @@ impl Fleet {
         for (name, mut member) in members {
             let (last_words, _) = member.process.finish(EXIT_PATIENCE)?;
             let seconds = member.since.elapsed().as_secs_f64();
-            self.ended.push(Ended { name, ledger: contender::ledger(&last_words), seconds });
+            let (ledger, events) = (contender::ledger(&last_words), member.events());
+            self.ended.push(Ended { name, ledger, seconds, events });
         }
         Ok(())
     }
