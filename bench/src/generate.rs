@@ -160,9 +160,10 @@ impl Driver {
             self.plan.borrow_mut().close();
         }
         let step = self.plan.borrow_mut().next()?;
+        let place = self.plan.borrow().place(&step);
         let number = self.sent.replace(self.sent.get() + 1);
         if let Some(interval) = self.interval {
-            let due = self.started + interval.mul_f64(number as f64);
+            let due = self.started + interval.mul_f64(place as f64);
             self.summary.borrow_mut().note_lateness(due.elapsed());
             tokio::time::sleep_until(due).await;
         }
