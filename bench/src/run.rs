@@ -189,6 +189,12 @@ pub(crate) fn build_ringtail(profile: &Path) -> Result<()> {
     let name = if name == "debug" { "dev" } else { name };
     let mut command = Command::new(cargo);
     command.current_dir(package).args(["build", "-p", "ringtail", "--bin", "ringtail"]);
+    // What cargo tells of the package that it runs is not of the one that it builds: build scripts that look
+    // at it would run again, and everything above them.
+    let told = |key: &str| key.starts_with("CARGO_PKG_") || key.starts_with("CARGO_MANIFEST_");
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_str().is_some_and(told)) {
+        command.env_remove(key);
+    }
     let status = command.args(["--profile", name]).status().doing(|| "running cargo".into())?;
     let failed = || Failure::new("building ringtail failed");
     status.success().then_some(()).ok_or_else(failed)

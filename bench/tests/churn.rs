@@ -10,7 +10,7 @@ fn a_fleet_under_load_loses_a_gateway_and_nothing_else() {
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("churn");
     let mut bench = Command::new(env!("CARGO_BIN_EXE_ringtail-bench"));
     bench.args(["churn", "--only", "sigterm", "--contender", "ringtail", "--rounds", "1"]);
-    bench.args(["--decision-wait", "2", "--spread", "1.5", "--rate", "400"]);
+    bench.args(["--decision-wait", "4", "--spread", "1", "--rate", "400"]);
     bench.arg("--output").arg(&output);
     let told = bench.output().unwrap();
     let words = String::from_utf8_lossy(&told.stderr);
