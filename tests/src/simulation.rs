@@ -12,6 +12,7 @@ pub mod seeds;
 pub mod truth;
 mod world;
 
+use ringtail_engine::ownership::Stats;
 use ringtail_engine::ownership::rules::Rules;
 
 use self::schedule::Schedule;
@@ -27,6 +28,10 @@ pub struct Outcome {
     pub twice: u64,
     /// Spans exported.
     pub exported: u64,
+    /// What its gateways counted.
+    pub stats: Stats,
+    /// Spans in parcels, and those of them that went to a gateway for the first time.
+    pub moved: [u64; 2],
     /// How long after its time each trace was decided.
     pub delays: Vec<u64>,
     /// When it was over.

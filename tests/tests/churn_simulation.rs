@@ -24,27 +24,40 @@ const LARGE_FLEET_SHARE: u64 = 6;
 /// Schedules that are printed in full.
 const SHOWN_MAX: usize = 5;
 
-/// Of a hundred schedules of a class that cannot always be right, so many may be wrong: handoff of two dead
-/// gateways or of an agent that reaches nobody has no whole trace to give.
+/// Of a hundred schedules of a class that cannot always be right, so many may be wrong.
 const RESIDUAL_PERCENT: u64 = 6;
 
-/// What a class may show, in few schedules, and why nothing is done about it.
+/// Bytes handed over may be so many times those that had to move.
+const MOVED_MAX: u64 = 2;
+
+/// What a class may show, in few schedules, and why nothing is done about it; `docs/churn-simulation.md` has
+/// the measured shares.
 const RESIDUAL: &[(Class, &[Kind], &str)] = &[
     (
         Class::TwoKills,
-        &[Kind::Double, Kind::Split, Kind::Late],
-        "of two gateways both are dead within a second of a decision, or all are dead and an agent's slices \
-         are a minute old",
+        &[Kind::Stranded, Kind::Split, Kind::Late],
+        "all gateways are dead, and an agent whose slices are a minute old does not find the new one",
     ),
     (
         Class::Mixed,
-        &[Kind::Double, Kind::Split, Kind::Late],
-        "an agent is cut off from every live gateway for longer than the fence; both of two gateways hang",
+        &[Kind::Stranded, Kind::Split, Kind::Late],
+        "an agent is cut off from the owner, and whoever hears both is cut off or dead, for longer than the \
+         fence; one of two gateways hangs, and nobody says that it is dead",
+    ),
+    (
+        Class::Partition,
+        &[Kind::Stranded],
+        "an agent that is alone on its side sends what it has only after the decision",
     ),
     (
         Class::LargeFleet,
-        &[Kind::Double, Kind::Split, Kind::Late],
+        &[Kind::Stranded, Kind::Split, Kind::Late],
         "it has schedules of the two above",
+    ),
+    (
+        Class::MemoryAged,
+        &[Kind::Double, Kind::Contra, Kind::Split],
+        "the decision is forgotten before the agents forget the spans, which is counted",
     ),
 ];
 
@@ -57,6 +70,7 @@ struct Row {
     kinds: BTreeMap<Kind, u64>,
     twice: u64,
     exported: u64,
+    moved: [u64; 2],
     delays: Vec<u64>,
 }
 
@@ -73,7 +87,7 @@ fn every_kind_of_churn_keeps_traces_whole() {
             let schedule = Schedule::new(class, seed);
             let outcome = run(&schedule, Rules::ALL);
             row.add(&schedule, &outcome);
-            let tolerated = tolerated(class);
+            let tolerated = tolerated(class, &outcome);
             if let Some(worst) =
                 outcome.violations.iter().find(|one| !tolerated.contains(&one.kind))
             {
@@ -83,6 +97,8 @@ fn every_kind_of_churn_keeps_traces_whole() {
         if row.bad * 100 > RESIDUAL_PERCENT * row.schedules.max(20) {
             panic!("{class:?}: {} of {} schedules went wrong", row.bad, row.schedules);
         }
+        let [moved, required] = row.moved;
+        assert!(moved <= MOVED_MAX * required, "{class:?}: {moved} spans sent, {required} moved");
         writeln!(table, "{class:?}: {row}").unwrap();
     }
     println!("{table}");
@@ -146,7 +162,11 @@ fn from_environment(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-fn tolerated(class: Class) -> &'static [Kind] {
+fn tolerated(class: Class, outcome: &Outcome) -> &'static [Kind] {
+    // What is forgotten early is counted, or it was not the reason.
+    if class == Class::MemoryAged && outcome.stats.forgotten == 0 {
+        return &[];
+    }
     RESIDUAL.iter().find(|(of, ..)| *of == class).map_or(&[], |(_, kinds, _)| kinds)
 }
 
@@ -167,6 +187,9 @@ impl Row {
         self.twice += outcome.twice;
         self.exported += outcome.exported;
         self.delays.extend(&outcome.delays);
+        for (sum, moved) in self.moved.iter_mut().zip(outcome.moved) {
+            *sum += moved;
+        }
         for violation in &outcome.violations {
             *self.kinds.entry(violation.kind).or_default() += 1;
         }
@@ -175,12 +198,15 @@ impl Row {
 
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { schedules, bad, traces, kinds, twice, exported, .. } = self;
+        let Self { schedules, bad, traces, kinds, twice, exported, moved, .. } = self;
         let mut delays = self.delays.clone();
         delays.sort_unstable();
-        let p99 = delays.get(delays.len() * 99 / 100).copied().unwrap_or_default();
+        let percentile =
+            |percent| delays.get(delays.len() * percent / 100).copied().unwrap_or_default();
         let twice = *twice as f64 * 100.0 / (*exported).max(1) as f64;
+        let moved = moved[0] as f64 / moved[1].max(1) as f64;
         write!(f, "{schedules} schedules, {bad} bad, {traces} traces {kinds:?}, ")?;
-        write!(f, "{twice:.2} % of the spans twice, delay p99 {p99} ms")
+        write!(f, "{twice:.2} % of the spans twice, sent / moved {moved:.2}, ")?;
+        write!(f, "delay p50 {} ms, p99 {} ms", percentile(50), percentile(99))
     }
 }

@@ -41,9 +41,10 @@
 //! [`Steward`] and publishes a `Stand`; each shard thread runs its own [`Traces`] beside its `Shard`, with
 //! the `Stand` of the moment, and publishes whether it is complete and idle. In `gateway.rs` and `shards.rs`:
 //!
-//! - *Export, Deliver*: the receiving thread scans and makes a [`message::Part`] a trace ID; the shard
-//!   calls [`Traces::on_delivery`] before it stores. `Store` inserts with `first` as the time of the trace,
-//!   `Follow` is today's late span, `Pass` encodes those spans into a parcel, `Reply` completes the request.
+//! - *Export, Deliver*: the receiving thread scans, the shard walks over the spans once. Those of traces that
+//!   are steady (stored here before, and nobody else's) join them; of others [`Traces::admit`] says where
+//!   they go, and [`Traces::dispatch`] sends on what is to be passed on. `Pass` encodes those spans into a
+//!   parcel, `Reply` completes the request.
 //! - *Receipt, failure*: [`Traces::on_receipt`], [`Traces::on_failed`]; `Restore` inserts a parcel again.
 //! - *A turn of decisions*: if [`Stand::may_decide`], pop what is due and [`Stand::owns`], judge it without
 //!   removing it, and call [`Traces::on_judged`] with up to a turn's worth; `Settle` is today's settle with
@@ -65,16 +66,11 @@
 //! hears both, each decides after 20 s. Senders that are not ours do not send again what a killed gateway
 //! had.
 //!
-//! # Rules that no schedule has been found to need
+//! # What each rule is for
 //!
-//! The simulation has a schedule for most switches of [`rules::Rules`]. For these it has none yet, and they
-//! stay for what they guard: `forward` (without it spans wait a second for a hand-over, and a sender's
-//! receipt names a holder that is about to give them away), `lease` (an agreement without an end would hold
-//! across a pause that `gap` does not see), `pin`, `holder` (a receipt is believed as far as its holder
-//! lives), `refuse`, `fallback`, `relay` (less waiting and fewer moves), `quorum` (a minority must
-//! not take over), `agree`, `known` (two owners under crossed views meet at the witness), `third`
-//! and `restream` (a decision survives a second death), `woken`, `doubt`, `exported` (spans exported twice,
-//! or dropped as repeated).
+//! Most switches of [`rules::Rules`] have a schedule of the simulation that goes wrong without them
+//! (`tests/src/simulation/seeds.rs`). The others take several faults at a time: of those `tests` shows by hand
+//! what each does.
 
 pub mod action;
 pub mod agent;
@@ -97,6 +93,10 @@ mod stats;
 mod steward;
 pub mod timers;
 mod traces;
+mod waits;
+
+#[cfg(test)]
+mod tests;
 
 use self::action::{Action, Answer, Failure, Inbound, Message};
 use self::facts::{Facts, Instance, Name, State};
@@ -107,7 +107,7 @@ use self::rules::Rules;
 pub use self::stand::Stand;
 pub use self::stats::Stats;
 pub use self::steward::{Shards, Steward};
-pub use self::traces::Traces;
+pub use self::traces::{Admission, Traces};
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 
@@ -336,6 +336,11 @@ impl Ownership {
     /// Nothing that others own is here or on its way from here.
     pub fn is_complete(&self) -> bool {
         self.shard.are_complete(self.stand())
+    }
+
+    /// Nothing is here or on its way from here at all.
+    pub fn is_idle(&self) -> bool {
+        self.shard.are_idle()
     }
 
     /// Undecided traces here.

@@ -23,14 +23,12 @@ mod arrival;
 pub mod custody;
 mod programs;
 mod stats;
-mod survey;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 use programs::Programs;
 pub use stats::{Early, PolicyCount, ShardStats};
-pub use survey::{Survey, Surveyed};
 pub use verdict::Relief;
 
 /// The longest decision wait: one hour, which bounds the ring of deadlines to 14,400 buckets.

@@ -153,6 +153,12 @@ impl Core {
         self.keeper.is_some()
     }
 
+    /// Gateways hold traces that they see from now on for so long.
+    pub fn set_decision_wait(&self, wait: Duration) {
+        let wait = Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX);
+        self.keep(|| News::Wait(wait));
+    }
+
     /// Tells whoever keeps delivered spans, if anybody does.
     pub(super) fn keep(&self, news: impl FnOnce() -> News) {
         if let Some(keeper) = &self.keeper {

@@ -38,6 +38,8 @@ pub(super) enum News {
     Closed(Place),
     /// These gateways serve.
     Roster(Vec<(Name, Place)>),
+    /// Gateways hold what they see from now on for so long.
+    Wait(Millis),
 }
 
 /// See the module.
@@ -118,6 +120,7 @@ impl Keeper {
                 self.clients.remove(&place);
                 self.places.retain(|_, known| *known != place);
             }
+            News::Wait(wait) => self.side.set_decision_wait(wait, now),
             News::Roster(list) => {
                 let slice: Vec<(Name, bool)> =
                     list.iter().map(|(name, _)| (Arc::clone(name), true)).collect();

@@ -29,6 +29,7 @@ pub(super) struct Agent {
     /// Spans that wait for the next batch.
     gathered: Vec<SpanRef>,
     count: u64,
+    unprotected: u64,
     actions: Vec<AgentAction>,
 }
 
@@ -58,6 +59,7 @@ impl Agent {
             batches: BTreeMap::new(),
             gathered: Vec::new(),
             count: 0,
+            unprotected: 0,
             actions: Vec::new(),
         }
     }
@@ -90,6 +92,9 @@ impl Agent {
                 self.side.on_receipt(req, receipt, cx.now, &mut self.actions)
             }
             Answer::Poll(answer) => {
+                for decision in answer.decided.iter() {
+                    cx.truth.take_effect(decision.verdict.note);
+                }
                 self.side.on_poll_answer(req, answer, cx.now, &mut self.actions)
             }
             Answer::Hello(_) | Answer::Decisions(_) => {}
@@ -111,6 +116,9 @@ impl Agent {
         self.flush(cx);
         self.side.on_tick(cx.now, &mut self.actions);
         self.perform(cx);
+        if self.side.stats().unprotected != self.unprotected {
+            cx.truth.blame(None, "what is unprotected is not counted".to_owned());
+        }
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -139,6 +147,7 @@ impl Agent {
                 }
                 AgentAction::Stored(_) => {}
                 AgentAction::Unprotect { batch, keys } => {
+                    self.unprotected += keys.len() as u64;
                     for span in keys.iter().flat_map(|key| &self.batches[&batch][key]) {
                         cx.truth.orphan(*span);
                     }

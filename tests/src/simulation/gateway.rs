@@ -7,8 +7,8 @@ use ringtail_engine::ownership::action::{Action, Answer, By, Failure, Inbound, M
 use ringtail_engine::ownership::facts::{Instance, Name};
 use ringtail_engine::ownership::message::{Req, Verdict};
 use ringtail_engine::ownership::rules::Rules;
-use ringtail_engine::ownership::timers::JOIN_SETTLE;
-use ringtail_engine::ownership::{Config, Ownership};
+use ringtail_engine::ownership::timers::{HOPS_MAX, JOIN_SETTLE};
+use ringtail_engine::ownership::{Config, Ownership, Stats};
 
 use super::dice::Dice;
 use super::schedule::{Budgets, WAIT};
@@ -35,6 +35,7 @@ pub(super) enum Output {
 
 /// What a process may use while it handles something.
 pub(super) struct Context<'a> {
+    /// By the clock of the process.
     pub(super) now: u64,
     pub(super) dice: &'a mut Dice,
     pub(super) truth: &'a mut Truth,
@@ -54,6 +55,10 @@ pub(super) struct Gateway {
     count: u64,
     exporting: usize,
     actions: Vec<Action>,
+    /// Epoch and instance at the last tick.
+    stood: (u64, u64),
+    /// How and when traces were settled here last.
+    settled: BTreeMap<TraceKey, (bool, u64)>,
 }
 
 /// An undecided trace; without a time while it is proposed.
@@ -100,7 +105,13 @@ impl Gateway {
             count: 0,
             exporting: 0,
             actions: Vec::new(),
+            stood: (0, 0),
+            settled: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.own.stats()
     }
 
     /// Nothing undecided, on its way or unexported is here.
@@ -119,6 +130,9 @@ impl Gateway {
         cx: &mut Context<'_>,
     ) {
         if let Message::Deliver(delivery) = &message {
+            if delivery.hops > HOPS_MAX {
+                cx.truth.blame(None, format!("{} hops to {}", delivery.hops, self.name));
+            }
             self.count += 1;
             let inbound = Inbound(self.count);
             self.inbound.insert(inbound, Delivered { from, req, load });
@@ -128,7 +142,7 @@ impl Gateway {
                 let known = |key| agreement.known.iter().any(|decision| decision.key == key);
                 for decision in &told.list {
                     if !known(decision.key) && !agreement.refused.contains(&decision.key) {
-                        cx.truth.take_effect(decision.verdict.note, cx.now);
+                        cx.truth.take_effect(decision.verdict.note);
                     }
                 }
             }
@@ -199,7 +213,7 @@ impl Gateway {
             };
             (held.due, held.proposed) = (None, true);
             let spans: Vec<SpanRef> = held.spans.iter().copied().collect();
-            let (keep, note) = cx.truth.judge(key, &spans, &self.name, early, cx.now);
+            let (keep, note) = cx.truth.judge(key, &spans, &self.name, early);
             judged.push((key, Verdict { keep, note }));
         }
         if !judged.is_empty() {
@@ -238,7 +252,7 @@ impl Gateway {
                     self.put(key, spans, first, cx.now);
                 }
                 Action::Follow { inbound, part, verdict } => {
-                    cx.truth.take_effect(verdict.note, cx.now);
+                    cx.truth.take_effect(verdict.note);
                     if verdict.keep {
                         kept.extend_from_slice(&self.inbound[&inbound].load[part]);
                     }
@@ -266,7 +280,8 @@ impl Gateway {
                     self.parcels.remove(&parcel);
                 }
                 Action::Settle { key, verdict, by } => {
-                    cx.truth.take_effect(verdict.note, cx.now);
+                    self.assert_same(key, verdict.keep, cx);
+                    cx.truth.take_effect(verdict.note);
                     let held = self.buffer.remove(&key).unwrap_or_default();
                     held.due.map(|due| self.due.remove(&(due, key)));
                     if verdict.keep {
@@ -338,16 +353,33 @@ impl Gateway {
         keys.map(|key| contents.get(&key).into_iter().flatten().copied().collect()).collect()
     }
 
-    /// Bytes and state machine agree on what is here.
-    fn assert_sound(&self, cx: &mut Context<'_>) {
-        if self.own.len() != self.buffer.len() {
-            let note = format!(
-                "{}: {} traces held, {} in the buffer",
-                self.name,
-                self.own.len(),
-                self.buffer.len()
-            );
-            cx.truth.blame(None, note);
+    /// Bytes and state machine agree on what is here, and the promises to peers are true.
+    fn assert_sound(&mut self, cx: &mut Context<'_>) {
+        let (held, here) = (self.own.len(), self.buffer.len());
+        if held != here {
+            cx.truth.blame(None, format!("{}: {held} held, {here} in the buffer", self.name));
+        }
+        if self.own.is_idle() && !(self.buffer.is_empty() && self.parcels.is_empty()) {
+            cx.truth.blame(None, format!("{} is idle with spans in hand", self.name));
+        }
+        let stand = self.own.stand();
+        let foreign = |(key, held): (&TraceKey, &Held)| !held.proposed && !stand.owns(*key);
+        if self.own.is_complete() && self.buffer.iter().any(foreign) {
+            cx.truth.blame(None, format!("{} is complete with spans of others", self.name));
+        }
+        let stood = (stand.epoch, stand.me.inst);
+        if stood.0 < self.stood.0 || stood.1 < self.stood.1 {
+            cx.truth.blame(None, format!("{} goes back from {:?}: {stood:?}", self.name, self.stood));
+        }
+        self.stood = stood;
+    }
+
+    /// What was decided stays so, for as long as it is remembered.
+    fn assert_same(&mut self, key: TraceKey, keep: bool, cx: &mut Context<'_>) {
+        let before = self.settled.insert(key, (keep, cx.now));
+        let contradicts = |(kept, at)| kept != keep && cx.now < at + REMEMBER;
+        if before.is_some_and(contradicts) && self.own.stats().forgotten == 0 {
+            cx.truth.blame(Some(key), format!("{} changes its mind", self.name));
         }
     }
 }

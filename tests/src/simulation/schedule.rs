@@ -11,6 +11,9 @@ pub const WAIT: u64 = 30_000;
 /// Traces begin here; the fleet has formed by then.
 pub const START: u64 = 10_000;
 
+/// One percent: a hundred times what a crystal is off.
+const SKEW_MAX: u64 = 100;
+
 /// What kind of events a schedule has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -37,12 +40,14 @@ pub enum Class {
     BudgetsOut,
     MemoryAged,
     ClockDrift,
+    StatefulPolicy,
+    Partition,
     LargeFleet,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Calm,
         Self::Join,
         Self::Drain,
@@ -65,6 +70,8 @@ impl Class {
         Self::BudgetsOut,
         Self::MemoryAged,
         Self::ClockDrift,
+        Self::StatefulPolicy,
+        Self::Partition,
         Self::LargeFleet,
     ];
 
@@ -101,6 +108,10 @@ pub struct Schedule {
     pub budgets: Budgets,
     /// By how much the wall clocks of gateways differ, at most.
     pub drift: u64,
+    /// By how much of ten thousand the clock of each process may run faster or slower.
+    pub skew: u64,
+    /// The verdict is no function of the trace, as with a rate that a policy keeps to.
+    pub stateful: bool,
 }
 
 /// One trace.
@@ -135,6 +146,7 @@ pub enum What {
     CutAgent { agent: usize, gateway: usize, both: bool, millis: u64 },
     Isolate { gateway: usize, millis: u64 },
     KillAgent { agent: usize },
+    StartAgent { agent: usize },
 }
 
 /// How messages travel and when slices arrive.
@@ -193,8 +205,14 @@ impl Schedule {
             network,
             budgets: Budgets::AMPLE,
             drift: 0,
+            skew: 0,
+            stateful: false,
         };
         schedule.befall(&mut dice);
+        if class == Class::ClockDrift || dice.chance(15) {
+            schedule.skew = SKEW_MAX;
+        }
+        schedule.stateful = class == Class::StatefulPolicy || dice.chance(20);
         schedule.events.sort_by_key(|event| event.at);
         schedule
     }
@@ -247,9 +265,13 @@ impl Schedule {
             }
             Class::KillNearDeadline => self.kill_new(dice.between(38_000, 70_000), some, 0, dice),
             Class::AgentKilled => {
-                self.add(at, What::KillAgent { agent: dice.below(self.agents) });
+                let agent = dice.below(self.agents);
+                self.add(at, What::KillAgent { agent });
                 if dice.chance(50) {
                     self.kill_new(at + dice.between(0, 10_000), some, 0, dice);
+                }
+                if dice.chance(50) {
+                    self.add(at + dice.between(500, 10_000), What::StartAgent { agent });
                 }
             }
             Class::BudgetsOut => {
@@ -266,6 +288,14 @@ impl Schedule {
                 self.kill_same(at, some, dice);
                 self.add(at + dice.between(3_000, 15_000), What::Start { gateway: self.gateways });
             }
+            Class::StatefulPolicy => match dice.below(4) {
+                0 => self.kill_same(at, some, dice),
+                1 => self.kill_new(at, some, 0, dice),
+                2 => self
+                    .add(at, What::Pause { gateway: some, millis: dice.between(2_000, 60_000) }),
+                _ => self.roll(at.min(20_000), dice),
+            },
+            Class::Partition => self.part(at, dice),
             Class::LargeFleet => match dice.below(4) {
                 0 => self.kill_two(at, some, dice),
                 1 => self.scale_down(at, dice),
@@ -315,6 +345,25 @@ impl Schedule {
             at,
             What::CutAgent { agent, gateway: some, both, millis: dice.between(3_000, 40_000) },
         );
+    }
+
+    /// Two parts of the fleet, agents and gateways, do not hear each other, for less than the fence.
+    fn part(&mut self, at: u64, dice: &mut Dice) {
+        let millis = dice.between(1_000, 8_000);
+        let gateways: Vec<bool> = (0..self.gateways).map(|_| dice.chance(50)).collect();
+        for (from, side) in gateways.iter().enumerate() {
+            for (to, other) in gateways.iter().enumerate() {
+                if side != other {
+                    self.add(at, What::CutGateways { from, to, millis });
+                }
+            }
+        }
+        for agent in 0..self.agents {
+            let side = dice.chance(50);
+            for gateway in (0..self.gateways).filter(|gateway| gateways[*gateway] != side) {
+                self.add(at, What::CutAgent { agent, gateway, both: true, millis });
+            }
+        }
     }
 
     fn scale_up(&mut self, at: u64, dice: &mut Dice) {
@@ -419,18 +468,18 @@ impl What {
             Self::Start { .. }
             | Self::Drain { .. }
             | Self::Kill { .. }
-            | Self::KillAgent { .. } => 0,
+            | Self::KillAgent { .. }
+            | Self::StartAgent { .. } => 0,
         }
     }
 }
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { class, seed, gateways, agents, plain, network, budgets, drift, .. } = self;
-        writeln!(
-            f,
-            "{class:?} {seed:#x}: {gateways} gateways, {agents} agents, plain {plain}, drift {drift}"
-        )?;
+        let Self { class, seed, gateways, agents, plain, network, budgets, .. } = self;
+        let Self { drift, skew, stateful, .. } = self;
+        writeln!(f, "{class:?} {seed:#x}: {gateways} gateways, {agents} agents, plain {plain}")?;
+        writeln!(f, "  drift {drift}, skew {skew}, stateful policy {stateful}")?;
         writeln!(f, "  {network:?} {budgets:?}")?;
         for event in &self.events {
             writeln!(f, "  {:>6} {:?}", event.at, event.what)?;

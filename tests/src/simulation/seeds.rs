@@ -17,33 +17,36 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     (Class::CutGateways, 0xc8),
     // All who knew the decision were dead.
     (Class::TwoKills, 0x0),
+    // The last gateway was killed within a poll of decisions that no agent had heard of yet.
     (Class::TwoKills, 0x2),
+    (Class::TwoKills, 0x154),
 ];
 
 /// A rule, what turns it off, and a schedule that goes wrong in this way without it.
 pub type Mutation = (&'static str, fn(&mut Rules), Class, u64, Kind);
 
-/// What each rule is for.
+/// What each rule is for. Those that are not here have a test by hand, in the engine's `ownership::tests`.
 pub const MUTATIONS: &[Mutation] = &[
-    ("hand_over", |rules| rules.hand_over = false, Class::Join, 500000, Kind::Split),
-    ("agent_fence", |rules| rules.agent_fence = false, Class::Pause60, 500001, Kind::Split),
-    ("drain", |rules| rules.drain = false, Class::ScaleDown, 500002, Kind::Lost),
-    ("replay", |rules| rules.replay = false, Class::KillSameIdentity, 500000, Kind::Lost),
+    ("hand_over", |rules| rules.hand_over = false, Class::Join, 500000, Kind::Wedge),
+    ("agent_fence", |rules| rules.agent_fence = false, Class::KillNewIdentity, 500027, Kind::Split),
+    ("drain", |rules| rules.drain = false, Class::ScaleDown, 500002, Kind::Split),
+    ("replay", |rules| rules.replay = false, Class::KillSameIdentity, 500000, Kind::Split),
     ("poll", |rules| rules.poll = false, Class::JoinerKilled, 500000, Kind::Wedge),
     ("gossip", |rules| rules.gossip = false, Class::Pause10, 500006, Kind::Double),
-    ("instances", |rules| rules.instances = false, Class::KillSameIdentity, 500001, Kind::Lost),
-    ("retain", |rules| rules.retain = false, Class::JoinerKilled, 500000, Kind::Lost),
+    ("instances", |rules| rules.instances = false, Class::KillSameIdentity, 500001, Kind::Split),
+    ("retain", |rules| rules.retain = false, Class::KillNearDeadline, 500015, Kind::Lost),
     ("age", |rules| rules.age = false, Class::Rolling, 500000, Kind::Late),
-    ("re_examine", |rules| rules.re_examine = false, Class::Rolling, 500004, Kind::Double),
-    ("suspect", |rules| rules.suspect = false, Class::Pause60, 500006, Kind::Late),
-    ("gap", |rules| rules.gap = false, Class::Pause60, 500001, Kind::Double),
-    ("rejoin", |rules| rules.rejoin = false, Class::Pause60, 500005, Kind::Contra),
-    ("cold", |rules| rules.cold = false, Class::Mixed, 500001, Kind::Split),
-    ("propose", |rules| rules.propose = false, Class::KillNearDeadline, 500004, Kind::Double),
-    ("sticky", |rules| rules.sticky = false, Class::Rolling, 500001, Kind::Double),
-    ("agents_witness", |rules| rules.agents_witness = false, Class::TwoKills, 500064, Kind::Double),
-    ("agent_relay", |rules| rules.agent_relay = false, Class::CutGateways, 500031, Kind::Late),
-    ("agreement", |rules| rules.agreement = false, Class::Mixed, 500038, Kind::Split),
-    ("accepted", |rules| rules.accepted = false, Class::Mixed, 500023, Kind::Split),
     ("detour", |rules| rules.detour = false, Class::Mixed, 500388, Kind::Wedge),
+    ("re_examine", |rules| rules.re_examine = false, Class::Rolling, 500010, Kind::Double),
+    ("suspect", |rules| rules.suspect = false, Class::Pause60, 500006, Kind::Late),
+    ("relay", |rules| rules.relay = false, Class::Partition, 8001507, Kind::Split),
+    ("agent_relay", |rules| rules.agent_relay = false, Class::CutGateways, 500008, Kind::Late),
+    ("rejoin", |rules| rules.rejoin = false, Class::Pause60, 500000, Kind::Double),
+    ("accepted", |rules| rules.accepted = false, Class::Mixed, 500023, Kind::Split),
+    ("cold", |rules| rules.cold = false, Class::Mixed, 500001, Kind::Stranded),
+    ("propose", |rules| rules.propose = false, Class::KillNearDeadline, 500003, Kind::Double),
+    ("third", |rules| rules.third = false, Class::TwoKills, 6000006, Kind::Double),
+    ("agents_witness", |rules| rules.agents_witness = false, Class::TwoKills, 500037, Kind::Double),
+    ("sticky", |rules| rules.sticky = false, Class::Rolling, 500001, Kind::Double),
+    ("agreement", |rules| rules.agreement = false, Class::Mixed, 500370, Kind::Split),
 ];

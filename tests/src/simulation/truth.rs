@@ -1,13 +1,15 @@
 //! What really happened to each trace, and whether that was right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::dice::Dice;
 use super::schedule::{Schedule, WAIT};
 use ringtail_engine::key::{KeySeed, TraceKey};
-use ringtail_engine::ownership::timers::IN_FLIGHT;
+use ringtail_engine::ownership::facts::Name;
+use ringtail_engine::ownership::timers::{AGENT_SILENT, IN_FLIGHT};
 
-/// How much later than the decision wait a decision may be.
+/// How much later than the decision wait a decision may be, beside the time in which no gateway ran.
 const LATE: u64 = 30_000;
 
 /// A span: the place of its trace in the schedule, and its own place there.
@@ -24,6 +26,9 @@ pub struct SpanRef {
 pub enum Kind {
     /// Decided without a span that an agent had taken 5 s before.
     Split,
+    /// The same, or late, but all that was missing lay with agents that no gateway had answered for
+    /// [`AGENT_SILENT`], or that one had answered again only [`IN_FLIGHT`] before: nobody waits for those.
+    Stranded,
     /// Two effective decisions with different verdicts.
     Contra,
     /// Two effective decisions with the same verdict.
@@ -72,6 +77,25 @@ pub struct Truth {
     traces: Vec<TraceTruth>,
     judgements: Vec<Judgement>,
     broken: Vec<Violation>,
+    contacts: Contacts,
+    dark: Dark,
+    /// The verdict is no function of the trace: whoever judges it again may judge otherwise.
+    dice: Option<Dice>,
+    /// Spans in parcels, and those of them that went to a gateway for the first time.
+    moved: [u64; 2],
+    moves: BTreeSet<(SpanRef, Name)>,
+    now: u64,
+}
+
+/// When each agent got an answer from a gateway, in order.
+#[derive(Debug, Default)]
+struct Contacts(Vec<Vec<u64>>);
+
+/// Times in which no gateway ran.
+#[derive(Debug, Default)]
+struct Dark {
+    since: Option<u64>,
+    over: Vec<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -83,6 +107,7 @@ struct TraceTruth {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct SpanTruth {
+    agent: usize,
     taken: Option<u64>,
     /// Its agent was killed, so nobody answers for it.
     orphan: bool,
@@ -97,7 +122,7 @@ impl Truth {
         let trace = |plan: &super::schedule::TracePlan| TraceTruth {
             number: plan.number,
             error: plan.error,
-            spans: vec![SpanTruth::default(); plan.spans.len()],
+            spans: plan.spans.iter().map(|(_, agent)| SpanTruth::of(*agent)).collect(),
         };
         Self {
             by_key: keys.iter().enumerate().map(|(index, key)| (*key, index)).collect(),
@@ -105,7 +130,18 @@ impl Truth {
             traces: schedule.traces.iter().map(trace).collect(),
             judgements: Vec::new(),
             broken: Vec::new(),
+            contacts: Contacts(vec![Vec::new(); schedule.agents]),
+            dark: Dark::default(),
+            dice: schedule.stateful.then(|| Dice::new(schedule.seed ^ 0x57a7e)),
+            moved: [0; 2],
+            moves: BTreeSet::new(),
+            now: 0,
         }
+    }
+
+    /// What is told from here on happens now.
+    pub fn pass_time(&mut self, now: u64) {
+        self.now = now;
     }
 
     /// The key of a span's trace.
@@ -114,8 +150,25 @@ impl Truth {
     }
 
     /// An agent took a span.
-    pub fn take(&mut self, span: SpanRef, now: u64) {
-        self.span(span).taken = Some(now);
+    pub fn take(&mut self, span: SpanRef) {
+        self.span(span).taken = Some(self.now);
+    }
+
+    /// A gateway answered an agent.
+    pub fn touch(&mut self, agent: usize) {
+        self.contacts.0[agent].push(self.now);
+    }
+
+    /// Whether any gateway runs.
+    pub fn shine(&mut self, runs: bool) {
+        match self.dark.since.filter(|_| runs) {
+            Some(since) => {
+                self.dark.over.push((since, self.now));
+                self.dark.since = None;
+            }
+            None if !runs => self.dark.since = self.dark.since.or(Some(self.now)),
+            None => {}
+        }
     }
 
     /// The agent of these spans was killed.
@@ -130,16 +183,18 @@ impl Truth {
         spans: &[SpanRef],
         gateway: &str,
         early: bool,
-        now: u64,
     ) -> (bool, u32) {
         let trace = self.by_key[&key];
         let spans: Vec<u16> = spans.iter().map(|span| span.span).collect();
-        let keep = self.traces[trace].error.is_some_and(|error| spans.contains(&(error as u16)));
+        let keep = match &mut self.dice {
+            Some(dice) => dice.chance(50),
+            None => self.traces[trace].error.is_some_and(|error| spans.contains(&(error as u16))),
+        };
         let judgement = Judgement {
             trace,
             gateway: gateway.to_owned(),
             keep,
-            at: now,
+            at: self.now,
             spans,
             early,
             effective: None,
@@ -149,8 +204,21 @@ impl Truth {
     }
 
     /// A judgement was acted on, or another process knows of it.
-    pub fn take_effect(&mut self, judgement: u32, now: u64) {
-        self.judgements[judgement as usize].effective.get_or_insert(now);
+    pub fn take_effect(&mut self, judgement: u32) {
+        self.judgements[judgement as usize].effective.get_or_insert(self.now);
+    }
+
+    /// Spans go to another gateway because its owner changed.
+    pub fn move_spans(&mut self, spans: impl Iterator<Item = SpanRef>, to: &Name) {
+        for span in spans {
+            let first = self.moves.insert((span, Name::clone(to)));
+            self.moved = [self.moved[0] + 1, self.moved[1] + u64::from(first)];
+        }
+    }
+
+    /// Spans in parcels, and how many of them went where they went for the first time.
+    pub fn moved(&self) -> [u64; 2] {
+        self.moved
     }
 
     /// The backend got a span.
@@ -196,7 +264,7 @@ impl Truth {
                 .iter()
                 .filter(|judged| judged.trace == index && judged.effective.is_some())
                 .collect();
-            trace.check(&judged, &mut found);
+            trace.check(&judged, (&self.contacts, &self.dark), &mut found);
         }
         found
     }
@@ -215,7 +283,12 @@ impl TraceTruth {
         self.first().is_some()
     }
 
-    fn check(&self, judged: &[&Judgement], found: &mut Vec<Violation>) {
+    fn check(
+        &self,
+        judged: &[&Judgement],
+        (contacts, dark): (&Contacts, &Dark),
+        found: &mut Vec<Violation>,
+    ) {
         let mut report =
             |kind, note: String| found.push(Violation { kind, trace: self.number, note });
         let Some(first) = self.first() else {
@@ -228,19 +301,29 @@ impl TraceTruth {
             let same = judged.iter().all(|one| one.keep == judged[0].keep);
             report(if same { Kind::Double } else { Kind::Contra }, format!("{judged:?}"));
         }
-        if judged.iter().all(|one| one.effective.is_some_and(|at| at > first + WAIT + LATE))
-            && !judged.is_empty()
-        {
-            report(Kind::Late, format!("{judged:?}"));
+        let effective = judged.iter().filter_map(|one| one.effective).min();
+        let limit = first + WAIT + LATE;
+        if effective.is_some_and(|at| at > limit + dark.between(first, at)) {
+            let stranded =
+                |span: &SpanTruth| contacts.back(span.agent, limit - AGENT_SILENT, limit).is_none();
+            let kind = if self.spans.iter().all(stranded) { Kind::Stranded } else { Kind::Late };
+            report(kind, format!("{judged:?}"));
         }
         for one in judged.iter().filter(|one| !one.early) {
             let missing = self.spans.iter().enumerate().filter(|(index, span)| {
                 let before = span.taken.is_some_and(|taken| taken + IN_FLIGHT <= one.at);
                 before && !span.orphan && !one.spans.contains(&(*index as u16))
             });
-            let missing: Vec<_> = missing.map(|(index, span)| (index, span.taken)).collect();
+            let stranded = |span: &SpanTruth| {
+                let back = contacts.back(span.agent, span.taken.unwrap_or_default(), one.at);
+                back.is_none_or(|back| one.at < back + IN_FLIGHT)
+            };
+            let missing: Vec<_> =
+                missing.map(|(index, span)| (index, span.taken, stranded(span))).collect();
             if !missing.is_empty() {
-                report(Kind::Split, format!("without {missing:?}: {one:?}"));
+                let all = missing.iter().all(|(.., stranded)| *stranded);
+                let kind = if all { Kind::Stranded } else { Kind::Split };
+                report(kind, format!("without {missing:?}: {one:?}"));
             }
         }
         let kept = judged.iter().any(|one| one.keep);
@@ -253,6 +336,39 @@ impl TraceTruth {
         if !kept && self.spans.iter().any(|span| span.exported > 0) {
             report(Kind::Leaked, format!("{judged:?}"));
         }
+    }
+}
+
+impl SpanTruth {
+    fn of(agent: usize) -> Self {
+        Self { agent, ..Self::default() }
+    }
+}
+
+impl Contacts {
+    /// Since when a gateway has answered an agent without a gap of [`AGENT_SILENT`] after `from`: zero if there
+    /// was no such gap, `None` if it goes on at `to`.
+    fn back(&self, agent: usize, from: u64, to: u64) -> Option<u64> {
+        let times = &self.0[agent];
+        let times = &times[times.partition_point(|at| *at <= from)..];
+        let times = &times[..times.partition_point(|at| *at <= to)];
+        let (mut last, mut back) = (from, 0);
+        for at in times {
+            if *at >= last + AGENT_SILENT {
+                back = *at;
+            }
+            last = *at;
+        }
+        (to < last + AGENT_SILENT).then_some(back)
+    }
+}
+
+impl Dark {
+    /// How long no gateway ran between these times.
+    fn between(&self, from: u64, to: u64) -> u64 {
+        let now = self.since.map(|since| (since, u64::MAX));
+        let times = self.over.iter().copied().chain(now);
+        times.map(|(since, until)| until.min(to).saturating_sub(since.max(from))).sum()
     }
 }
 

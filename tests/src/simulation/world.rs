@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::action::{Answer, Failure, Message};
+use ringtail_engine::ownership::Stats;
 use ringtail_engine::ownership::facts::Name;
 use ringtail_engine::ownership::message::Req;
 use ringtail_engine::ownership::rules::Rules;
@@ -61,6 +62,15 @@ struct Process {
     paused: bool,
     backlog: Vec<Event>,
     last_slice: u64,
+    clock: Clock,
+}
+
+/// What a process takes for the time: nothing but the order of events is the same everywhere.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    /// How many of its milliseconds pass in ten seconds.
+    rate: u64,
+    started: u64,
 }
 
 #[derive(Debug)]
@@ -167,6 +177,7 @@ impl<'a> World<'a> {
         let mut look = over + WAIT;
         while let Some(Reverse(entry)) = self.queue.pop() {
             self.now = entry.at;
+            self.truth.pass_time(self.now);
             if self.now > over + END_AFTER {
                 break;
             }
@@ -183,9 +194,20 @@ impl<'a> World<'a> {
             violations: self.truth.violations(),
             twice,
             exported,
+            stats: self.stats(),
+            moved: self.truth.moved(),
             delays: self.truth.delays(),
             ended: self.now,
         }
+    }
+
+    /// Of all gateways that there were.
+    fn stats(&self) -> Stats {
+        let stats = self.processes.iter().filter_map(|process| match &process.kind {
+            Kind::Gateway(gateway) => Some(gateway.stats()),
+            _ => None,
+        });
+        stats.fold(Stats::default(), Stats::plus)
     }
 
     fn is_over(&self) -> bool {
@@ -228,7 +250,11 @@ impl<'a> World<'a> {
             return;
         }
         if matches!(event, Event::Tick) {
-            self.schedule_event(self.now + TICK, process, Event::Tick);
+            let at = self.now + self.processes[process].clock.span(TICK);
+            self.schedule_event(at, process, Event::Tick);
+        }
+        if let (Event::Answer { .. }, Some(agent)) = (&event, agent_of(&self.processes[process])) {
+            self.truth.touch(agent);
         }
         self.run_process(process, |kind, cx| on_event(kind, event, cx));
     }
@@ -237,7 +263,7 @@ impl<'a> World<'a> {
     fn run_process(&mut self, process: usize, handle: impl FnOnce(&mut Kind, &mut Context<'_>)) {
         let mut kind = std::mem::replace(&mut self.processes[process].kind, Kind::Away);
         let mut cx = Context {
-            now: self.now,
+            now: self.processes[process].clock.read(self.now),
             dice: &mut self.dice,
             truth: &mut self.truth,
             out: Vec::new(),
@@ -253,8 +279,10 @@ impl<'a> World<'a> {
     fn put_out(&mut self, process: usize, output: Output) {
         match output {
             Output::Ask { to, req, message, load, deadline } => {
+                let clock = self.processes[process].clock;
+                let left = deadline.saturating_sub(clock.read(self.now));
                 self.schedule_event(
-                    deadline,
+                    self.now + clock.span(left),
                     process,
                     Event::Failed { to: Arc::clone(&to), req, failure: Failure::TimedOut },
                 );
@@ -271,6 +299,10 @@ impl<'a> World<'a> {
     }
 
     fn ask(&mut self, from: usize, to: Name, req: Req, message: Message, load: Load) {
+        let parcel = matches!(&message, Message::Deliver(delivery) if delivery.hops == 0);
+        if parcel && matches!(self.processes[from].kind, Kind::Gateway(_)) {
+            self.truth.move_spans(load.iter().flatten().copied(), &to);
+        }
         match self.by_name.get(&to).copied().filter(|process| self.processes[*process].alive) {
             Some(process) => {
                 self.travel(from, process, Event::Question { from, req, message, load });
@@ -395,6 +427,26 @@ fn on_event(kind: &mut Kind, event: Event, cx: &mut Context<'_>) {
         }
         (Kind::Collector(collector), Event::Failed { req, .. }) => collector.on_failed(req, cx),
         _ => {}
+    }
+}
+
+fn agent_of(process: &Process) -> Option<usize> {
+    process.name.strip_prefix('a')?.parse().ok()
+}
+
+impl Clock {
+    fn new(started: u64, skew: u64, dice: &mut Dice) -> Self {
+        Self { rate: 10_000 + dice.between(0, 2 * skew) - skew, started }
+    }
+
+    /// What it shows.
+    fn read(self, now: u64) -> u64 {
+        self.started + (now - self.started) * self.rate / 10_000
+    }
+
+    /// How long so many of its milliseconds take.
+    fn span(self, millis: u64) -> u64 {
+        (millis * 10_000).div_ceil(self.rate)
     }
 }
 

@@ -13,9 +13,13 @@ use crate::facts::TraceFacts;
 use crate::key::TraceKey;
 use crate::scan::TraceId;
 use crate::shard::Early;
+use crate::shard::custody::Steady;
 
 #[cfg(test)]
 mod tests;
+
+// What is said of its memory, here and in the limits of the gateway.
+const _: () = assert!(size_of::<Entry>() == 128);
 
 /// Entries a chunk: 128 KiB, the most that a shard with one trace pays in advance.
 const CHUNK: usize = 1024;
@@ -40,6 +44,7 @@ pub(crate) struct Entry {
     pub(crate) links: Links,
     /// The generation of policies under which it was first seen.
     pub(crate) program: u32,
+    pub(crate) steady: Steady,
     pub(crate) stage: Stage,
 }
 

@@ -12,9 +12,10 @@ use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
 use super::rules::Rules;
 use super::timers::{
-    AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX,
+    AGENT_CONFIRM, AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX,
     SUSPECT,
 };
+use super::waits::Waits;
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 use crate::ring::{self, View};
@@ -29,7 +30,7 @@ pub struct AgentConfig {
     pub name: Name,
     /// The secret of the fleet.
     pub seed: KeySeed,
-    /// How long gateways wait for a trace.
+    /// How long gateways hold a trace.
     pub decision_wait: Millis,
     /// Bytes that may be retained.
     pub retained_max: u64,
@@ -54,6 +55,7 @@ pub struct AgentStats {
 #[derive(Debug)]
 pub struct AgentSide {
     config: AgentConfig,
+    waits: Waits,
     facts: Facts,
     losses: Losses,
     slice: BTreeMap<Name, bool>,
@@ -70,7 +72,7 @@ pub struct AgentSide {
 }
 
 /// What an agent knows of a gateway, beside its fact.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Gateway {
     /// When it answered last.
     answered: Millis,
@@ -80,6 +82,8 @@ struct Gateway {
     reminded: u64,
     /// The poll that tells it.
     reminding: Option<Req>,
+    /// Decisions that it makes when it has our word for them.
+    unconfirmed: Arc<[Decision]>,
 }
 
 // === Inputs ===
@@ -90,6 +94,7 @@ impl AgentSide {
         Self {
             view: Arc::new(View::new(Vec::new(), &config.seed)),
             witnessed: DecidedTraces::new(LOSS_KEPT, config.decisions_max),
+            waits: Waits::new(config.decision_wait),
             config,
             facts: Facts::default(),
             losses: Losses::default(),
@@ -163,6 +168,7 @@ impl AgentSide {
         self.stats.retried += u64::from(holders.contains(&None));
         self.retention.answered(req, &holders, now, out);
         self.dispatch(now, out);
+        self.make_room(out);
     }
 
     /// A request has no answer.
@@ -190,6 +196,8 @@ impl AgentSide {
             self.witnessed.learn(decision, now);
         }
         let gateway = self.gateways.entry(Arc::clone(&answer.from.name)).or_default();
+        let unconfirmed = answer.decided.iter().filter(|decision| decision.age == 0);
+        gateway.unconfirmed = unconfirmed.copied().collect();
         if gateway.reminding == Some(req) {
             gateway.reminded = answer.from.inst;
         }
@@ -273,7 +281,12 @@ impl AgentSide {
         if gateway.answered + AGENT_SILENT <= now {
             gateway.in_touch = now;
         }
+        let back = gateway.answered + HOLDER_SILENT <= now;
         gateway.answered = now;
+        if back {
+            // It decides without what waits here as soon as it may.
+            self.retention.hurry(now);
+        }
     }
 
     /// Members are the gateways that the slices or the facts say serve, unless a fact says otherwise.
@@ -340,11 +353,16 @@ impl AgentSide {
         !self.config.rules.doubt || others.all(|fact| is_in_touch(&fact.of.name))
     }
 
+    /// Gateways hold traces that are first seen from now on for so long.
+    pub fn set_decision_wait(&mut self, wait: Millis, now: Millis) {
+        self.waits.set(wait, RETAIN_AFTER_WAIT, now);
+    }
+
     /// Forgets what is old enough, unless its holder is silent.
     fn forget(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
         let rules = self.config.rules;
         let after = if rules.retain { RETAIN_AFTER_WAIT } else { RETAIN_SHORT };
-        let old = now.saturating_sub(self.config.decision_wait + after);
+        let old = now.saturating_sub(self.waits.longest(now) + after);
         let gateways = &self.gateways;
         let is_free = |piece: &Piece, holder: &Instance| {
             let answered = gateways.get(&holder.name).map_or(0, |gateway| gateway.answered);
@@ -358,6 +376,10 @@ impl AgentSide {
         if excess > 0 {
             self.stats.unprotected += self.retention.evict(excess, out);
         }
+        debug_assert!(
+            self.retained_bytes() <= self.config.retained_max || !self.retention.holds_any(),
+            "more is retained than there is room for"
+        );
     }
 }
 
@@ -376,7 +398,9 @@ impl AgentSide {
             .filter(|lost| !owed.contains(lost))
             .cloned()
             .collect();
-        if now < self.polled + POLL && done.len() <= self.told_done {
+        let asked = self.gateways.values().any(|gateway| !gateway.unconfirmed.is_empty());
+        let every = if asked { AGENT_CONFIRM } else { POLL };
+        if now < self.polled + every && done.len() <= self.told_done {
             return;
         }
         (self.polled, self.told_done) = (now, done.len());
@@ -396,12 +420,15 @@ impl AgentSide {
             let mut poll = poll.clone();
             let known = self.facts.find(&to).map_or(0, |fact| fact.of.inst);
             let gateway = self.gateways.entry(Arc::clone(&to)).or_default();
+            poll.decided = std::mem::take(&mut gateway.unconfirmed);
             if gateway.reminded != known || known == 0 {
                 gateway.reminding = Some(req);
                 poll.decided = Arc::clone(&witnessed);
             }
             out.push(AgentAction::Poll { to, req, poll, deadline: now + REQUEST });
         }
+        // Who is gone meanwhile waits for nothing.
+        self.gateways.values_mut().for_each(|gateway| gateway.unconfirmed = Arc::default());
     }
 
     /// A gateway that answers an agent is alive, whatever other gateways hear of it.

@@ -101,13 +101,17 @@ impl DecidedTraces {
         last.filter_map(move |(_, key)| self.decision(*key, now))
     }
 
-    pub(super) fn expire(&mut self, now: Millis) {
+    /// Forgets what is old, and the oldest if there are too many; returns how many of those there were.
+    pub(super) fn expire(&mut self, now: Millis) -> u64 {
+        let mut early = 0;
         while let Some((learned, key)) = self.order.front().copied()
             && (learned + self.kept < now || self.order.len() > self.max)
         {
+            early += u64::from(learned + self.kept >= now);
             self.order.pop_front();
             self.by_key.remove(&key);
         }
+        early
     }
 }
 

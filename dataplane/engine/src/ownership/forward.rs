@@ -7,7 +7,7 @@ use super::action::{Action, Inbound, Message};
 use super::facts::Name;
 use super::message::{Delivery, Outcome, Part, Receipt, Req};
 use super::stand::Stand;
-use super::timers::{LAST_HOP, REQUEST};
+use super::timers::{HOPS_MAX, LAST_HOP, REQUEST};
 use super::traces::{Phase, Tentative, Trace, Traces};
 use crate::Millis;
 
@@ -59,15 +59,14 @@ impl Forwards {
 }
 
 impl Traces {
-    /// Sends on what is others', and answers at once if that is nothing.
-    #[expect(clippy::too_many_arguments, reason = "the rest of one delivery, by its only caller")]
-    pub(super) fn pass(
+    /// Sends on what is others', and answers at once if that is nothing. `outcomes` has nothing for the parts
+    /// that are to be passed on, `passed` says to whom each of them goes.
+    pub fn dispatch(
         &mut self,
         stand: &Stand,
         inbound: Inbound,
         delivery: &Delivery,
-        outcomes: Vec<Option<Outcome>>,
-        passed: BTreeMap<Name, Vec<usize>>,
+        (outcomes, passed): (Vec<Option<Outcome>>, BTreeMap<Name, Vec<usize>>),
         now: Millis,
         out: &mut Vec<Action>,
     ) {
@@ -92,6 +91,7 @@ impl Traces {
     }
 
     fn send_forward(&mut self, req: Req, forward: Forward, now: Millis, out: &mut Vec<Action>) {
+        debug_assert!(forward.hops <= HOPS_MAX, "spans are passed on too often");
         let waited = now - forward.since;
         let part = |(_, part): &(usize, Part)| Part { age: part.age + waited, ..*part };
         let delivery =

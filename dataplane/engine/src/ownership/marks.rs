@@ -46,6 +46,11 @@ impl Marks {
         self.agents.keys().take(AGENT_WITNESSES).any(|name| name == agent)
     }
 
+    /// Whether an agent has polled lately.
+    pub(super) fn has_agents(&self, now: Millis) -> bool {
+        self.agents.values().any(|mark| mark.polled + AGENT_SILENT > now)
+    }
+
     /// Forgets agents that are silent.
     pub(super) fn expire(&mut self, now: Millis) {
         self.agents.retain(|_, mark| mark.polled + AGENT_SILENT > now);

@@ -202,9 +202,16 @@ impl Membership {
     }
 
     /// Whether the agent is to remember decisions: the gateways are too few to.
-    pub(super) fn confides_in(&self, agent: &Name) -> bool {
-        let few = self.view.len() < WITNESSES;
+    pub(super) fn confides_in(&self, agent: &Name, now: Millis) -> bool {
+        let deaf = self.peers.values().filter(|peer| peer.is_deaf(now)).map(|peer| &peer.of.name);
+        let unheard = deaf.filter(|name| self.view.position(name).is_some()).count();
+        let few = self.view.len() < WITNESSES + unheard;
         few && self.rules.agents_witness && self.marks.is_witness(agent)
+    }
+
+    /// Whether this is what is left of a fleet. A gateway that never had another does not wait for agents.
+    fn had_company(&self) -> bool {
+        !self.losses.told().is_empty() || self.facts.iter().nth(1).is_some()
     }
 
     /// Long enough a leaver, and all that serve have shown the view without us.
@@ -231,6 +238,7 @@ impl Membership {
             seats: self.view.members().iter().map(seat).collect(),
             place: self.place(),
             decide_until: self.decide_until(now),
+            confides: self.rules.agents_witness && self.marks.has_agents(now) && self.had_company(),
             holds: self.state != State::Joining && self.may_act(now),
             sure: self.is_sure(now),
             cold: self.cold,
@@ -348,6 +356,7 @@ impl Membership {
         if self.state > State::Draining || !(older || dead && self.rules.rejoin) {
             return false;
         }
+        debug_assert!(fact.of.inst >= self.me.inst, "an instance goes back");
         self.me.inst = fact.of.inst + 1;
         let state = if self.state == State::Draining { State::Draining } else { State::Joining };
         self.since = if state == State::Joining { now } else { self.since };

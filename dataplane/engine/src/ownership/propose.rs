@@ -8,7 +8,9 @@ use super::facts::Name;
 use super::message::{Agreement, Decision, Decisions, Req, Verdict};
 use super::outbox::Why;
 use super::stand::{Stand, Witnesses};
-use super::timers::{BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, REQUEST};
+use super::timers::{
+    AGENT_CONFIRMS, AGENT_WITNESSES_TOLD, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, REQUEST,
+};
 use super::traces::{Phase, Tentative, Traces};
 use crate::Millis;
 use crate::key::TraceKey;
@@ -17,6 +19,17 @@ use crate::key::TraceKey;
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
     open: BTreeMap<Req, Proposal>,
+    /// Those that only agents can witness: told in the answers to their polls, confirmed by the next ones.
+    confided: BTreeMap<TraceKey, Confided>,
+}
+
+/// A decision that waits for an agent.
+#[derive(Debug, Clone, Copy)]
+struct Confided {
+    req: Req,
+    verdict: Verdict,
+    since: Millis,
+    unsure: bool,
 }
 
 #[derive(Debug)]
@@ -36,6 +49,7 @@ enum Heard {
 impl Proposals {
     /// The key was decided otherwise.
     pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) {
+        self.confided.remove(&key);
         if let Some(proposal) = self.open.get_mut(&req) {
             proposal.keys.retain(|(proposed, _)| *proposed != key);
         }
@@ -71,10 +85,13 @@ impl Traces {
             trace.tentative = Some(tentative);
             let overdue = now > tentative.since + FENCE;
             let witnesses = stand.witnesses(*key);
-            let alone = overdue || !stand.rules.propose || witnesses.places().next().is_none();
-            if alone {
+            let nobody = witnesses.places().next().is_none();
+            if overdue || !stand.rules.propose || (nobody && !stand.confides) {
                 self.stats.decided_alone += u64::from(stand.view.len() > 1);
-                self.commit(stand, (*key, tentative.verdict), now, out);
+                let unsure = self.is_unsure(stand, *key);
+                self.commit((*key, tentative.verdict), unsure, now, out);
+            } else if nobody {
+                self.confide(stand, (*key, tentative.verdict), now);
             } else {
                 groups.entry(witnesses).or_default().push((*key, tentative.verdict));
             }
@@ -184,7 +201,8 @@ impl Traces {
         };
         for (key, verdict) in proposal.keys {
             if agreed {
-                self.commit(stand, (key, verdict), now, out);
+                let unsure = self.is_unsure(stand, key);
+                self.commit((key, verdict), unsure, now, out);
             } else {
                 self.stats.unanswered += 1;
                 self.reopen(key, req, now, out);
@@ -192,18 +210,25 @@ impl Traces {
         }
     }
 
+    /// Whether spans may be missing.
+    fn is_unsure(&self, stand: &Stand, key: TraceKey) -> bool {
+        let first = self.held.get(&key).map_or(0, |trace| trace.first);
+        stand.rules.doubt && (!stand.sure || first < stand.cold.since)
+    }
+
     fn commit(
         &mut self,
-        stand: &Stand,
         (key, verdict): (TraceKey, Verdict),
+        unsure: bool,
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        let first = self.held.get(&key).map_or(0, |trace| trace.first);
+        debug_assert!(self.decided.find(key).is_none(), "a decision is made a second time");
         self.release(key);
         self.stats.decided += 1;
         self.decided.learn(&Decision { key, verdict, age: 0, exported: false }, now);
-        if stand.rules.doubt && (!stand.sure || first < stand.cold.since) {
+        if unsure {
+            self.stats.decided_unsure += 1;
             self.decided.doubt(key);
         }
         out.push(Action::Settle { key, verdict, by: By::Us });
@@ -220,11 +245,67 @@ impl Traces {
 
     /// The view changed: all that is proposed is open again, whosever it is.
     pub(super) fn take_back(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
-        for (req, proposal) in std::mem::take(&mut self.proposals.open) {
-            for (key, _) in proposal.keys {
-                self.stats.taken_back += u64::from(!stand.owns(key));
-                self.reopen(key, req, now, out);
+        let open = std::mem::take(&mut self.proposals.open).into_iter();
+        let confided = std::mem::take(&mut self.proposals.confided).into_iter();
+        let asked = open.flat_map(|(req, proposal)| {
+            proposal.keys.into_iter().map(move |(key, _)| (key, req))
+        });
+        for (key, req) in asked.chain(confided.map(|(key, confided)| (key, confided.req))) {
+            self.stats.taken_back += u64::from(!stand.owns(key));
+            self.reopen(key, req, now, out);
+        }
+    }
+}
+
+// === Agents as witnesses ===
+
+impl Traces {
+    /// No other gateway can be asked: the decision waits until an agent knows it.
+    fn confide(&mut self, stand: &Stand, (key, verdict): (TraceKey, Verdict), now: Millis) {
+        let req = self.next_req();
+        if let Some(trace) = self.held.get_mut(&key) {
+            trace.phase = Phase::Proposed(req);
+        }
+        let unsure = self.is_unsure(stand, key);
+        self.proposals.confided.insert(key, Confided { req, verdict, since: now, unsure });
+    }
+
+    /// What agents are told as witnesses: decisions that wait for their word, with an age of nothing, and
+    /// the last ones that were made.
+    pub fn last_decisions(&self, now: Millis) -> impl Iterator<Item = Decision> {
+        let decision = |(key, confided): (&TraceKey, &Confided)| Decision {
+            key: *key,
+            verdict: confided.verdict,
+            age: 0,
+            exported: false,
+        };
+        let made = self.decided.last(now.saturating_sub(AGENT_WITNESSES_TOLD), now);
+        let made = made.map(|decision| Decision { age: decision.age.max(1), ..decision });
+        self.proposals.confided.iter().map(decision).chain(made)
+    }
+
+    /// An agent remembers these decisions: ours that waited for it, and some that were made before us.
+    pub fn on_reminded(&mut self, decided: &[Decision], now: Millis, out: &mut Vec<Action>) {
+        for decision in decided {
+            let confided = self.proposals.confided.get(&decision.key).copied();
+            match confided.filter(|confided| confided.verdict.keep == decision.verdict.keep) {
+                Some(Confided { verdict, unsure, .. }) => {
+                    self.commit((decision.key, verdict), unsure, now, out);
+                }
+                None => self.learn(decision, now, out),
             }
+        }
+    }
+
+    /// Agents that do not answer are asked again with what has come meanwhile.
+    pub(super) fn ask_agents_again(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let confided = self.proposals.confided.iter();
+        let late = confided.filter(|(_, confided)| confided.since + AGENT_CONFIRMS < now);
+        let late: Vec<(TraceKey, Req)> = late.map(|(key, late)| (*key, late.req)).collect();
+        for (key, req) in late {
+            self.proposals.confided.remove(&key);
+            self.stats.unanswered += 1;
+            self.reopen(key, req, now, out);
         }
     }
 }

@@ -141,6 +141,11 @@ impl Retention {
         self.pieces.values()
     }
 
+    /// Whether anything is stored at a gateway, and may be let go.
+    pub(super) fn holds_any(&self) -> bool {
+        self.pieces.len() > self.sent.len() + self.waiting.len()
+    }
+
     /// Losses that are not done.
     pub(super) fn owed(&self) -> BTreeSet<Instance> {
         let sent = self.sent.values();
@@ -192,7 +197,11 @@ impl Retention {
 
     fn release_if_last(&mut self, batch: BatchId, out: &mut Vec<AgentAction>) {
         if self.batches.get(&batch).is_some_and(|batch| batch.pieces == 0) {
-            self.batches.remove(&batch);
+            let last = self.batches.remove(&batch);
+            debug_assert!(
+                last.is_some_and(|batch| batch.stored == Stored::Yes),
+                "a batch that nobody has stored is released"
+            );
             out.push(AgentAction::Release(batch));
         }
     }
@@ -234,6 +243,18 @@ impl Retention {
                         self.insert(Piece { progress: Progress::Waiting { until }, ..piece });
                     }
                 }
+            }
+        }
+    }
+
+    /// A gateway is back: what waits for another try waits no longer, and goes to its owner.
+    pub(super) fn hurry(&mut self, now: Millis) {
+        for (until, id) in std::mem::take(&mut self.waiting) {
+            if let Some(piece) = self.pieces.get_mut(&id) {
+                let until = until.min(now);
+                piece.failures = 0;
+                piece.progress = Progress::Waiting { until };
+                self.waiting.insert((until, id));
             }
         }
     }
@@ -398,6 +419,8 @@ impl Retention {
 
     fn drop_piece(&mut self, id: PieceId, out: &mut Vec<AgentAction>) {
         if let Some(piece) = self.remove(id) {
+            let held = matches!(piece.progress, Progress::Held { .. });
+            debug_assert!(held, "what nobody has stored is dropped");
             self.release_if_last(piece.batch, out);
         }
     }

@@ -30,6 +30,8 @@ pub struct Stand {
     pub(super) sure: bool,
     /// Traces that began before the first wait for the second.
     pub(super) cold: Cold,
+    /// Whether agents can witness decisions that no other gateway can.
+    pub(super) confides: bool,
     /// Whether others would come to ask for what is held here.
     pub(super) holds: bool,
     /// Lost instances, sorted.

@@ -21,6 +21,8 @@ pub struct Stats {
     pub decided: u64,
     /// Of those, without a witness though there are other members.
     pub decided_alone: u64,
+    /// Of those, though spans may have been missing: the fence passed, or agents may not have found us.
+    pub decided_unsure: u64,
     /// Decisions learned from others.
     pub learned: u64,
     /// Proposals that no witness answered.
@@ -33,6 +35,8 @@ pub struct Stats {
     pub repeated: u64,
     /// Decisions told to new owners or witnesses.
     pub retold: u64,
+    /// Decisions that could not be remembered for as long as they may be asked for.
+    pub forgotten: u64,
 }
 
 impl Stats {
@@ -52,12 +56,14 @@ impl Stats {
             parcel_bytes,
             decided,
             decided_alone,
+            decided_unsure,
             learned,
             unanswered,
             taken_back,
             conflicts,
             repeated,
             retold,
+            forgotten,
         ] = sum;
         Self {
             gaps,
@@ -69,17 +75,19 @@ impl Stats {
             parcel_bytes,
             decided,
             decided_alone,
+            decided_unsure,
             learned,
             unanswered,
             taken_back,
             conflicts,
             repeated,
             retold,
+            forgotten,
         }
     }
 
     /// Each count with its name.
-    pub fn events(&self) -> [(&'static str, u64); 15] {
+    pub fn events(&self) -> [(&'static str, u64); 17] {
         [
             ("gaps", self.gaps),
             ("declared", self.declared),
@@ -90,12 +98,14 @@ impl Stats {
             ("parcel_bytes", self.parcel_bytes),
             ("decided", self.decided),
             ("decided_alone", self.decided_alone),
+            ("decided_unsure", self.decided_unsure),
             ("learned", self.learned),
             ("unanswered", self.unanswered),
             ("taken_back", self.taken_back),
             ("conflicts", self.conflicts),
             ("repeated", self.repeated),
             ("retold", self.retold),
+            ("forgotten", self.forgotten),
         ]
     }
 }

@@ -93,7 +93,7 @@ impl Steward {
     ) -> (PollAnswer, bool) {
         self.wake(shards, now, out);
         let answer = self.members.on_poll(poll, now);
-        let confides = self.members.confides_in(&poll.agent);
+        let confides = self.members.confides_in(&poll.agent, now);
         self.settle(shards, now, out);
         (answer, confides)
     }

@@ -74,6 +74,10 @@ pub const LOSSES_MAX: usize = 1_024;
 pub const AGENTS_MAX: usize = 4_096;
 /// Agents that remember decisions when there are fewer than three gateways: those with the lowest names.
 pub const AGENT_WITNESSES: usize = 2;
+/// An agent confirms decisions that wait for it at its next tick: 250 ms.
+pub const AGENT_CONFIRM: Millis = 200;
+/// How long a decision waits for an agent's word before it is made anew: a poll, a confirmation, [`REQUEST`].
+pub const AGENT_CONFIRMS: Millis = POLL + AGENT_CONFIRM + REQUEST;
 /// Decisions of the last two polls are told to them: each is told twice.
 pub const AGENT_WITNESSES_TOLD: Millis = 2 * POLL;
 /// Traces in one parcel.

@@ -13,7 +13,7 @@ use super::outbox::{Outbox, Why};
 use super::propose::Proposals;
 use super::stand::Stand;
 use super::stats::Stats;
-use super::timers::{AGENT_WITNESSES_TOLD, HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
+use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
 
@@ -54,12 +54,31 @@ pub(super) struct Tentative {
     pub(super) since: Millis,
 }
 
-/// Where a part of a delivery goes.
+/// Where a part of a delivery goes, before it is noted.
 enum Place {
     Buffer { foreign: bool },
+    Elsewhere(Admission),
+}
+
+/// Where a part of a delivery goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Into the buffer.
+    Store {
+        /// When the first span of the trace was taken in by anybody.
+        first: Millis,
+        /// Somebody else is to decide it.
+        foreign: bool,
+        /// The least of all its spans.
+        origin: Origin,
+    },
+    /// The way of its trace.
     Follow(Decision),
+    /// Nowhere: it was exported with its trace before.
     Repeated(Decision),
+    /// To another gateway.
     Pass(Name),
+    /// Nowhere: this gateway may not hold it, and knows nobody who may.
     Refuse,
 }
 
@@ -113,44 +132,58 @@ impl Traces {
         let mut outcomes = Vec::with_capacity(delivery.parts.len());
         let mut passed: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
         for (index, part) in delivery.parts.iter().enumerate() {
-            let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
-            let outcome = match self.place(stand, &part, delivery, now) {
-                Place::Buffer { foreign } => {
-                    let first = self.store(&part, foreign, stand.me.inst, now);
+            let outcome = match self.admit(stand, part, delivery.hops, now) {
+                Admission::Store { first, .. } => {
                     out.push(Action::Store { inbound, part: index, key: part.key, first });
                     Some(Outcome::Held(stand.me.clone()))
                 }
-                Place::Follow(decision) => {
+                Admission::Follow(decision) => {
                     out.push(Action::Follow { inbound, part: index, verdict: decision.verdict });
                     Some(Outcome::Decided(decision))
                 }
-                Place::Repeated(decision) => {
-                    self.stats.repeated += 1;
+                Admission::Repeated(decision) => {
                     out.push(Action::Repeated { inbound, part: index });
                     Some(Outcome::Decided(decision))
                 }
-                Place::Pass(to) => {
+                Admission::Pass(to) => {
                     passed.entry(to).or_default().push(index);
                     None
                 }
-                Place::Refuse => {
-                    self.stats.refused += 1;
-                    Some(Outcome::Refused)
-                }
+                Admission::Refuse => Some(Outcome::Refused),
             };
             outcomes.push(outcome);
         }
-        self.pass(stand, inbound, delivery, outcomes, passed, now, out);
+        self.dispatch(stand, inbound, delivery, (outcomes, passed), now, out);
     }
 
-    fn place(&self, stand: &Stand, part: &Part, delivery: &Delivery, now: Millis) -> Place {
+    /// Takes in one part of a delivery. What is to be passed on is left to [`Self::dispatch`].
+    ///
+    /// Later parts of a trace that is stored here and is nobody else's change nothing, while the view stays
+    /// as it is and the trace is not proposed, if their first span is not older than that of the trace and
+    /// their origin counts as much as its own: the driver need not ask for them.
+    pub fn admit(&mut self, stand: &Stand, part: &Part, hops: u8, now: Millis) -> Admission {
+        let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
+        match self.place(stand, &part, hops, now) {
+            Place::Buffer { foreign } => {
+                let trace = self.store(&part, foreign, stand.me.inst, now);
+                Admission::Store { first: trace.first, foreign, origin: trace.origin }
+            }
+            Place::Elsewhere(admission) => {
+                self.stats.repeated += u64::from(matches!(admission, Admission::Repeated(_)));
+                self.stats.refused += u64::from(admission == Admission::Refuse);
+                admission
+            }
+        }
+    }
+
+    fn place(&self, stand: &Stand, part: &Part, hops: u8, now: Millis) -> Place {
         if let Some(decision) = self.decided.decision(part.key, now) {
             let was_there = part.age >= decision.age + IN_FLIGHT;
             let repeated = part.origin == Origin::Replay && decision.exported && was_there;
-            return match repeated && stand.rules.exported {
-                true => Place::Repeated(decision),
-                false => Place::Follow(decision),
-            };
+            return Place::Elsewhere(match repeated && stand.rules.exported {
+                true => Admission::Repeated(decision),
+                false => Admission::Follow(decision),
+            });
         }
         let proposed = self.held.get(&part.key).is_some_and(|trace| trace.phase != Phase::Open);
         if proposed || stand.owns(part.key) {
@@ -158,18 +191,22 @@ impl Traces {
         }
         let owner = stand.owner(part.key).filter(|owner| owner.id != *stand.me.name);
         match owner {
-            Some(owner) if delivery.hops < HOPS_MAX && stand.rules.forward => {
-                Place::Pass(owner.id.as_str().into())
+            Some(owner) if hops < HOPS_MAX && stand.rules.forward => {
+                Place::Elsewhere(Admission::Pass(owner.id.as_str().into()))
             }
             _ if stand.holds || !stand.rules.refuse => Place::Buffer { foreign: true },
-            _ => Place::Refuse,
+            _ => Place::Elsewhere(Admission::Refuse),
         }
     }
 
-    /// Notes spans that go into the buffer; returns when the first of them, or of their trace, was taken.
-    pub(super) fn store(&mut self, part: &Part, foreign: bool, inst: u64, now: Millis) -> Millis {
+    /// Notes spans that go into the buffer.
+    fn store(&mut self, part: &Part, foreign: bool, inst: u64, now: Millis) -> &Trace {
         let first = now.saturating_sub(part.age);
         let tentative = part.tentative.map(|verdict| Tentative { verdict, since: now });
+        if foreign {
+            self.stats.held_for_others += 1;
+            self.foreign.insert(part.key);
+        }
         let trace = self.held.entry(part.key).or_insert(Trace {
             first,
             bytes: 0,
@@ -183,11 +220,21 @@ impl Traces {
         trace.inst = inst;
         trace.bytes += u64::from(part.bytes);
         trace.tentative = trace.tentative.or(tentative);
-        if foreign {
-            self.stats.held_for_others += 1;
-            self.foreign.insert(part.key);
+        trace
+    }
+
+    /// Asks for the bytes of all traces that will leave under a new view: a driver that does not ask for each
+    /// part does not say of each how many bytes it has.
+    pub fn weigh_leaving(&mut self, stand: &Stand, bytes: impl Fn(TraceKey) -> u64) {
+        let leaving = self.held.iter_mut().filter(|(key, _)| !stand.owns(**key));
+        leaving.for_each(|(key, trace)| trace.bytes = bytes(*key));
+    }
+
+    /// Says how many bytes a trace has.
+    pub fn weigh(&mut self, key: TraceKey, bytes: u64) {
+        if let Some(trace) = self.held.get_mut(&key) {
+            trace.bytes = bytes;
         }
-        trace.first
     }
 
     /// A delivery or a parcel was answered.
@@ -252,18 +299,6 @@ impl Traces {
         answer
     }
 
-    /// The last decisions, for witnesses among the agents.
-    pub fn last_decisions(&self, now: Millis) -> impl Iterator<Item = Decision> {
-        self.decided.last(now.saturating_sub(AGENT_WITNESSES_TOLD), now)
-    }
-
-    /// An agent remembers decisions that were made before us.
-    pub fn on_reminded(&mut self, decided: &[Decision], now: Millis, out: &mut Vec<Action>) {
-        for decision in decided {
-            self.learn(decision, now, out);
-        }
-    }
-
     /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
     fn agrees(&self, stand: &Stand, from: &Instance, key: TraceKey, now: Millis) -> bool {
         let ours = self.held.get(&key).is_some_and(|trace| trace.phase != Phase::Open);
@@ -315,7 +350,8 @@ impl Traces {
 impl Traces {
     /// To be called every 250 ms.
     pub fn on_tick(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
-        self.decided.expire(now);
+        self.stats.forgotten += self.decided.expire(now);
+        self.ask_agents_again(now, out);
         if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
             self.held.shrink_to(2 * self.held.len());
         }

@@ -3,7 +3,6 @@
 
 use super::arrival::Elsewhere;
 use super::stats::Early;
-use super::survey::Survey;
 use super::{DYING_MAX, Inserted, Shard};
 use crate::Millis;
 use crate::batch::Batch;
@@ -11,8 +10,8 @@ use crate::buffer::deadline::BUCKET_MS;
 use crate::buffer::index::{Entry, Stage};
 use crate::key::TraceKey;
 use crate::ownership::action::By;
-use crate::ownership::message::Verdict;
-use crate::scan::{ScanError, Shape};
+use crate::ownership::message::{Origin, Verdict};
+use crate::scan::{Group, ScanError, Shape};
 
 /// A trace that is due but not ours to decide is looked at again after this.
 const LOOK_AGAIN: Millis = 500;
@@ -22,14 +21,44 @@ const LOOK_AGAIN: Millis = 500;
 pub enum Place {
     /// Nowhere: they are not meant.
     Nowhere,
-    /// Into the buffer. The first of the trace's spans was taken in then.
-    Store(Millis),
+    /// Into the buffer. The first of the trace's spans was taken in then; how steady it is from now on.
+    Store(Millis, Steady),
     /// The way of their trace.
     Follow(bool),
     /// Nowhere: they were exported with their trace before.
     Repeated,
-    /// Into the parcel with this place in the list.
+    /// To [`Guide::pass`], as the part with this number.
     Pass(usize),
+}
+
+/// Says where spans go that do not simply join a steady trace.
+pub trait Guide {
+    /// Of a trace of the shard, before a run of its spans. `recalled`: the shard has no span of it, and
+    /// remembers that it decided it so.
+    fn place(&mut self, key: TraceKey, recalled: Option<bool>) -> Place;
+
+    /// Takes a span that has the place [`Place::Pass`].
+    fn pass(&mut self, part: usize, group: &Group<'_>, span: &[u8]);
+
+    /// What comes next is of another group.
+    fn leave_group(&mut self);
+}
+
+/// A trace whose spans simply join it, so that nobody is asked about them: of a generation, which ends when
+/// that may change, and of spans of an [`Origin`]. None: somebody is asked.
+///
+/// A generation ends with each change of the ring. There are 16,383; no trace lives through as many, for
+/// an hour at most, since a ring that changed four times a second for an hour would decide nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Steady(u16);
+
+/// How all spans of a request come in, unless a [`Guide`] says otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// Traces that are at least as steady are not asked for.
+    pub steady: Steady,
+    /// When the first of the spans was taken in.
+    pub first: Millis,
 }
 
 /// What became of the spans of a request.
@@ -45,7 +74,7 @@ pub struct Admitted {
     pub late_dropped: u64,
     /// Exported before.
     pub repeated: u64,
-    /// Pushed to a parcel.
+    /// Went to [`Guide::pass`].
     pub passed: u64,
     /// Not meant, or of other shards.
     pub left: u64,
@@ -53,28 +82,35 @@ pub struct Admitted {
     pub failed: Option<ScanError>,
 }
 
-/// A request with the place of each trace in it.
-#[derive(Debug, Clone, Copy)]
-pub struct Plan<'a> {
-    /// What was found in the request.
-    pub survey: &'a Survey,
-    /// For each trace of the survey.
-    pub places: &'a [Place],
+// === impl Steady ===
+
+impl Steady {
+    /// Nobody is asked about spans of this origin, or one that counts more, in this generation.
+    pub fn new(generation: u64, origin: Origin) -> Self {
+        const GENERATIONS: u64 = 0x3fff;
+        Self(((generation % GENERATIONS + 1) as u16) << 2 | origin as u16)
+    }
+
+    /// Whether spans that come in like `manner` join a trace like this without further ado.
+    #[inline]
+    pub(super) fn admits(self, manner: Self) -> bool {
+        let generations = self.0 ^ manner.0;
+        manner != Self::default() && generations >> 2 == 0 && self.0 <= manner.0
+    }
 }
 
 impl Shard {
-    /// Takes in the spans of a request, each to its place.
+    /// Takes in the spans of a request: those of steady traces at once, the others where `guide` says.
     pub fn admit(
         &mut self,
         request: &[u8],
         shape: &Shape,
-        plan: Plan<'_>,
+        (manner, guide): (Manner, &mut dyn Guide),
         now: Millis,
         out: &mut Batch,
-        parcels: &mut [Batch],
     ) -> Admitted {
         self.bury();
-        let inserted = self.arrive(request, shape, Some((plan, parcels)), now, out);
+        let inserted = self.arrive(request, shape, Some((manner, guide)), now, out);
         let Inserted { stored, duplicates, late_kept, late_dropped, foreign, failed, .. } =
             inserted.0;
         let Elsewhere { repeated, passed } = inserted.1;
@@ -88,6 +124,12 @@ impl Shard {
             left: foreign,
             failed,
         }
+    }
+
+    /// Bytes of spans that are held of a trace.
+    pub fn weight(&self, key: TraceKey) -> u64 {
+        let slot = self.index.find_key(key, |_| true);
+        slot.and_then(|slot| self.index.get(slot)).map_or(0, |entry| entry.facts.bytes)
     }
 
     // === Judging ===

@@ -9,17 +9,17 @@ use arc_swap::ArcSwap;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
-use ringtail_engine::ownership::message::{Decision, Part, Verdict};
+use ringtail_engine::ownership::message::Verdict;
 use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
 use ringtail_engine::ownership::{Stand, Traces};
 use ringtail_engine::policy::Program;
-use ringtail_engine::shard::custody::Place;
-use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats, Survey};
+use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::custody::Delivered;
 use super::parcels::Parcels;
+use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::output::{Exported, Output};
@@ -83,6 +83,8 @@ pub(super) struct Worker {
     /// Deliveries whose traces have not all found their place.
     pub(super) inbound: BTreeMap<u64, Delivered>,
     pub(super) deliveries: u64,
+    /// Of traces whose spans simply join them; ends with each change of what is ours.
+    pub(super) generation: u64,
     /// Spans that are kept, and the traces among them that were decided here.
     pub(super) kept: Batch,
     pub(super) kept_keys: Vec<TraceKey>,
@@ -92,13 +94,8 @@ pub(super) struct Worker {
     published: u64,
     counted: Counted,
     // Used again for each request or turn, so that nothing is allocated for one.
-    pub(super) survey: Survey,
-    pub(super) parts: Vec<Part>,
-    /// Of each part its place in the survey.
-    pub(super) surveyed: Vec<u32>,
-    pub(super) places: Vec<Place>,
+    pub(super) elsewhere: Elsewhere,
     pub(super) actions: Vec<Action>,
-    pub(super) reminders: Vec<Decision>,
     judged: Vec<(TraceKey, Verdict)>,
 }
 
@@ -137,18 +134,15 @@ impl Worker {
             parcels: Parcels::default(),
             inbound: BTreeMap::new(),
             deliveries: 0,
+            generation: 0,
             kept: Batch::default(),
             kept_keys: Vec::new(),
             kept_since: None,
             ticked: 0,
             published: 0,
             counted: Counted::default(),
-            survey: Survey::default(),
-            parts: Vec::new(),
-            surveyed: Vec::new(),
-            places: Vec::new(),
+            elsewhere: Elsewhere::default(),
             actions: Vec::new(),
-            reminders: Vec::new(),
             judged: Vec::new(),
         }
     }
@@ -183,12 +177,22 @@ impl Worker {
     fn follow(&mut self) {
         let stand = self.outside.stands.load_full();
         let before = std::mem::replace(&mut self.stand, stand);
+        if before.epoch != self.stand.epoch || before.me != self.stand.me {
+            self.generation += 1;
+        }
         if before.epoch != self.stand.epoch {
             let now = self.outside.clock.now();
+            self.weigh_leaving();
             self.traces.on_view(&before, &self.stand, now, &mut self.actions);
             self.perform(now);
             self.publish();
         }
+    }
+
+    /// What leaves goes in parcels of a size.
+    fn weigh_leaving(&mut self) {
+        let Self { traces, shard, stand, .. } = self;
+        traces.weigh_leaving(stand, |key| shard.weight(key));
     }
 
     /// Does what was asked; returns the sender of a `Finish`.
@@ -210,7 +214,7 @@ impl Worker {
         let now = self.outside.clock.now();
         let Self { traces, stand, actions, .. } = self;
         match ask {
-            Ask::Deliver { work, done } => return self.deliver(work, done, now),
+            Ask::Deliver { work, done } => return self.deliver(&work, done, now),
             Ask::Decisions(told, done) => {
                 let agreement = traces.on_decisions(stand, &told, now, actions);
                 self.perform(now);

@@ -6,7 +6,7 @@ use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::facts::Name;
 
 use super::{
-    Cut, Event, Kind, Listed, NOBODY, Process, TICK, WALL, World, agent_name, gateway_name,
+    Clock, Cut, Event, Kind, Listed, NOBODY, Process, TICK, WALL, World, agent_name, gateway_name,
     on_event,
 };
 use crate::simulation::agent::{Agent, Collector};
@@ -32,6 +32,7 @@ impl World<'_> {
             }
             What::Isolate { gateway, millis } => self.cut(gateway_name(gateway), None, millis),
             What::KillAgent { agent } => self.kill_agent(agent),
+            What::StartAgent { agent } => self.start_agent(agent),
         }
     }
 
@@ -46,12 +47,16 @@ impl World<'_> {
         let budgets = self.schedule.budgets;
         let gateway = Gateway::new(&name, inst, self.seed, self.rules, budgets, self.now);
         self.add_process(&name, Kind::Gateway(Box::new(gateway)));
+        self.shine();
         let at = self.now + self.dice.between(100, 1_000);
         self.schedule_event(at, NOBODY, Event::Listed { name, listed: Listed::Serving });
     }
 
     pub(super) fn start_agent(&mut self, agent: usize) {
         let name = agent_name(agent);
+        if self.find_alive(&name).is_some() {
+            return;
+        }
         let kind = if self.schedule.plain && agent == 0 {
             Kind::Collector(Collector::default())
         } else {
@@ -63,6 +68,7 @@ impl World<'_> {
 
     pub(super) fn add_process(&mut self, name: &Name, kind: Kind) {
         let process = self.processes.len();
+        let clock = Clock::new(self.now, self.schedule.skew, &mut self.dice);
         self.by_name.insert(Arc::clone(name), process);
         self.processes.push(Process {
             name: Arc::clone(name),
@@ -71,6 +77,7 @@ impl World<'_> {
             paused: false,
             backlog: Vec::new(),
             last_slice: 0,
+            clock,
         });
         let at = self.now + self.dice.between(0, TICK);
         self.schedule_event(at, process, Event::Tick);
@@ -104,6 +111,7 @@ impl World<'_> {
 
     pub(super) fn end(&mut self, process: usize) {
         self.processes[process].alive = false;
+        self.shine();
         let name = Arc::clone(&self.processes[process].name);
         let at = self.now + self.dice.between(300, 2_000);
         self.schedule_event(at, NOBODY, Event::Listed { name, listed: Listed::Absent });
@@ -129,6 +137,7 @@ impl World<'_> {
             return;
         };
         self.processes[process].paused = true;
+        self.shine();
         self.schedule_event(self.now + millis, process, Event::Resume);
         // The readiness probe fails three times before the slices say so.
         let unready = self.now + self.dice.between(15_000, 30_000);
@@ -142,12 +151,22 @@ impl World<'_> {
 
     pub(super) fn resume(&mut self, process: usize) {
         self.processes[process].paused = false;
+        self.shine();
         for event in std::mem::take(&mut self.processes[process].backlog) {
             if self.processes[process].alive {
                 self.run_process(process, |kind, cx| on_event(kind, event, cx));
             }
         }
         self.schedule_event(self.now, process, Event::Tick);
+    }
+
+    /// Notes whether any gateway runs.
+    fn shine(&mut self) {
+        let runs = |process: &Process| {
+            let gateway = matches!(process.kind, Kind::Gateway(_) | Kind::Away);
+            gateway && process.alive && !process.paused
+        };
+        self.truth.shine(self.processes.iter().any(runs));
     }
 
     pub(super) fn cut(&mut self, from: Name, to: Option<Name>, millis: u64) {
@@ -162,7 +181,7 @@ impl World<'_> {
         let Some(process) = self.find_alive(&agent_name(agent)) else {
             return;
         };
-        self.truth.take(span, self.now);
+        self.truth.take(span);
         self.run_process(process, |kind, cx| match kind {
             Kind::Agent(agent) => agent.on_span(span),
             Kind::Collector(collector) => collector.on_span(span, cx),

@@ -1,0 +1,100 @@
+//! What an agent keeps, and sends again.
+
+use super::*;
+use crate::ownership::action::{AgentAction, BatchId};
+use crate::ownership::agent::{AgentConfig, AgentSide};
+use crate::ownership::message::PollAnswer;
+use crate::ownership::timers::RETAIN_AFTER_WAIT;
+
+const WAIT: Millis = 30_000;
+const BATCH: BatchId = BatchId(1);
+const KEPT: u32 = 100;
+
+/// An agent that knows two gateways, and what it wants done.
+struct Kept {
+    side: AgentSide,
+    now: Millis,
+    out: Vec<AgentAction>,
+}
+
+impl Kept {
+    fn new(rules: Rules) -> Self {
+        let config = AgentConfig {
+            name: "agent".into(),
+            seed: SEED,
+            decision_wait: WAIT,
+            retained_max: 1 << 20,
+            decisions_max: 100,
+            rules,
+        };
+        let mut kept = Self { side: AgentSide::new(config), now: 10_000, out: Vec::new() };
+        kept.hear("a", &[]);
+        kept.hear("b", &[]);
+        kept
+    }
+
+    /// A gateway answers a poll.
+    fn hear(&mut self, name: &str, lost: &[Instance]) {
+        let mut facts = vec![serving("a"), serving("b")];
+        for fact in facts.iter_mut().filter(|fact| lost.contains(&fact.of)) {
+            fact.state = State::Gone;
+        }
+        let answer = PollAnswer {
+            from: Instance::new(name, 1),
+            facts: facts.into(),
+            losses: lost.into(),
+            decided: Arc::default(),
+        };
+        self.side.on_poll_answer(Req(0), &answer, self.now, &mut self.out);
+    }
+
+    /// A trace goes to `to`, which says that `holder` has it.
+    fn store(&mut self, to: &str, holder: &str) {
+        let key = key_of(self.side.view().clone(), &[to]);
+        self.side.on_batch(BATCH, &[(key, KEPT)], self.now, &mut self.out);
+        let (sent, req) = self.sent()[0].clone();
+        assert_eq!(sent, to);
+        let receipt = Receipt {
+            from: Instance::new(to, 1),
+            outcomes: vec![Outcome::Held(Instance::new(holder, 1))],
+        };
+        self.side.on_receipt(req, &receipt, self.now, &mut self.out);
+        self.out.clear();
+    }
+
+    fn sent(&self) -> Vec<(String, Req)> {
+        let sent = self.out.iter().filter_map(|action| match action {
+            AgentAction::Deliver { to, req, .. } => Some((to.to_string(), *req)),
+            _ => None,
+        });
+        sent.collect()
+    }
+}
+
+#[test]
+fn what_lies_with_a_silent_holder_is_kept() {
+    needs(
+        |rules| rules.pin = false,
+        |rules| {
+            let mut kept = Kept::new(rules);
+            kept.store("a", "a");
+            kept.now += WAIT + RETAIN_AFTER_WAIT + TICK;
+            kept.side.on_tick(kept.now, &mut kept.out);
+            kept.side.retained_bytes() == u64::from(KEPT)
+        },
+    );
+}
+
+/// The one that answered had passed it on.
+#[test]
+fn what_lay_with_the_holder_that_was_named_is_sent_again() {
+    needs(
+        |rules| rules.holder = false,
+        |rules| {
+            let mut kept = Kept::new(rules);
+            kept.store("a", "b");
+            kept.hear("a", &[Instance::new("b", 1)]);
+            !kept.sent().is_empty()
+        },
+    );
+}

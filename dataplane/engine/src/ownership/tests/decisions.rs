@@ -1,0 +1,138 @@
+//! When something is decided, and who has to know.
+
+use super::*;
+use crate::ownership::message::Decisions;
+use crate::ownership::timers::{FENCE, GAP, IN_FLIGHT, LEASE, SUSPECT, TICK};
+
+/// A proposal of `from`, and what the gateway says.
+fn propose(bench: &mut Bench, from: &str, key: TraceKey, verdict: Verdict) -> super::super::Agreement {
+    let decision = Decision { key, verdict, age: 0, exported: false };
+    let told = Decisions { from: Instance::new(from, 1), propose: true, list: vec![decision] };
+    bench.own.on_decisions(&told, bench.now, &mut bench.out)
+}
+
+/// Spans that an agent sends again; whether they are dropped.
+fn is_repeated(bench: &mut Bench, key: TraceKey, age: Millis) -> bool {
+    bench.out.clear();
+    bench.deliver(Part { age, origin: Origin::Replay, ..part(key) });
+    bench.out.iter().any(|action| matches!(action, Action::Repeated { .. }))
+}
+
+/// Before others may take it for dead, and decide themselves.
+#[test]
+fn who_is_not_answered_stops_deciding() {
+    const { assert!(LEASE < SUSPECT) };
+    needs(
+        |rules| rules.lease = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            bench.pass(LEASE + TICK);
+            !bench.own.stand().may_decide(bench.now)
+        },
+    );
+}
+
+/// Agreements from before may have ended on the other side.
+#[test]
+fn who_was_stopped_asks_again_before_it_decides() {
+    needs(
+        |rules| rules.gap = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            bench.now += GAP + TICK;
+            bench.deliver(part(bench.key(&["b"])));
+            !bench.own.stand().may_decide(bench.now)
+        },
+    );
+}
+
+#[test]
+fn only_the_owner_finds_agreement() {
+    needs(
+        |rules| rules.agree = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            let key = bench.key(&["c", "b"]);
+            !propose(&mut bench, "a", key, KEEP).refused.is_empty()
+        },
+    );
+}
+
+#[test]
+fn a_decision_that_stands_is_what_a_proposal_finds() {
+    needs(
+        |rules| rules.known = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            let key = bench.key(&["c", "b"]);
+            propose(&mut bench, "c", key, KEEP);
+            let other = Verdict { keep: false, note: 2 };
+            let answer = propose(&mut bench, "c", key, other);
+            answer.known.iter().any(|known| known.verdict == KEEP)
+        },
+    );
+}
+
+#[test]
+fn a_decision_outlives_two_gateways() {
+    needs(
+        |rules| rules.third = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            let key = bench.key(&["b", "a", "c"]);
+            bench.deliver(part(key));
+            bench.out.clear();
+            bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
+            bench.told().len() == 2
+        },
+    );
+}
+
+#[test]
+fn a_new_next_choice_hears_of_old_decisions() {
+    needs(
+        |rules| rules.restream = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            let key = bench.key(&["b", "d", "a", "c"]);
+            bench.deliver(part(key));
+            bench.decide(key);
+            bench.facts.push(serving("d"));
+            bench.greet("d", &[]);
+            bench.pass(TICK);
+            bench.told().iter().any(|(to, _)| to == "d")
+        },
+    );
+}
+
+#[test]
+fn what_was_exported_is_not_exported_again() {
+    needs(
+        |rules| rules.exported = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            let key = bench.key(&["b"]);
+            bench.deliver(part(key));
+            bench.live(IN_FLIGHT);
+            bench.decide(key);
+            is_repeated(&mut bench, key, IN_FLIGHT)
+        },
+    );
+}
+
+/// What the one that was not waited for held may be new.
+#[test]
+fn what_may_have_missed_a_decision_is_exported() {
+    needs(
+        |rules| rules.doubt = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c"]);
+            let key = bench.key(&["b", "a"]);
+            bench.deliver(part(key));
+            bench.stuck = Some("c");
+            bench.live(LEASE + FENCE + 2 * TICK);
+            bench.decide(key);
+            !is_repeated(&mut bench, key, FENCE + LEASE)
+        },
+    );
+}
