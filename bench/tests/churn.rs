@@ -22,5 +22,5 @@ fn a_fleet_under_load_loses_a_gateway_and_nothing_else() {
     let verdict = &trial["verdict"];
     assert_eq!(verdict["whole"], verdict["wanted"], "{trial:#}");
     assert!(verdict["wanted"].as_u64().unwrap() > 100, "{trial:#}");
-    assert!(trial["movedSpans"].as_u64().unwrap() > 0, "{trial:#}");
+    assert!(trial["handedOverSpans"].as_u64().unwrap() > 0, "{trial:#}");
 }

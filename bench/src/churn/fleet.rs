@@ -12,7 +12,7 @@ use super::board::Board;
 use super::contender::{self, Programs, Side, Started};
 use super::directory::{Entry, Standing};
 use super::load::Load;
-use super::probe::{Probe, Sample};
+use super::probe::{Moved, Probe, Sample};
 use super::proxy::Way;
 use crate::failure::{Failure, Result};
 use crate::generate::{self, journal::Journal};
@@ -97,7 +97,7 @@ pub(super) struct Fleet {
     /// Seconds from each step that was waited for until the fleet had come to rest.
     pub(super) rests: Vec<Option<f64>>,
     /// What those had moved that are gone.
-    moved_before: u64,
+    moved_before: Moved,
     pub(super) journal: Arc<Journal>,
     sender: Option<JoinHandle<Result<Value>>>,
     pub(super) retained: Vec<Retained>,
@@ -127,7 +127,7 @@ impl Fleet {
             steps: Vec::new(),
             ended: Vec::new(),
             rests: Vec::new(),
-            moved_before: 0,
+            moved_before: Moved::default(),
             journal: Arc::default(),
             sender: None,
             retained: Vec::new(),
@@ -226,9 +226,8 @@ impl Fleet {
     /// Waits until everybody who was told to stop has ended; then they are no longer listed.
     pub(super) fn await_exits(&mut self) -> Result<()> {
         while let Some((name, mut member)) = self.leaving.pop_first() {
-            let moved = member.moved();
             let (last_words, _) = member.process.finish(EXIT_PATIENCE)?;
-            self.moved_before += moved.max(member.moved());
+            self.moved_before += member.moved();
             let seconds = member.since.elapsed().as_secs_f64();
             self.board.directory.remove(&name);
             let (ledger, events) = (contender::ledger(&last_words), member.events());
@@ -348,7 +347,7 @@ impl Member {
         self.latest().map(|sample| sample.events).unwrap_or_default()
     }
 
-    fn moved(&self) -> u64 {
-        self.latest().map_or(0, |sample| sample.moved)
+    fn moved(&self) -> Moved {
+        self.latest().map(|sample| sample.moved).unwrap_or_default()
     }
 }

@@ -48,7 +48,6 @@ pub(super) fn run(round: usize, programs: &Programs) -> Result<Trial> {
         contender: Side::Ringtail.name(),
         round,
         rest_seconds: fleet.rests.clone(),
-        moved_spans: fleet.moved(),
         required_spans: spans,
         bytes_per_span: bytes_per_span(&load),
         held_bytes: Some(bytes),
@@ -58,6 +57,7 @@ pub(super) fn run(round: usize, programs: &Programs) -> Result<Trial> {
     let held = ["gw-0", "gw-2"].map(|gateway| fleet.held(gateway).0).iter().sum::<u64>();
     trial.verdict.traces = taken / crate::truth::SPANS as u64;
     trial.verdict.lost_spans = taken.abs_diff(held);
+    trial.note_moved(&fleet);
     trial.note_ledgers(&fleet.ended);
     trial.load = load;
     // Nothing has been decided, and nothing is to be: the fleet is dropped where it stands.

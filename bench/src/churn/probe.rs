@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,8 +27,7 @@ pub(super) struct Sample {
     pub(super) digest: String,
     pub(super) members: Vec<String>,
     pub(super) backends: usize,
-    /// Spans put into parcels for their new owners, and spans that agents sent again.
-    pub(super) moved: u64,
+    pub(super) moved: Moved,
     pub(super) held: u64,
     pub(super) held_bytes: u64,
     /// What an agent keeps, and what it had to let go.
@@ -35,6 +35,22 @@ pub(super) struct Sample {
     pub(super) unprotected: u64,
     /// What keeping traces whole took, by name.
     pub(super) events: BTreeMap<String, u64>,
+}
+
+/// Spans that went from where they lay to somewhere else.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Moved {
+    /// Put into parcels for their new owners.
+    pub(super) handed_over: u64,
+    /// Sent again by agents.
+    pub(super) replayed: u64,
+}
+
+impl AddAssign for Moved {
+    fn add_assign(&mut self, other: Self) {
+        self.handed_over += other.handed_over;
+        self.replayed += other.replayed;
+    }
 }
 
 /// Asks until it is dropped.
@@ -93,7 +109,10 @@ fn ask(admin: Admin) -> Option<Sample> {
         digest: String::new(),
         members: Vec::new(),
         backends: sum(&metrics, BACKENDS) as usize,
-        moved: sum(&metrics, "ringtail_handed_over_spans_total"),
+        moved: Moved {
+            handed_over: sum(&metrics, "ringtail_handed_over_spans_total"),
+            replayed: 0,
+        },
         held: 0,
         held_bytes: 0,
         retained_bytes: sum(&metrics, "ringtail_retained_bytes"),
@@ -103,7 +122,7 @@ fn ask(admin: Admin) -> Option<Sample> {
     if let Some(stats) = stats {
         sample.backends = stats.ring.members.len();
         (sample.digest, sample.members) = (stats.ring.digest, stats.ring.members);
-        sample.moved += stats.ledger.received.replays;
+        sample.moved.replayed = stats.ledger.received.replays;
         (sample.held, sample.held_bytes) = (stats.held.spans, stats.held.bytes);
     }
     Some(sample)

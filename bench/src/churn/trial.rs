@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::contender::{Programs, Side};
 use super::fleet::{Ended, Fleet};
 use super::load::Load;
+use super::probe::Moved;
 use super::scenario::Scenario;
 use super::verdict::Verdict;
 use crate::failure::{Doing, Result};
@@ -34,8 +35,10 @@ pub(super) struct Trial {
     pub(super) verdict: Verdict,
     /// From each step that was waited for until all agreed and nothing moved; none: they never did.
     pub(super) rest_seconds: Vec<Option<f64>>,
-    /// Spans handed over and sent again, and those that had to.
-    pub(super) moved_spans: u64,
+    /// Spans of undecided traces that were handed over, spans that agents sent again, and undecided spans
+    /// whose owner changed: so many had to go one way or the other.
+    pub(super) handed_over_spans: u64,
+    pub(super) replayed_spans: u64,
     pub(super) required_spans: u64,
     /// Of a span as it was sent.
     pub(super) bytes_per_span: f64,
@@ -84,7 +87,7 @@ pub(super) fn run(
         ..Trial::default()
     };
     if side == Side::Ringtail {
-        trial.moved_spans = fleet.moved();
+        trial.note_moved(&fleet);
         trial.required_spans = fleet.required(&ring_seed()?);
         trial.note_ledgers(&fleet.ended);
         trial.note_retention(&fleet, &programs);
@@ -115,6 +118,11 @@ impl Trial {
         let arrivals = &fleet.board.arrivals;
         let arrivals = arrivals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.arrived_spans = arrivals.spans();
+    }
+
+    pub(super) fn note_moved(&mut self, fleet: &Fleet) {
+        let Moved { handed_over, replayed } = fleet.moved();
+        (self.handed_over_spans, self.replayed_spans) = (handed_over, replayed);
     }
 
     pub(super) fn note_ledgers(&mut self, ended: &[Ended]) {

@@ -369,7 +369,8 @@ impl Gateway {
         }
         let stood = (stand.epoch, stand.me.inst);
         if stood.0 < self.stood.0 || stood.1 < self.stood.1 {
-            cx.truth.blame(None, format!("{} goes back from {:?}: {stood:?}", self.name, self.stood));
+            cx.truth
+                .blame(None, format!("{} goes back from {:?}: {stood:?}", self.name, self.stood));
         }
         self.stood = stood;
     }

@@ -291,8 +291,9 @@ impl Schedule {
             Class::StatefulPolicy => match dice.below(4) {
                 0 => self.kill_same(at, some, dice),
                 1 => self.kill_new(at, some, 0, dice),
-                2 => self
-                    .add(at, What::Pause { gateway: some, millis: dice.between(2_000, 60_000) }),
+                2 => {
+                    self.add(at, What::Pause { gateway: some, millis: dice.between(2_000, 60_000) })
+                }
                 _ => self.roll(at.min(20_000), dice),
             },
             Class::Partition => self.part(at, dice),

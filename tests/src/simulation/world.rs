@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use ringtail_engine::key::{KeySeed, TraceKey};
-use ringtail_engine::ownership::action::{Answer, Failure, Message};
 use ringtail_engine::ownership::Stats;
+use ringtail_engine::ownership::action::{Answer, Failure, Message};
 use ringtail_engine::ownership::facts::Name;
 use ringtail_engine::ownership::message::Req;
 use ringtail_engine::ownership::rules::Rules;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{EXIT_PATIENCE, Ended, Fleet, Member};
 use crate::churn::arrivals::{Times, millis};
 use crate::churn::contender::{self, Side};
-use crate::churn::probe::Sample;
+use crate::churn::probe::{Moved, Sample};
 use crate::churn::verdict::{Case, Verdict};
 use crate::failure::{Failure, Result};
 
@@ -97,9 +97,11 @@ impl Fleet {
     }
 
     /// Spans handed over or sent again, so far.
-    pub(in crate::churn) fn moved(&self) -> u64 {
+    pub(in crate::churn) fn moved(&self) -> Moved {
+        let mut moved = self.moved_before;
         let there = self.gateways.values().chain(self.leaving.values());
-        self.moved_before + there.map(Member::moved).sum::<u64>()
+        there.for_each(|gateway| moved += gateway.moved());
+        moved
     }
 }
 
@@ -129,7 +131,7 @@ impl Fleet {
         self.unprotected = samples.map(|sample| sample.unprotected).sum();
         self.stop(agents)?;
         let gateways = std::mem::take(&mut self.gateways);
-        self.moved_before += gateways.values().map(Member::moved).sum::<u64>();
+        gateways.values().for_each(|gateway| self.moved_before += gateway.moved());
         self.stop(gateways)?;
         Ok(load)
     }

@@ -12,8 +12,8 @@ use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
 use super::rules::Rules;
 use super::timers::{
-    AGENT_CONFIRM, AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT, RETAIN_PINNED_MAX,
-    SUSPECT,
+    AGENT_CONFIRM, AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT,
+    RETAIN_PINNED_MAX, SUSPECT,
 };
 use super::waits::Waits;
 use crate::Millis;

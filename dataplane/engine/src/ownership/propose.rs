@@ -247,9 +247,8 @@ impl Traces {
     pub(super) fn take_back(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
         let open = std::mem::take(&mut self.proposals.open).into_iter();
         let confided = std::mem::take(&mut self.proposals.confided).into_iter();
-        let asked = open.flat_map(|(req, proposal)| {
-            proposal.keys.into_iter().map(move |(key, _)| (key, req))
-        });
+        let asked = open
+            .flat_map(|(req, proposal)| proposal.keys.into_iter().map(move |(key, _)| (key, req)));
         for (key, req) in asked.chain(confided.map(|(key, confided)| (key, confided.req))) {
             self.stats.taken_back += u64::from(!stand.owns(key));
             self.reopen(key, req, now, out);

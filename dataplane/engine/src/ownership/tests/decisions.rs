@@ -5,7 +5,12 @@ use crate::ownership::message::Decisions;
 use crate::ownership::timers::{FENCE, GAP, IN_FLIGHT, LEASE, SUSPECT, TICK};
 
 /// A proposal of `from`, and what the gateway says.
-fn propose(bench: &mut Bench, from: &str, key: TraceKey, verdict: Verdict) -> super::super::Agreement {
+fn propose(
+    bench: &mut Bench,
+    from: &str,
+    key: TraceKey,
+    verdict: Verdict,
+) -> super::super::Agreement {
     let decision = Decision { key, verdict, age: 0, exported: false };
     let told = Decisions { from: Instance::new(from, 1), propose: true, list: vec![decision] };
     bench.own.on_decisions(&told, bench.now, &mut bench.out)
