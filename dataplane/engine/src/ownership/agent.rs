@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::action::{AgentAction, BatchId, Failure};
 use super::decided::DecidedTraces;
-use super::facts::{Facts, Instance, Name, State};
+use super::facts::{Change, Fact, Facts, Instance, Name, State};
 use super::losses::Losses;
 use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
@@ -213,7 +213,8 @@ impl AgentSide {
             .filter(|fact| self.config.rules.gossip || fact.of.name == answer.from.name);
         for fact in own {
             if let Some(change) = self.facts.merge(fact, now) {
-                lost.extend(Losses::implied(&change, self.config.rules.instances));
+                let superseded = self.config.rules.instances && !self.is_left_to_peers(&change);
+                lost.extend(Losses::implied(&change, superseded));
             }
         }
         lost.extend(answer.losses.iter().cloned());
@@ -340,6 +341,16 @@ impl AgentSide {
         self.stats.replayed += self.retention.lose(lost, lies_there, origin, now);
     }
 
+    /// Who was on its way out and is back had either left or died on the way. Other gateways heard its last
+    /// words, if it had any, and tell of a loss; we may have met the new one before we asked them.
+    fn is_left_to_peers(&self, change: &Change) -> bool {
+        let Change::Superseded { before, .. } = change else {
+            return false;
+        };
+        let is_peer = |fact: &&Fact| fact.state == State::Serving && fact.of.name != before.of.name;
+        before.state == State::Draining && self.facts.iter().any(|fact| is_peer(&fact))
+    }
+
     /// Every gateway that serves has answered all the while, so each has waited for us before it decided.
     /// If one has not, what we send again may be new to it.
     fn is_in_touch(&self, lost: &Instance, now: Millis) -> bool {
@@ -453,3 +464,6 @@ impl AgentSide {
         names
     }
 }
+
+#[cfg(test)]
+mod tests;
