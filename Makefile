@@ -1,13 +1,13 @@
 # A menu: one line each. Logic lives in Rust, and CI calls nothing else.
 # demo and test share the dev profile: on a cold clone optimising would take longer than it could ever save there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e cluster cluster-build image bench ci generate fmt fmt-check lint
+.PHONY: help demo test e2e cluster cluster-build image bench churn ci generate fmt fmt-check lint
 CARGO ?= cargo
 
 help: ## this menu
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
-demo: ## a local fleet samples the traces of a small shop for 20 seconds; no cluster
-	$(CARGO) run -p ringtail -- run examples/shop.yaml --demo --decision-wait 3s --duration 20s
+demo: ## a local fleet samples the traces of a small shop while gateways come, leave and are killed; no cluster, 25 seconds
+	$(CARGO) run -p ringtail -- run examples/shop.yaml --demo --decision-wait 3s --duration 21s
 test: ## everything that needs no cluster
 	$(CARGO) test --workspace
 e2e: image ## the chart, the operator and a fleet on a real cluster of three nodes (root; after make cluster-build)
@@ -21,6 +21,8 @@ image: ## images of agent, gateway and operator as tars in target/images, withou
 	$(CARGO) run --bin ringtail-image
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
+churn: ## fleets under load while gateways come, go, die and hang, beside the Collector (root, for its rows)
+	$(CARGO) run --profile dist -p ringtail-bench -- churn
 ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current
 generate: ## rewrite the generated files: the CRD and its reference page, the peer messages, the chart's files
 	RINGTAIL_GENERATE=1 $(CARGO) test -p ringtail-crds -p ringtail-tests --test generated --test chart

@@ -80,10 +80,6 @@ pub trait Apply: Send {
     -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// Agents decide nothing, so that nothing of `spec.sampling` is theirs: they only show what they have seen.
-#[derive(Clone, Copy, Debug)]
-pub struct ShowOnly;
-
 // === impl Loaded ===
 
 impl Loaded {
@@ -218,17 +214,11 @@ async fn next(remote: &mut Option<Remote>) -> Arc<str> {
     std::future::pending().await
 }
 
-// === impl Remote, ShowOnly ===
+// === impl Remote ===
 
 impl Remote {
     fn is_current(&self) -> bool {
         self.texts.borrow().is_some() && self.health.failing_for().is_zero()
-    }
-}
-
-impl Apply for ShowOnly {
-    async fn apply(&mut self, _: ValidPipeline) -> Result<(), String> {
-        Ok(())
     }
 }
 

@@ -21,8 +21,8 @@ use self::neighbours::Neighbours;
 use self::sockets::{PeerDoor, Sockets};
 use self::stop::{Parent, Signals, wait_for_stop};
 use crate::agent::splitter::BatchLimits;
-use crate::agent::{self, Agent};
-use crate::config::{Apply, Loaded, ShowOnly};
+use crate::agent::{self, Agent, Core};
+use crate::config::{Apply, Loaded};
 use crate::export;
 use crate::gateway::{self, Door, Gateway};
 use crate::membership::instance;
@@ -179,7 +179,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let signals = Signals::catch()
         .map_err(|source| RoleError::System { what: "catching signals", source })?;
     let parent = role.exit_with_parent.then(Parent::listen);
-    let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
+    let neighbours =
+        Neighbours::of_agent(&role, &gateways, &loaded.pipeline, parent.as_ref()).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
     let seed = seed(&role)?;
     let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
@@ -211,7 +212,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let agent = Agent::start(config, stopping.clone());
     let tier = TierSource::Agent(Arc::clone(agent.core()));
     let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring);
-    let following = tokio::spawn(follower.run(ShowOnly));
+    let following = tokio::spawn(follower.run(Retain(Arc::clone(agent.core()))));
     let receivers =
         sockets.serve(agent.intake(), None, source.clone(), budget.receive, &stopping)?;
     wait_for_stop(signals, parent).await;
@@ -302,6 +303,17 @@ impl Apply for Reload {
     async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
         let wait = self.decision_wait.unwrap_or(pipeline.decision_wait);
         self.gateway.reload(&pipeline.policies, wait, pipeline.max_trace_spans).await
+    }
+}
+
+/// Keeps delivered spans for as long as the wait of a new manifest asks for. Agents decide nothing, so that
+/// nothing else of `spec.sampling` is theirs.
+struct Retain(Arc<Core>);
+
+impl Apply for Retain {
+    async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
+        self.0.set_decision_wait(pipeline.decision_wait);
+        Ok(())
     }
 }
 

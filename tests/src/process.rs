@@ -52,7 +52,14 @@ pub fn operator_binary() -> &'static PathBuf {
 
 // Package and binary have the same name.
 fn build(name: &str) -> PathBuf {
-    let output = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    // What cargo tells of the tests is not of what it builds: build scripts that look at it would run again,
+    // and everything above them.
+    let told = |key: &str| key.starts_with("CARGO_PKG_") || key.starts_with("CARGO_MANIFEST_");
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_str().is_some_and(told)) {
+        cargo.env_remove(key);
+    }
+    let output = cargo
         .args(["build", "--quiet", "--package", name, "--bin", name])
         .args(["--message-format", "json"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -175,8 +182,16 @@ impl Process {
     ///
     /// # Panics
     /// With its standard error, when it prints no ledger.
-    pub fn stop(mut self) -> Ended {
+    pub fn stop(self) -> Ended {
         self.terminate();
+        self.end()
+    }
+
+    /// Waits until it ends by itself, or because it was told to before.
+    ///
+    /// # Panics
+    /// With its standard error, when it prints no ledger.
+    pub fn end(mut self) -> Ended {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("stdout is readable");
         let status = self.child.wait().expect("it ends");
@@ -197,7 +212,13 @@ impl Process {
 impl Process {
     /// Stops it with SIGTERM and checks that its ledger balances, nothing is held and it exits with 0.
     pub fn stop_balanced(self) -> Ended {
-        let end = self.stop();
+        self.terminate();
+        self.end_balanced()
+    }
+
+    /// As [`Self::end`], with the same checks.
+    pub fn end_balanced(self) -> Ended {
+        let end = self.end();
         assert!(end.ledger.balanced && end.ledger.balances(), "{end:#?}");
         assert_eq!(end.ledger.held, 0, "{end:#?}");
         assert!(end.status.success(), "{end:#?}");

@@ -5,6 +5,7 @@
 use std::process::Command;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use ringtail::stats::Stats;
 use ringtail_tests::backend::Backend;
 use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
 use ringtail_tests::process::{self, Process};
@@ -54,7 +55,8 @@ async fn a_sidecar_sends_in_plain_otlp_and_says_nothing_of_itself() {
     let backend = Backend::start().await;
     let fleet = Fleet::start(ERRORS_AND_SLOW, 0, 1, &backend.address.to_string(), &[]);
     let gateway = fleet.gateways[0].grpc();
-    let ring = fleet.gateways[0].stats().ring;
+    let one = |stats: &Stats| stats.ring.members.len() == 1;
+    let ring = fleet.gateways[0].wait_for("itself as the ring", one).ring;
     let sidecar = start(&pod, directory.path(), &gateway);
     sidecar.wait_for("its gateway", |stats| stats.ring.members == [gateway.clone()]);
 

@@ -86,6 +86,8 @@ pub struct Kept {
     pub replayed: AtomicU64,
     /// Traces of batches that were let go early, for their bytes.
     pub unprotected: AtomicU64,
+    /// Spans of those batches; of a batch that is let go in parts, each trace is taken to have as many.
+    pub unprotected_spans: AtomicU64,
     /// Deliveries without an answer, or refused.
     pub retried: AtomicU64,
     /// Whether all of it is stored at a gateway.
@@ -151,6 +153,12 @@ impl Core {
     /// Whether delivered spans are kept, to be sent again after a loss.
     pub fn keeps(&self) -> bool {
         self.keeper.is_some()
+    }
+
+    /// Gateways hold traces that they see from now on for so long.
+    pub fn set_decision_wait(&self, wait: Duration) {
+        let wait = Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX);
+        self.keep(|| News::Wait(wait));
     }
 
     /// Tells whoever keeps delivered spans, if anybody does.

@@ -29,6 +29,7 @@ use crate::transport::{Method, Permit, Pieces};
 
 mod custody;
 mod parcels;
+mod way;
 mod worker;
 
 /// Requests that wait for one shard. Their bytes are charged to the receive budget, so this bounds only the

@@ -11,6 +11,7 @@ use ringtail_engine::ownership::message::{
 };
 use ringtail_engine::ownership::timers::HOPS_MAX;
 use ringtail_engine::ring::RING_VERSION;
+use ringtail_engine::shard::custody::{self, Steady};
 
 use super::{
     Asked, DecideRequest, DecideResponse, DeliverRequest, DeliverResponse, HelloRequest,
@@ -102,6 +103,18 @@ impl Manner {
         let hops = u8::try_from(request.hops).unwrap_or(HOPS_MAX).min(HOPS_MAX);
         let (origin, age, again) = (Some(request.origin().into()), request.age, request.again);
         Ok(Self { origin, age, hops, again, parts, only })
+    }
+
+    /// Whether the same is known of all traces.
+    pub fn is_plain(&self) -> bool {
+        self.parts.is_empty() && self.only.is_empty()
+    }
+
+    /// As a shard wants it: which traces need not be asked for.
+    pub fn at(&self, now: Millis) -> custody::Manner {
+        let origin = self.origin.filter(|_| self.is_plain());
+        let steady = origin.map(Steady::new).unwrap_or_default();
+        custody::Manner { steady, first: now.saturating_sub(self.age) }
     }
 
     /// What is known of a trace with so many bytes of spans; `None` when it is not meant.
@@ -348,6 +361,7 @@ pub fn poll(poll: &Poll, from: Member, digest: u64, seed: &KeySeed) -> PollReque
         status: Some(status),
         decided: decided.map(decision).collect(),
         seed_id: seed.id(),
+        unprotected_spans: 0,
     }
 }
 

@@ -13,9 +13,13 @@ use crate::facts::TraceFacts;
 use crate::key::TraceKey;
 use crate::scan::TraceId;
 use crate::shard::Early;
+use crate::shard::custody::Steady;
 
 #[cfg(test)]
 mod tests;
+
+// What is said of its memory, here and in the limits of the gateway.
+const _: () = assert!(size_of::<Entry>() == 128);
 
 /// Entries a chunk: 128 KiB, the most that a shard with one trace pays in advance.
 const CHUNK: usize = 1024;
@@ -40,6 +44,7 @@ pub(crate) struct Entry {
     pub(crate) links: Links,
     /// The generation of policies under which it was first seen.
     pub(crate) program: u32,
+    pub(crate) steady: Steady,
     pub(crate) stage: Stage,
 }
 
@@ -57,6 +62,8 @@ pub(crate) enum Stage {
 pub(crate) struct Index {
     by_key: HashTable<u32>,
     entries: Slab<Entry, CHUNK>,
+    /// Whether there ever were two traces with one key.
+    twins: bool,
 }
 
 impl Index {
@@ -81,6 +88,7 @@ impl Index {
     /// Adds a trace that [`Index::find`] does not know.
     pub(crate) fn insert(&mut self, entry: Entry) -> u32 {
         let key = entry.key.0;
+        self.twins |= self.find_key(entry.key, |_| true).is_some();
         let entries = &mut self.entries;
         let slot = entries.insert(entry);
         self.by_key
@@ -108,6 +116,16 @@ impl Index {
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
         self.entries.get_mut(slot)
+    }
+
+    /// Whether more than one trace may have a key.
+    pub(crate) fn may_have_twins(&self) -> bool {
+        self.twins
+    }
+
+    /// All traces.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut()
     }
 
     /// Traces held.

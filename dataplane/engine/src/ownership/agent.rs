@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::action::{AgentAction, BatchId, Failure};
 use super::decided::DecidedTraces;
-use super::facts::{Facts, Instance, Name, State};
+use super::facts::{Change, Fact, Facts, Instance, Name, State};
 use super::losses::Losses;
 use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
@@ -15,6 +15,7 @@ use super::timers::{
     AGENT_CONFIRM, AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT,
     RETAIN_PINNED_MAX, SUSPECT,
 };
+use super::waits::Waits;
 use crate::Millis;
 use crate::key::{KeySeed, TraceKey};
 use crate::ring::{self, View};
@@ -29,7 +30,7 @@ pub struct AgentConfig {
     pub name: Name,
     /// The secret of the fleet.
     pub seed: KeySeed,
-    /// How long gateways wait for a trace.
+    /// How long gateways hold a trace.
     pub decision_wait: Millis,
     /// Bytes that may be retained.
     pub retained_max: u64,
@@ -54,6 +55,7 @@ pub struct AgentStats {
 #[derive(Debug)]
 pub struct AgentSide {
     config: AgentConfig,
+    waits: Waits,
     facts: Facts,
     losses: Losses,
     slice: BTreeMap<Name, bool>,
@@ -94,6 +96,7 @@ impl AgentSide {
         Self {
             view: Arc::new(View::new(Vec::new(), &config.seed)),
             witnessed: DecidedTraces::new(LOSS_KEPT, config.decisions_max),
+            waits: Waits::new(config.decision_wait),
             config,
             facts: Facts::default(),
             losses: Losses::default(),
@@ -210,7 +213,8 @@ impl AgentSide {
             .filter(|fact| self.config.rules.gossip || fact.of.name == answer.from.name);
         for fact in own {
             if let Some(change) = self.facts.merge(fact, now) {
-                lost.extend(Losses::implied(&change, self.config.rules.instances));
+                let superseded = self.config.rules.instances && !self.is_left_to_peers(&change);
+                lost.extend(Losses::implied(&change, superseded));
             }
         }
         lost.extend(answer.losses.iter().cloned());
@@ -337,6 +341,16 @@ impl AgentSide {
         self.stats.replayed += self.retention.lose(lost, lies_there, origin, now);
     }
 
+    /// Who was on its way out and is back had either left or died on the way. Other gateways heard its last
+    /// words, if it had any, and tell of a loss; we may have met the new one before we asked them.
+    fn is_left_to_peers(&self, change: &Change) -> bool {
+        let Change::Superseded { before, .. } = change else {
+            return false;
+        };
+        let is_peer = |fact: &&Fact| fact.state == State::Serving && fact.of.name != before.of.name;
+        before.state == State::Draining && self.facts.iter().any(|fact| is_peer(&fact))
+    }
+
     /// Every gateway that serves has answered all the while, so each has waited for us before it decided.
     /// If one has not, what we send again may be new to it.
     fn is_in_touch(&self, lost: &Instance, now: Millis) -> bool {
@@ -349,11 +363,16 @@ impl AgentSide {
         !self.config.rules.doubt || others.all(|fact| is_in_touch(&fact.of.name))
     }
 
+    /// Gateways hold traces that are first seen from now on for so long.
+    pub fn set_decision_wait(&mut self, wait: Millis, now: Millis) {
+        self.waits.set(wait, RETAIN_AFTER_WAIT, now);
+    }
+
     /// Forgets what is old enough, unless its holder is silent.
     fn forget(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
         let rules = self.config.rules;
         let after = if rules.retain { RETAIN_AFTER_WAIT } else { RETAIN_SHORT };
-        let old = now.saturating_sub(self.config.decision_wait + after);
+        let old = now.saturating_sub(self.waits.longest(now) + after);
         let gateways = &self.gateways;
         let facts = &self.facts;
         let is_free = |piece: &Piece, holder: &Instance| {
@@ -445,3 +464,6 @@ impl AgentSide {
         names
     }
 }
+
+#[cfg(test)]
+mod tests;

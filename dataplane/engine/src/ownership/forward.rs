@@ -59,15 +59,14 @@ impl Forwards {
 }
 
 impl Traces {
-    /// Sends on what is others', and answers at once if that is nothing.
-    #[expect(clippy::too_many_arguments, reason = "the rest of one delivery, by its only caller")]
-    pub(super) fn pass(
+    /// Sends on what is others', and answers at once if that is nothing. `outcomes` has nothing for the parts
+    /// that are to be passed on, `passed` says to whom each of them goes.
+    pub fn dispatch(
         &mut self,
         stand: &Stand,
         inbound: Inbound,
         delivery: &Delivery,
-        outcomes: Vec<Option<Outcome>>,
-        passed: BTreeMap<Name, Vec<usize>>,
+        (outcomes, passed): (Vec<Option<Outcome>>, BTreeMap<Name, Vec<usize>>),
         now: Millis,
         out: &mut Vec<Action>,
     ) {

@@ -1,14 +1,14 @@
 //! The traces of one shard: which are here, whose they are, and what goes where. One a shard, driven by the
 //! thread that owns the shard's buffer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::action::{Action, By, Failure, Inbound};
+use super::action::{Action, By, Failure};
 use super::decided::{ByKey, DecidedTraces, Learned};
 use super::facts::{Instance, Name};
 use super::forward::Forwards;
 use super::handover::Parcels;
-use super::message::{Agreement, Decision, Delivery, Origin, Outcome, Part, Receipt, Req, Verdict};
+use super::message::{Agreement, Decision, Origin, Part, Receipt, Req, Verdict};
 use super::outbox::{Outbox, Why};
 use super::propose::Proposals;
 use super::stand::Stand;
@@ -54,12 +54,31 @@ pub(super) struct Tentative {
     pub(super) since: Millis,
 }
 
-/// Where a part of a delivery goes.
+/// Where a part of a delivery goes, before it is noted.
 enum Place {
     Buffer { foreign: bool },
+    Elsewhere(Admission),
+}
+
+/// Where a part of a delivery goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// Into the buffer.
+    Store {
+        /// When the first span of the trace was taken in by anybody.
+        first: Millis,
+        /// Somebody else is to decide it.
+        foreign: bool,
+        /// The least of all its spans.
+        origin: Origin,
+    },
+    /// The way of its trace.
     Follow(Decision),
+    /// Nowhere: it was exported with its trace before.
     Repeated(Decision),
+    /// To another gateway.
     Pass(Name),
+    /// Nowhere: this gateway may not hold it, and knows nobody who may.
     Refuse,
 }
 
@@ -67,6 +86,7 @@ enum Place {
 #[derive(Debug)]
 pub struct Traces {
     pub(super) number: u32,
+
     pub(super) requests: u64,
     pub(super) held: ByKey<Trace>,
     /// Held, open, and others' to decide.
@@ -101,56 +121,39 @@ impl Traces {
         }
     }
 
-    /// Spans come in: from a client, an agent or another gateway.
-    pub fn on_delivery(
-        &mut self,
-        stand: &Stand,
-        inbound: Inbound,
-        delivery: &Delivery,
-        now: Millis,
-        out: &mut Vec<Action>,
-    ) {
-        let mut outcomes = Vec::with_capacity(delivery.parts.len());
-        let mut passed: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
-        for (index, part) in delivery.parts.iter().enumerate() {
-            let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
-            let outcome = match self.place(stand, &part, delivery, now) {
-                Place::Buffer { foreign } => {
-                    let first = self.store(&part, foreign, stand.me.inst, now);
-                    out.push(Action::Store { inbound, part: index, key: part.key, first });
-                    Some(Outcome::Held(stand.me.clone()))
-                }
-                Place::Follow(decision) => {
-                    out.push(Action::Follow { inbound, part: index, verdict: decision.verdict });
-                    Some(Outcome::Decided(decision))
-                }
-                Place::Repeated(decision) => {
-                    self.stats.repeated += 1;
-                    out.push(Action::Repeated { inbound, part: index });
-                    Some(Outcome::Decided(decision))
-                }
-                Place::Pass(to) => {
-                    passed.entry(to).or_default().push(index);
-                    None
-                }
-                Place::Refuse => {
-                    self.stats.refused += 1;
-                    Some(Outcome::Refused)
-                }
-            };
-            outcomes.push(outcome);
+    /// Takes in one part of a delivery. What is to be passed on is left to [`Self::dispatch`].
+    ///
+    /// Of a part that is to be stored, is not foreign, and of whose trace nothing more is known, nothing is
+    /// noted: the driver keeps what there is to know, beside the spans, and says so with [`Self::on_due`] or
+    /// [`Self::adopt`]. So it need not ask for a later part of such a trace, while that is not proposed, if
+    /// its first span is not older and its origin counts as much.
+    pub fn admit(&mut self, stand: &Stand, part: &Part, hops: u8, now: Millis) -> Admission {
+        let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
+        match self.place(stand, &part, hops, now) {
+            Place::Buffer { foreign: false } if self.is_plain(&part) => {
+                let first = now.saturating_sub(part.age);
+                Admission::Store { first, foreign: false, origin: part.origin }
+            }
+            Place::Buffer { foreign } => {
+                let trace = self.store(&part, foreign, stand.me.inst, now);
+                Admission::Store { first: trace.first, foreign, origin: trace.origin }
+            }
+            Place::Elsewhere(admission) => {
+                self.stats.repeated += u64::from(matches!(admission, Admission::Repeated(_)));
+                self.stats.refused += u64::from(admission == Admission::Refuse);
+                admission
+            }
         }
-        self.pass(stand, inbound, delivery, outcomes, passed, now, out);
     }
 
-    fn place(&self, stand: &Stand, part: &Part, delivery: &Delivery, now: Millis) -> Place {
+    fn place(&self, stand: &Stand, part: &Part, hops: u8, now: Millis) -> Place {
         if let Some(decision) = self.decided.decision(part.key, now) {
             let was_there = part.age >= decision.age + IN_FLIGHT;
             let repeated = part.origin == Origin::Replay && decision.exported && was_there;
-            return match repeated && stand.rules.exported {
-                true => Place::Repeated(decision),
-                false => Place::Follow(decision),
-            };
+            return Place::Elsewhere(match repeated && stand.rules.exported {
+                true => Admission::Repeated(decision),
+                false => Admission::Follow(decision),
+            });
         }
         let proposed = self.held.get(&part.key).is_some_and(|trace| trace.phase != Phase::Open);
         if proposed || stand.owns(part.key) {
@@ -158,18 +161,22 @@ impl Traces {
         }
         let owner = stand.owner(part.key).filter(|owner| owner.id != *stand.me.name);
         match owner {
-            Some(owner) if delivery.hops < HOPS_MAX && stand.rules.forward => {
-                Place::Pass(owner.id.as_str().into())
+            Some(owner) if hops < HOPS_MAX && stand.rules.forward => {
+                Place::Elsewhere(Admission::Pass(owner.id.as_str().into()))
             }
             _ if stand.holds || !stand.rules.refuse => Place::Buffer { foreign: true },
-            _ => Place::Refuse,
+            _ => Place::Elsewhere(Admission::Refuse),
         }
     }
 
-    /// Notes spans that go into the buffer; returns when the first of them, or of their trace, was taken.
-    pub(super) fn store(&mut self, part: &Part, foreign: bool, inst: u64, now: Millis) -> Millis {
+    /// Notes spans that go into the buffer.
+    fn store(&mut self, part: &Part, foreign: bool, inst: u64, now: Millis) -> &Trace {
         let first = now.saturating_sub(part.age);
         let tentative = part.tentative.map(|verdict| Tentative { verdict, since: now });
+        if foreign {
+            self.stats.held_for_others += 1;
+            self.foreign.insert(part.key);
+        }
         let trace = self.held.entry(part.key).or_insert(Trace {
             first,
             bytes: 0,
@@ -183,11 +190,35 @@ impl Traces {
         trace.inst = inst;
         trace.bytes += u64::from(part.bytes);
         trace.tentative = trace.tentative.or(tentative);
-        if foreign {
-            self.stats.held_for_others += 1;
-            self.foreign.insert(part.key);
+        trace
+    }
+
+    /// Whether nothing has to be noted of a part that is stored.
+    fn is_plain(&self, part: &Part) -> bool {
+        part.tentative.is_none() && !self.held.contains_key(&part.key)
+    }
+
+    /// Takes over a trace of which the driver has kept what is known, as an instance of us took it in: it
+    /// will leave, or we are another instance now.
+    pub fn adopt(
+        &mut self,
+        key: TraceKey,
+        (first, origin): (Millis, Origin),
+        bytes: u64,
+        inst: u64,
+    ) {
+        let plain = Trace { first, bytes, phase: Phase::Open, tentative: None, origin, inst };
+        let trace = self.held.entry(key).or_insert(plain);
+        trace.first = trace.first.min(first);
+        trace.origin = trace.origin.min(origin);
+        trace.bytes = bytes;
+    }
+
+    /// Says how many bytes a trace has.
+    pub fn weigh(&mut self, key: TraceKey, bytes: u64) {
+        if let Some(trace) = self.held.get_mut(&key) {
+            trace.bytes = bytes;
         }
-        trace.first
     }
 
     /// A delivery or a parcel was answered.
@@ -268,10 +299,9 @@ impl Traces {
             }
             Learned::New => self.stats.learned += 1,
         }
-        if self.release(decision.key) {
-            let verdict = decision.verdict;
-            out.push(Action::Settle { key: decision.key, verdict, by: By::Other });
-        }
+        self.release(decision.key);
+        let Decision { key, verdict, .. } = *decision;
+        out.push(Action::Settle { key, verdict, by: By::Other });
     }
 
     /// Takes a trace out of what is undecided; whether it was there.
@@ -339,7 +369,7 @@ impl Traces {
             && self.outbox.owners_know()
     }
 
-    /// Nothing is here or on its way from here at all.
+    /// Nothing of which something is noted is here, or on its way from here.
     pub fn is_idle(&self) -> bool {
         self.held.is_empty()
             && self.parcels.is_empty()
@@ -347,12 +377,22 @@ impl Traces {
             && self.outbox.is_empty()
     }
 
-    /// Undecided traces here.
+    /// Whether anything is noted of an undecided trace.
+    pub(super) fn holds(&self, key: TraceKey) -> bool {
+        self.held.contains_key(&key)
+    }
+
+    /// Whether it is remembered how the trace was decided.
+    pub(super) fn has_decided(&self, key: TraceKey) -> bool {
+        self.decided.find(key).is_some()
+    }
+
+    /// Undecided traces of which something is noted.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether no undecided trace is here.
+    /// Whether nothing is noted of any.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }

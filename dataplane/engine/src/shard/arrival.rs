@@ -1,7 +1,6 @@
 //! A request comes in: each span joins its trace, repeats what is known, or follows a decision made before.
 
-use super::custody::{self, Plan};
-use super::survey::FOREIGN;
+use super::custody::{self, Guide, Manner, Steady};
 use super::{Early, Inserted, Shard};
 use crate::Millis;
 use crate::batch::{Batch, GroupRef};
@@ -24,7 +23,7 @@ enum Place {
     Late { kept: bool },
     /// Nowhere: exported before.
     Repeated,
-    /// Into a parcel.
+    /// To the guide.
     Passed(usize),
 }
 
@@ -35,23 +34,14 @@ pub(super) struct Elsewhere {
     pub(super) passed: u64,
 }
 
-/// Somebody else says where spans go.
-struct Guide<'a> {
-    plan: Plan<'a>,
-    /// The next run of spans of one trace.
-    run: usize,
-    parcels: &'a mut [Batch],
-    /// Of each parcel: the current group in it.
-    groups: Vec<Option<GroupRef>>,
-    elsewhere: Elsewhere,
-}
-
 /// A request on its way in.
 struct Arrival<'a> {
     shard: &'a mut Shard,
     out: &'a mut Batch,
     inserted: Inserted,
-    guide: Option<Guide<'a>>,
+    /// Who else says where spans go.
+    guide: Option<(Manner, &'a mut dyn Guide)>,
+    elsewhere: Elsewhere,
     /// The trace of the last span: the next one is often of the same.
     last: Option<(TraceId, Place)>,
     /// The current resource and group, held here once a span of them was stored. The resource is told from
@@ -76,29 +66,23 @@ impl Shard {
         inserted
     }
 
-    /// Takes in spans, each to the place that the plan has for its trace, if there is one.
+    /// Takes in spans, each to the place that the guide has for its trace, if there is one.
     pub(super) fn arrive<'a>(
         &'a mut self,
         request: &[u8],
         shape: &Shape,
-        plan: Option<(Plan<'a>, &'a mut [Batch])>,
+        guide: Option<(Manner, &'a mut dyn Guide)>,
         now: Millis,
         out: &'a mut Batch,
     ) -> (Inserted, Elsewhere) {
         self.advance(now);
         self.headers.start_gathering();
-        let guide = plan.map(|(plan, parcels)| Guide {
-            plan,
-            run: 0,
-            groups: vec![None; parcels.len()],
-            parcels,
-            elsewhere: Elsewhere::default(),
-        });
         let mut arrival = Arrival {
             shard: self,
             out,
             inserted: Inserted::default(),
             guide,
+            elsewhere: Elsewhere::default(),
             last: None,
             resource: None,
             group: None,
@@ -114,7 +98,7 @@ impl Shard {
         stats.late_kept += inserted.late_kept;
         stats.late_dropped += inserted.late_dropped;
         stats.traces += inserted.traces_new;
-        (inserted, arrival.guide.map(|guide| guide.elsewhere).unwrap_or_default())
+        (inserted, arrival.elsewhere)
     }
 }
 
@@ -136,67 +120,75 @@ impl Visit for Arrival<'_> {
             Place::Foreign => self.inserted.foreign += 1,
             Place::Held(slot) => self.store(slot, group, span),
             Place::Late { kept } => self.follow(kept, group, span),
-            Place::Repeated | Place::Passed(_) => self.send_elsewhere(place, group, span),
+            Place::Repeated => self.elsewhere.repeated += 1,
+            Place::Passed(part) => {
+                if let Some((_, guide)) = &mut self.guide {
+                    guide.pass(part, group, span);
+                }
+                self.elsewhere.passed += 1;
+            }
         }
     }
 }
 
 impl Arrival<'_> {
     fn place(&mut self, id: &TraceId) -> Place {
-        if let Some(guide) = &mut self.guide {
-            let place = guide.next_place();
-            return self.follow_guide(place, id);
-        }
         let Shard { config, index, memory, .. } = &*self.shard;
         let key = config.seed.key(id);
         if config.shards > 1 && shard_of(key, config.shards) != config.shard {
             return Place::Foreign;
         }
-        if let Some(slot) = index.find(key, id) {
-            return Place::Held(slot);
+        let slot = index.find(key, id);
+        if self.guide.is_some() {
+            return self.place_by_guide(slot, key, id);
         }
-        match memory.recall(key) {
-            Some(kept) => Place::Late { kept },
-            None => Place::Held(self.open(key, id, self.shard.now)),
+        match slot {
+            Some(slot) => Place::Held(slot),
+            None => match memory.recall(key) {
+                Some(kept) => Place::Late { kept },
+                None => Place::Held(self.open(key, id, self.shard.now, Steady::default())),
+            },
         }
     }
 
-    fn follow_guide(&mut self, place: custody::Place, id: &TraceId) -> Place {
-        let first = match place {
+    fn place_by_guide(&mut self, slot: Option<u32>, key: TraceKey, id: &TraceId) -> Place {
+        let Some((manner, guide)) = &mut self.guide else {
+            return Place::Foreign;
+        };
+        let shard = &mut *self.shard;
+        let entry = slot.and_then(|slot| shard.index.get(slot));
+        let joins = |entry: &Entry| {
+            let steady = entry.steady.admits(manner.steady) && entry.stage == Stage::Open;
+            steady && entry.first_seen <= manner.first
+        };
+        if let Some(slot) = slot.filter(|_| entry.is_some_and(joins)) {
+            return Place::Held(slot);
+        }
+        let recalled = if entry.is_none() { shard.memory.recall(key) } else { None };
+        let (first, steady) = match guide.place(key, recalled) {
             custody::Place::Nowhere => return Place::Foreign,
             custody::Place::Follow(kept) => return Place::Late { kept },
             custody::Place::Repeated => return Place::Repeated,
-            custody::Place::Pass(parcel) => return Place::Passed(parcel),
-            custody::Place::Store(first) => first,
+            custody::Place::Pass(part) => return Place::Passed(part),
+            custody::Place::Store(first, steady) => (first, steady),
         };
-        let key = self.shard.config.seed.key(id);
-        match self.shard.index.find(key, id) {
+        match slot {
             Some(slot) => {
-                self.shard.backdate(slot, first);
+                shard.backdate(slot, first);
+                if let Some(entry) = shard.index.get_mut(slot) {
+                    entry.steady = match steady == Steady::default() {
+                        true => steady,
+                        false => entry.steady.joined(steady),
+                    };
+                }
                 Place::Held(slot)
             }
-            None => Place::Held(self.open(key, id, first)),
-        }
-    }
-
-    fn send_elsewhere(&mut self, place: Place, group: &Group<'_>, span: &[u8]) {
-        let Some(guide) = &mut self.guide else {
-            return;
-        };
-        let Place::Passed(parcel) = place else {
-            guide.elsewhere.repeated += 1;
-            return;
-        };
-        let place = guide.parcels.get_mut(parcel).zip(guide.groups.get_mut(parcel));
-        if let Some((batch, known)) = place {
-            let place = *known.get_or_insert_with(|| batch.intern(&group.resource, &group.scope));
-            batch.push(place, span);
-            guide.elsewhere.passed += 1;
+            None => Place::Held(self.open(key, id, first, steady)),
         }
     }
 
     /// A trace is seen for the first time.
-    fn open(&mut self, key: TraceKey, id: &TraceId, first_seen: Millis) -> u32 {
+    fn open(&mut self, key: TraceKey, id: &TraceId, first_seen: Millis, steady: Steady) -> u32 {
         let Shard { config, programs, index, deadlines, now, .. } = &mut *self.shard;
         let slot = index.insert(Entry {
             key,
@@ -208,6 +200,7 @@ impl Arrival<'_> {
             due: 0,
             links: UNLINKED,
             program: programs.join(),
+            steady,
         });
         let due = first_seen.saturating_add(config.decision_wait_ms);
         deadlines.insert(index, slot, *now, due);
@@ -289,8 +282,8 @@ impl Arrival<'_> {
 
     fn leave_group(&mut self) {
         self.late = None;
-        if let Some(guide) = &mut self.guide {
-            guide.groups.fill(None);
+        if let Some((_, guide)) = &mut self.guide {
+            guide.leave_group();
         }
         if let Some(group) = self.group.take() {
             self.shard.headers.release(group);
@@ -301,13 +294,5 @@ impl Arrival<'_> {
         if let Some((_, resource)) = self.resource.take() {
             self.shard.headers.release_resource(resource);
         }
-    }
-}
-
-impl Guide<'_> {
-    fn next_place(&mut self) -> custody::Place {
-        let run = self.plan.survey.runs.get(self.run).copied().unwrap_or(FOREIGN);
-        self.run += 1;
-        self.plan.places.get(run as usize).copied().unwrap_or(custody::Place::Nowhere)
     }
 }

@@ -1,6 +1,7 @@
 //! A shard's thread between the state machine and the buffer: what comes in is laid before the one, what it
 //! says is done with the other.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,31 +12,25 @@ use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::{Action, By, Inbound, Message};
 use ringtail_engine::ownership::facts::{Fact, Name};
-use ringtail_engine::ownership::message::{Decision, Delivery, Outcome, Receipt, Req, Verdict};
+use ringtail_engine::ownership::message::{Delivery, Outcome, Receipt, Req, Verdict};
 use ringtail_engine::scan::Shape;
-use ringtail_engine::shard::custody::{Admitted, Place, Plan};
+use ringtail_engine::shard::custody::{Admitted, Guide, Manner, Place, Steady};
 use ringtail_engine::wire::put_varint;
 use tokio::sync::oneshot;
 
+use super::way::{Known, Laid, Way, Went};
 use super::worker::{EXPORT_BYTES, Worker};
 use super::{Outgoing, Taken, Work};
 use crate::ledger::Refused;
 use crate::peer::{SPANS_TAG, messages};
 use crate::transport::{Method, PREFIX_BYTES, Pieces, framed, prefix};
 
-/// A delivery whose traces have not all found their place.
+/// A delivery of which some traces have not found their place.
 #[derive(Debug)]
 pub(super) struct Delivered {
     done: oneshot::Sender<Taken>,
+    /// Those that are not simply held here.
     parts: Vec<Known>,
-}
-
-/// A trace of a delivery.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    key: TraceKey,
-    spans: u32,
-    passed: bool,
 }
 
 /// What is taken out of a parcel: consecutive actions make one list, so that the parcel is read once.
@@ -51,109 +46,80 @@ enum Unpacking {
 
 impl Worker {
     /// Takes the shard's part of a request.
-    pub(super) fn deliver(&mut self, work: Arc<Work>, done: oneshot::Sender<Taken>, now: Millis) {
-        if let Err(error) = self.shard.survey(&work.request, &work.shape, &mut self.survey) {
-            tracing::error!(%error, "a request that was checked does not parse; please report this");
-            return;
+    pub(super) fn deliver(&mut self, work: &Work, done: oneshot::Sender<Taken>, now: Millis) {
+        self.elsewhere.clear();
+        let manner = work.manner.at(now);
+        let Self { shard, traces, stand, elsewhere, actions, kept, .. } = self;
+        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere, actions };
+        let guided = (manner, &mut way as &mut dyn Guide);
+        let admitted = shard.admit(&work.request, &work.shape, guided, now, kept);
+        for key in &self.elsewhere.foreign {
+            self.traces.weigh(*key, self.shard.weight(*key));
         }
-        self.deliveries += 1;
-        let inbound = Inbound(self.deliveries);
-        let known = self.introduce(&work, now);
         self.gauges.disturbed.store(now, Relaxed);
-        let parts = std::mem::take(&mut self.parts);
-        let delivery = Delivery { parts, hops: work.manner.hops };
-        self.traces.on_delivery(&self.stand, inbound, &delivery, now, &mut self.actions);
-        self.parts = delivery.parts;
-        let parcels = self.lay_out();
-        let mut batches: Vec<Batch> = parcels.iter().map(|_| Batch::default()).collect();
-        let plan = Plan { survey: &self.survey, places: &self.places };
-        let Self { shard, kept, .. } = self;
-        let admitted = shard.admit(&work.request, &work.shape, plan, now, kept, &mut batches);
-        for ((req, _), batch) in parcels.iter().zip(&batches) {
-            self.parcels.add(*req, batch);
-        }
-        self.count(&work, &admitted, &known);
-        let mut delivered = Delivered { done, parts: known };
-        for (_, indices) in &parcels {
-            for index in indices {
-                if let Some(known) = delivered.parts.get_mut(*index) {
-                    known.passed = true;
-                }
-            }
-        }
-        self.inbound.insert(inbound.0, delivered);
-        self.perform(now);
-        if !parcels.is_empty() {
+        self.count(work, &admitted);
+        if self.elsewhere.parts.is_empty() {
+            self.perform(now);
+            // What is held here is seen before anybody hears of it.
             self.publish();
+            let _ = done.send(Taken::default());
+        } else {
+            self.dispatch(work.manner.hops, done, now);
         }
         self.flush(EXPORT_BYTES);
     }
 
-    /// Makes a part of each trace that is meant.
-    fn introduce(&mut self, work: &Work, now: Millis) -> Vec<Known> {
-        let Self { shard, survey, parts, surveyed, reminders, .. } = self;
-        parts.clear();
-        surveyed.clear();
-        reminders.clear();
-        let mut known = Vec::with_capacity(survey.traces().len());
-        for (trace, place) in survey.traces().iter().zip(0..) {
-            let Some(part) = work.manner.part(trace.key, trace.bytes) else { continue };
-            parts.push(part);
-            surveyed.push(place);
-            known.push(Known { key: trace.key, spans: trace.spans, passed: false });
-            // The shard remembers the verdicts of many more traces than are told to others.
-            if let Some(keep) = shard.recall(trace.key) {
-                let verdict = Verdict { keep, note: 0 };
-                reminders.push(Decision { key: trace.key, verdict, age: 0, exported: false });
-            }
-        }
-        if !reminders.is_empty() {
-            self.traces.on_reminded(&self.reminders, now, &mut self.actions);
-        }
-        known
-    }
-
-    /// Reads from the actions where each trace of the survey goes, and which parcels are made of them.
-    fn lay_out(&mut self) -> Vec<(Req, Vec<usize>)> {
-        let Self { survey, surveyed, places, actions, .. } = self;
-        places.clear();
-        places.resize(survey.traces().len(), Place::Nowhere);
-        let mut parcels: Vec<(Req, Vec<usize>)> = Vec::new();
-        let mut put = |part: usize, to: Place| {
-            let place = surveyed.get(part).and_then(|place| places.get_mut(*place as usize));
-            if let Some(place) = place {
-                *place = to;
-            }
-        };
-        for action in actions.iter_mut() {
-            match action {
-                Action::Store { part, first, .. } => put(*part, Place::Store(*first)),
-                Action::Follow { part, verdict, .. } => put(*part, Place::Follow(verdict.keep)),
-                Action::Repeated { part, .. } => put(*part, Place::Repeated),
-                Action::Pass { parts, parcel, .. } => {
-                    parts.iter().for_each(|part| put(*part, Place::Pass(parcels.len())));
-                    parcels.push((*parcel, std::mem::take(parts)));
+    /// Sends on what is others', and answers when all of it has found its place.
+    fn dispatch(&mut self, hops: u8, done: oneshot::Sender<Taken>, now: Millis) {
+        self.deliveries += 1;
+        let inbound = Inbound(self.deliveries);
+        let parts = std::mem::take(&mut self.elsewhere.parts);
+        let mut passed: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
+        let mut outcomes = Vec::with_capacity(parts.len());
+        for (index, known) in parts.iter().enumerate() {
+            outcomes.push(match &known.went {
+                Went::There(outcome) => Some(outcome.clone()),
+                Went::On(place) => {
+                    if let Some((to, _)) = self.elsewhere.batches.get(*place) {
+                        passed.entry(Arc::clone(to)).or_default().push(index);
+                    }
+                    None
                 }
-                _ => {}
+            });
+        }
+        let delivery = Delivery { parts: parts.iter().map(|known| known.part).collect(), hops };
+        let Self { traces, stand, actions, .. } = self;
+        traces.dispatch(stand, inbound, &delivery, (outcomes, passed), now, actions);
+        for action in &self.actions {
+            let Action::Pass { parts: indices, parcel, .. } = action else { continue };
+            let first = indices.first().and_then(|index| parts.get(*index));
+            if let Some(Known { went: Went::On(place), .. }) = first
+                && let Some((_, batch)) = self.elsewhere.batches.get(*place)
+            {
+                self.parcels.add(*parcel, batch);
             }
         }
-        parcels
+        self.inbound.insert(inbound.0, Delivered { done, parts });
+        self.perform(now);
+        self.publish();
     }
 
-    fn count(&self, work: &Work, admitted: &Admitted, known: &[Known]) {
+    fn count(&self, work: &Work, admitted: &Admitted) {
         if let Some(error) = &admitted.failed {
             tracing::error!(%error, "a request that was checked does not parse; please report this");
         }
         let counters = &self.outside.counters;
-        let meant: u64 = known.iter().map(|known| u64::from(known.spans)).sum();
+        let Admitted { stored, duplicates, late_kept, late_dropped, repeated, passed, .. } =
+            *admitted;
+        let meant = stored + duplicates + late_kept + late_dropped + repeated + passed;
         let source = match (work.from_peer, work.manner.again) {
             (_, true) => &counters.from_replays,
             (true, _) => &counters.from_peers,
             (false, _) => &counters.from_clients,
         };
         source.fetch_add(meant, Relaxed);
-        counters.duplicate.fetch_add(admitted.repeated, Relaxed);
-        counters.repeated.fetch_add(admitted.repeated, Relaxed);
+        counters.duplicate.fetch_add(repeated, Relaxed);
+        counters.repeated.fetch_add(repeated, Relaxed);
     }
 
     fn reply(&mut self, inbound: Inbound, receipt: Receipt) {
@@ -165,14 +131,14 @@ impl Worker {
                 let spans = u64::from(known.spans);
                 taken.refused += spans;
                 counters.refused.add(Refused::NoHolder, spans);
-                if known.passed {
+                if matches!(known.went, Went::On(_)) {
                     // They left with their parcel, and nobody took them.
                     counters.out.fetch_sub(spans, Relaxed);
                 }
             }
             match outcome {
                 Outcome::Held(holder) if holder == receipt.from => {}
-                other => taken.elsewhere.push((known.key, other)),
+                other => taken.elsewhere.push((known.part.key, other)),
             }
         }
         // What is held here is seen before anybody hears of it.
@@ -207,7 +173,7 @@ impl Worker {
                     self.outside.counters.out.fetch_add(left, Relaxed);
                 }
                 Action::Reply { inbound, receipt } => self.reply(inbound, receipt),
-                // These were laid out with their delivery, or gathered above.
+                // These were done with their delivery, or are gathered above.
                 Action::Store { .. }
                 | Action::Follow { .. }
                 | Action::Repeated { .. }
@@ -307,20 +273,20 @@ impl Worker {
                 keys.sort_unstable();
                 let place = |key: TraceKey| {
                     let found = keys.binary_search_by_key(&key, |(known, _)| *known).ok()?;
-                    Some(Place::Store(keys[found].1))
+                    Some(Place::Store(keys[found].1, Steady::default()))
                 };
                 let message = self.parcels.message(parcel);
-                let admitted = self.read(&message, place, &mut [], now);
+                let admitted = self.read(&message, place, &mut Batch::default(), now);
                 self.parcels.take_out(parcel, admitted.stored + admitted.duplicates);
             }
             Unpacking::Repack(from, to, mut keys) => {
                 keys.sort_unstable();
                 let place = |key: TraceKey| keys.binary_search(&key).ok().map(|_| Place::Pass(0));
                 let message = self.parcels.message(from);
-                let mut batches = [Batch::default()];
-                let admitted = self.read(&message, place, &mut batches, now);
+                let mut batch = Batch::default();
+                let admitted = self.read(&message, place, &mut batch, now);
                 self.parcels.take_out(from, admitted.passed);
-                self.parcels.add(to, &batches[0]);
+                self.parcels.add(to, &batch);
             }
         }
     }
@@ -330,18 +296,18 @@ impl Worker {
         &mut self,
         message: &Bytes,
         place: impl Fn(TraceKey) -> Option<Place>,
-        parcels: &mut [Batch],
+        batch: &mut Batch,
         now: Millis,
     ) -> Admitted {
-        let Self { shard, survey, places, kept, .. } = self;
-        if let Err(error) = shard.survey(message, &Shape::UNKNOWN, survey) {
+        let Self { shard, kept, .. } = self;
+        let mut laid = Laid { place, batch, group: None };
+        // None of it is steady: each trace has a place of its own.
+        let manner = Manner { steady: Steady::default(), first: now };
+        let guided = (manner, &mut laid as &mut dyn Guide);
+        let admitted = shard.admit(message, &Shape::UNKNOWN, guided, now, kept);
+        if let Some(error) = &admitted.failed {
             tracing::error!(%error, "a parcel of our own does not parse; please report this");
         }
-        places.clear();
-        let found = survey.traces().iter().map(|trace| place(trace.key));
-        places.extend(found.map(|place| place.unwrap_or(Place::Nowhere)));
-        let plan = Plan { survey, places };
-        let admitted = shard.admit(message, &Shape::UNKNOWN, plan, now, kept, parcels);
         shard.start_gathering();
         admitted
     }
@@ -350,7 +316,8 @@ impl Worker {
     pub(super) fn unpack_all(&mut self) {
         let now = self.outside.clock.now();
         for message in self.parcels.drain() {
-            self.read(&message, |_| Some(Place::Store(now)), &mut [], now);
+            let here = |_| Some(Place::Store(now, Steady::default()));
+            self.read(&message, here, &mut Batch::default(), now);
         }
         self.inbound.clear();
     }

@@ -9,17 +9,16 @@ use arc_swap::ArcSwap;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
-use ringtail_engine::ownership::message::{Decision, Part, Verdict};
 use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
-use ringtail_engine::ownership::{Stand, Traces};
+use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
-use ringtail_engine::shard::custody::Place;
-use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats, Survey};
+use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::custody::Delivered;
 use super::parcels::Parcels;
+use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::output::{Exported, Output};
@@ -92,14 +91,9 @@ pub(super) struct Worker {
     published: u64,
     counted: Counted,
     // Used again for each request or turn, so that nothing is allocated for one.
-    pub(super) survey: Survey,
-    pub(super) parts: Vec<Part>,
-    /// Of each part its place in the survey.
-    pub(super) surveyed: Vec<u32>,
-    pub(super) places: Vec<Place>,
+    pub(super) elsewhere: Elsewhere,
     pub(super) actions: Vec<Action>,
-    pub(super) reminders: Vec<Decision>,
-    judged: Vec<(TraceKey, Verdict)>,
+    judged: Vec<Due>,
 }
 
 // === impl Counted ===
@@ -143,12 +137,8 @@ impl Worker {
             ticked: 0,
             published: 0,
             counted: Counted::default(),
-            survey: Survey::default(),
-            parts: Vec::new(),
-            surveyed: Vec::new(),
-            places: Vec::new(),
+            elsewhere: Elsewhere::default(),
             actions: Vec::new(),
-            reminders: Vec::new(),
             judged: Vec::new(),
         }
     }
@@ -183,12 +173,25 @@ impl Worker {
     fn follow(&mut self) {
         let stand = self.outside.stands.load_full();
         let before = std::mem::replace(&mut self.stand, stand);
+        let another = before.me != self.stand.me;
+        if before.epoch != self.stand.epoch || another {
+            self.adopt(before.me.inst, another);
+        }
         if before.epoch != self.stand.epoch {
             let now = self.outside.clock.now();
             self.traces.on_view(&before, &self.stand, now, &mut self.actions);
             self.perform(now);
             self.publish();
         }
+    }
+
+    /// Tells the state machine of all traces that leave, or of all that were taken in as another instance.
+    fn adopt(&mut self, inst: u64, all: bool) {
+        let Self { traces, shard, stand, .. } = self;
+        shard.unsettle(
+            |key| all || !stand.owns(key),
+            |key, first, origin, bytes| traces.adopt(key, (first, origin), bytes, inst),
+        );
     }
 
     /// Does what was asked; returns the sender of a `Finish`.
@@ -210,7 +213,7 @@ impl Worker {
         let now = self.outside.clock.now();
         let Self { traces, stand, actions, .. } = self;
         match ask {
-            Ask::Deliver { work, done } => return self.deliver(work, done, now),
+            Ask::Deliver { work, done } => return self.deliver(&work, done, now),
             Ask::Decisions(told, done) => {
                 let agreement = traces.on_decisions(stand, &told, now, actions);
                 self.perform(now);
@@ -282,7 +285,7 @@ impl Worker {
             shard.judge_oldest(now, (excess, DECISIONS_PER_TURN), owns, judged);
         }
         if !judged.is_empty() {
-            traces.on_judged(stand, judged, now, actions);
+            traces.on_due(stand, judged, now, actions);
             self.perform(now);
         }
         more
@@ -297,7 +300,7 @@ impl Worker {
             if self.judged.is_empty() {
                 break;
             }
-            for (key, verdict) in std::mem::take(&mut self.judged) {
+            for Due { key, verdict, .. } in std::mem::take(&mut self.judged) {
                 self.conclude(key, verdict);
             }
         }
@@ -335,7 +338,7 @@ impl Worker {
         let gauges = &self.gauges;
         let progress = self.stand.epoch << 2
             | u64::from(self.traces.is_complete(&self.stand)) << 1
-            | u64::from(self.traces.is_idle() && self.kept.is_empty());
+            | u64::from(self.traces.is_idle() && held.traces == 0 && self.kept.is_empty());
         // Seen by whoever sees what comes after it.
         gauges.progress.store(progress, std::sync::atomic::Ordering::Release);
         let pairs = [

@@ -20,6 +20,7 @@ fn entry(number: u64) -> Entry {
         due: 0,
         links: UNLINKED,
         program: 0,
+        steady: Default::default(),
         stage: Stage::Open,
     }
 }

@@ -22,6 +22,7 @@ fn entry(key: u64, id: u8) -> Entry {
         due: 0,
         links: UNLINKED,
         program: 0,
+        steady: Default::default(),
         stage: Stage::Open,
     }
 }

@@ -1,9 +1,12 @@
 //! A shard that is told what becomes of its traces.
 
 use super::*;
+use crate::batch::GroupRef;
 use crate::ownership::action::By;
+use crate::ownership::message::Origin as From;
 use crate::ownership::message::Verdict as Told;
-use crate::shard::custody::{Admitted, Place, Plan};
+use crate::scan::Group;
+use crate::shard::custody::{Admitted, Guide, Manner, Place, Steady};
 
 const KEEP: Told = Told { keep: true, note: 0 };
 const DROP: Told = Told { keep: false, note: 0 };
@@ -16,6 +19,47 @@ fn key(trace: u128) -> TraceKey {
     SEED.key(&trace.to_be_bytes())
 }
 
+/// Knows where each trace goes, and notes of which it was asked.
+struct Places<F> {
+    place: F,
+    asked: Vec<TraceKey>,
+    passed: Batch,
+    group: Option<GroupRef>,
+}
+
+impl<F: Fn(TraceKey) -> Place> Guide for Places<F> {
+    fn place(&mut self, key: TraceKey, _recalled: Option<bool>) -> Place {
+        self.asked.push(key);
+        (self.place)(key)
+    }
+
+    fn pass(&mut self, part: usize, group: &Group<'_>, span: &[u8]) {
+        assert_eq!(part, 5);
+        let batch = &mut self.passed;
+        let group = *self.group.get_or_insert_with(|| batch.intern(&group.resource, &group.scope));
+        batch.push(group, span);
+    }
+
+    fn leave_group(&mut self) {
+        self.group = None;
+    }
+}
+
+fn places<F: Fn(TraceKey) -> Place>(place: F) -> Places<F> {
+    Places { place, asked: Vec::new(), passed: Batch::new(), group: None }
+}
+
+fn admit_by<F: Fn(TraceKey) -> Place>(
+    shard: &mut Shard,
+    request: &[u8],
+    (manner, guide): (Manner, &mut Places<F>),
+    now: Millis,
+    out: &mut Batch,
+) -> Admitted {
+    let shape = scan::check(request, &ScanLimits::default()).unwrap();
+    shard.admit(request, &shape, (manner, guide), now, out)
+}
+
 /// Admits a request with one place for all of its traces.
 fn admit(
     shard: &mut Shard,
@@ -23,20 +67,19 @@ fn admit(
     place: Place,
     now: Millis,
     out: &mut Batch,
-    parcels: &mut [Batch],
 ) -> Admitted {
-    let shape = scan::check(request, &ScanLimits::default()).unwrap();
-    let mut survey = Survey::default();
-    shard.survey(request, &shape, &mut survey).unwrap();
-    let places = vec![place; survey.traces().len()];
-    let plan = Plan { survey: &survey, places: &places };
-    shard.admit(request, &shape, plan, now, out, parcels)
+    let manner = Manner { steady: Steady::default(), first: now };
+    admit_by(shard, request, (manner, &mut places(|_| place)), now, out)
+}
+
+fn store(first: Millis) -> Place {
+    Place::Store(first, Steady::default())
 }
 
 fn judge(shard: &mut Shard, now: Millis) -> Vec<TraceKey> {
     let mut judged = Vec::new();
     shard.judge_due(now, 100, |_| true, &mut judged);
-    judged.into_iter().map(|(key, _)| key).collect()
+    judged.into_iter().map(|due| due.key).collect()
 }
 
 fn interleaved() -> Vec<u8> {
@@ -45,29 +88,18 @@ fn interleaved() -> Vec<u8> {
 }
 
 #[test]
-fn a_survey_finds_each_trace_once_and_its_runs_lead_to_it() {
-    let (shard, _) = shard();
-    let request = interleaved();
-    let shape = scan::check(&request, &ScanLimits::default()).unwrap();
-    let mut survey = Survey::default();
-    shard.survey(&request, &shape, &mut survey).unwrap();
-    let found: Vec<_> = survey.traces().iter().map(|trace| (trace.key, trace.spans)).collect();
-    assert_eq!(found, [(key(id(0)), 2), (key(id(1)), 2), (key(id(2)), 2)]);
-    assert_eq!(survey.runs, [0, 1, 2, 0, 1, 2]);
-}
-
-#[test]
 fn each_trace_of_a_request_goes_to_its_own_place() {
     let (mut shard, mut out) = shard();
     let request = interleaved();
-    let shape = scan::check(&request, &ScanLimits::default()).unwrap();
-    let mut survey = Survey::default();
-    shard.survey(&request, &shape, &mut survey).unwrap();
-    let places = [Place::Store(0), Place::Pass(0), Place::Follow(true)];
-    let plan = Plan { survey: &survey, places: &places };
-    let mut parcels = [Batch::new()];
-    let admitted = shard.admit(&request, &shape, plan, 0, &mut out, &mut parcels);
+    let mut guide = places(|of| match of {
+        of if of == key(id(0)) => store(0),
+        of if of == key(id(1)) => Place::Pass(5),
+        _ => Place::Follow(true),
+    });
+    let manner = Manner { steady: Steady::default(), first: 0 };
+    let admitted = admit_by(&mut shard, &request, (manner, &mut guide), 0, &mut out);
     assert_eq!((admitted.stored, admitted.passed, admitted.late_kept), (2, 2, 2));
+    assert_eq!(guide.asked.len(), 6, "each run is asked for");
     let of = |trace: u128| {
         let mut spans = origins(&request);
         spans.retain(|(.., bytes)| {
@@ -76,7 +108,7 @@ fn each_trace_of_a_request_goes_to_its_own_place() {
         spans.sort();
         spans
     };
-    assert_eq!(take(&mut parcels[0]), of(id(1)));
+    assert_eq!(take(&mut guide.passed), of(id(1)));
     assert_eq!(take(&mut out), of(id(2)));
     shard.start_gathering();
     assert_eq!(shard.take(key(id(0)), &mut out), 2);
@@ -88,11 +120,11 @@ fn a_judged_trace_waits_for_its_verdict_and_takes_more_spans() {
     let (mut shard, mut out) = shard();
     let (trace, later) = (id(1), one_group(vec![span(id(1), 1, 0)]));
     let first = one_group(vec![span(trace, 0, 0)]);
-    admit(&mut shard, &first, Place::Store(0), 0, &mut out, &mut []);
+    admit(&mut shard, &first, store(0), 0, &mut out);
     assert_eq!(judge(&mut shard, 9_999), []);
     assert_eq!(judge(&mut shard, 10_000), [key(trace)]);
     assert_eq!(judge(&mut shard, 20_000), [], "it is judged once");
-    admit(&mut shard, &later, Place::Store(0), 20_000, &mut out, &mut []);
+    admit(&mut shard, &later, store(0), 20_000, &mut out);
     shard.put_back(key(trace), 20_000, 20_500);
     assert_eq!(judge(&mut shard, 20_499), []);
     assert_eq!(judge(&mut shard, 20_500), [key(trace)]);
@@ -100,7 +132,7 @@ fn a_judged_trace_waits_for_its_verdict_and_takes_more_spans() {
     shard.conclude(key(trace), KEEP, By::Us, &mut out);
     assert_eq!(take(&mut out).len(), 2);
     shard.tidy_up();
-    assert_eq!((shard.held().spans, shard.recall(key(trace))), (0, Some(true)));
+    assert_eq!((shard.held().spans, shard.memory.recall(key(trace))), (0, Some(true)));
     assert_eq!((shard.stats().traces_kept, shard.stats().kept_spans), (1, 2));
 }
 
@@ -109,18 +141,18 @@ fn what_is_taken_is_gone_undecided_and_may_come_back() {
     let (mut shard, mut out) = shard();
     let trace = id(4);
     let spans = one_group(vec![span(trace, 0, 0), span(trace, 1, 0)]);
-    admit(&mut shard, &spans, Place::Store(0), 0, &mut out, &mut []);
+    admit(&mut shard, &spans, store(0), 0, &mut out);
     let mut parcel = Batch::new();
     shard.start_gathering();
     assert_eq!(shard.take(key(trace), &mut parcel), 2);
     shard.tidy_up();
-    assert_eq!((shard.held().spans, shard.recall(key(trace))), (0, None));
+    assert_eq!((shard.held().spans, shard.memory.recall(key(trace))), (0, None));
     let mut message = Vec::new();
     parcel.encode(&mut message);
     // It comes back later, with the time that it had.
-    let back = admit(&mut shard, &message, Place::Store(0), 8_000, &mut out, &mut []);
+    let back = admit(&mut shard, &message, store(0), 8_000, &mut out);
     assert_eq!((back.stored, back.duplicates), (2, 0));
-    let again = admit(&mut shard, &message, Place::Store(0), 8_000, &mut out, &mut []);
+    let again = admit(&mut shard, &message, store(0), 8_000, &mut out);
     assert_eq!((again.stored, again.duplicates), (0, 2));
     assert_eq!(judge(&mut shard, 10_000), [key(trace)]);
     shard.conclude(key(trace), DROP, By::Other, &mut out);
@@ -134,8 +166,8 @@ fn an_older_part_brings_the_deadline_forward() {
     let (mut shard, mut out) = shard();
     let trace = id(2);
     let part = |number| one_group(vec![span(trace, number, 0)]);
-    admit(&mut shard, &part(0), Place::Store(9_000), 9_000, &mut out, &mut []);
-    admit(&mut shard, &part(1), Place::Store(2_000), 9_100, &mut out, &mut []);
+    admit(&mut shard, &part(0), store(9_000), 9_000, &mut out);
+    admit(&mut shard, &part(1), store(2_000), 9_100, &mut out);
     assert_eq!(judge(&mut shard, 11_999), []);
     assert_eq!(judge(&mut shard, 12_000), [key(trace)]);
 }
@@ -148,7 +180,7 @@ fn what_is_not_owned_is_not_judged_and_what_is_too_large_is_judged_soon() {
     let (large, other) = (id(7), id(8));
     let mut spans: Vec<Span> = (0..3).map(|number| span(large, number, 0)).collect();
     spans.push(span(other, 0, 0));
-    admit(&mut shard, &one_group(spans), Place::Store(1_000), 1_000, &mut out, &mut []);
+    admit(&mut shard, &one_group(spans), store(1_000), 1_000, &mut out);
     assert_eq!(judge(&mut shard, 1_250), [key(large)]);
     let mut judged = Vec::new();
     shard.judge_due(11_000, 100, |_| false, &mut judged);
@@ -157,4 +189,29 @@ fn what_is_not_owned_is_not_judged_and_what_is_too_large_is_judged_soon() {
     assert_eq!(judge(&mut shard, 11_500), [key(other)]);
     shard.conclude(key(large), DROP, By::Us, &mut out);
     assert_eq!(shard.stats().early(Early::TraceTooLarge), 1);
+}
+
+#[test]
+fn nobody_is_asked_about_a_steady_trace() {
+    let (mut shard, mut out) = shard();
+    let mut guide = places(|_| Place::Store(1_000, Steady::new(From::Agent)));
+    let mut asked = |shard: &mut Shard, origin, first| {
+        let request = one_group(vec![span(id(3), first, 0)]);
+        let manner = Manner { steady: Steady::new(origin), first };
+        guide.asked.clear();
+        admit_by(shard, &request, (manner, &mut guide), first, &mut out);
+        guide.asked.len()
+    };
+    assert_eq!(asked(&mut shard, From::Agent, 1_000), 1, "it is new");
+    assert_eq!(asked(&mut shard, From::Agent, 1_001), 0);
+    assert_eq!(asked(&mut shard, From::Replay, 1_002), 0);
+    assert_eq!(asked(&mut shard, From::Client, 1_003), 1, "this counts less");
+    assert_eq!(asked(&mut shard, From::Agent, 999), 1, "it is older");
+    let mut told = Vec::new();
+    shard.unsettle(|_| true, |key, first, origin, _| told.push((key, first, origin)));
+    assert_eq!(told, [(key(id(3)), 1_000, From::Agent)]);
+    assert_eq!(asked(&mut shard, From::Agent, 1_004), 1, "the ring changed");
+    assert_eq!(asked(&mut shard, From::Agent, 1_005), 0);
+    assert_eq!(judge(&mut shard, 11_000).len(), 1);
+    assert_eq!(asked(&mut shard, From::Agent, 11_000), 1, "it was judged");
 }
