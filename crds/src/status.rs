@@ -162,11 +162,45 @@ pub struct SamplingStatus {
     #[serde(default)]
     pub dropped_spans: i64,
 
+    /// Undecided traces that went to another gateway, because gateways came or went.
+    #[serde(default)]
+    pub handed_over_traces: i64,
+
+    /// Spans that agents sent again, because a gateway was lost with what it held.
+    #[serde(default)]
+    pub replayed_spans: i64,
+
+    /// Spans that agents could not keep until they were decided, for lack of memory: if their gateway had
+    /// been lost, they would have been, too.
+    #[serde(default)]
+    pub unprotected_spans: i64,
+
+    /// Seconds in which gateways decided nothing, to keep traces whole; a sum over the gateways.
+    #[serde(default)]
+    pub fenced_seconds: FencedStatus,
+
     /// Gateways that answered, of those that should have, such as 3/3. What the others know is missing
     /// from the numbers, and not counted as zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = TEXT_LENGTH_MAX))]
     pub reporting_pods: Option<String>,
+}
+
+/// Seconds in which gateways decided nothing, by what they waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FencedStatus {
+    /// Other gateways had not agreed on the ring yet, or had something to hand over.
+    #[serde(default)]
+    pub peers: i64,
+
+    /// After the loss of a gateway, agents had not sent again yet what lay there.
+    #[serde(default)]
+    pub agents: i64,
+
+    /// The gateway heard too few of the others.
+    #[serde(default)]
+    pub minority: i64,
 }
 
 fn conditions(generator: &mut SchemaGenerator) -> Schema {

@@ -18,8 +18,8 @@ use crate::gateway::Gateway;
 use crate::membership::Counts;
 use crate::metrics::{Source, TierSource};
 use crate::stats::{
-    BudgetStats, ConfigStats, DecisionStats, HeldStats, LedgerReport, ObserverStats, PolicyStats,
-    RingStats, Role, Stats,
+    BudgetStats, ChurnStats, ConfigStats, DecisionStats, HeldStats, LedgerReport, ObserverStats,
+    PolicyStats, RingStats, Role, Stats,
 };
 
 /// What Prometheus asks for, and what the encoder writes.
@@ -100,6 +100,11 @@ pub fn snapshot(source: &Source) -> Stats {
                 budget: BudgetStats { bytes: core.send_budget, used: bytes },
                 policies: Vec::new(),
                 decisions: None,
+                churn: ChurnStats {
+                    replayed_traces: core.kept.replayed.load(Relaxed),
+                    unprotected_spans: core.kept.unprotected_spans.load(Relaxed),
+                    ..ChurnStats::default()
+                },
             }
         }
         TierSource::Gateway(gateway) => gateway_snapshot(gateway, config, ledger, spans),
@@ -151,5 +156,11 @@ fn gateway_snapshot(
         budget: BudgetStats { bytes: gateway.room().limit(), used: gateway.room().used() },
         policies: policies.collect(),
         decisions: Some(decisions),
+        churn: ChurnStats::of_gateway(
+            (*peers.life().borrow()).into(),
+            &gateway.conduct(),
+            gateway.counters.handed_over.load(Relaxed),
+            gateway.counters.repeated.load(Relaxed),
+        ),
     }
 }

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::config::Loaded;
 use crate::inject::{self, InjectOptions};
 use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
+use crate::run::control::client::{self, ControlOptions};
 use crate::run::{self, RunOptions};
 
 /// Whole traces, sampled at the tail: agents, gateways and a local fleet from one TracePipeline manifest.
@@ -28,6 +29,8 @@ pub enum Command {
     Gateway(GatewayOptions),
     /// Run a manifest as a local fleet: two agents and its gateways on loopback.
     Run(RunOptions),
+    /// Have a local fleet that runs add, drain, kill, freeze or thaw a gateway.
+    Control(ControlOptions),
     /// Check manifests and report every problem at once.
     Validate {
         /// Manifests.
@@ -48,6 +51,7 @@ impl Cli {
             // Receivers of a gateway only check and pass on; the work is on the shards' own threads.
             Command::Gateway(_)
             | Command::Run(_)
+            | Command::Control(_)
             | Command::Validate { .. }
             | Command::Inject(_) => 1,
         }
@@ -72,6 +76,9 @@ impl Cli {
                 run::run(options, loaded.pipeline)
                     .await
                     .map_err(|error| RoleError::Fleet(error.to_string()))
+            }
+            Command::Control(options) => {
+                client::run(options).map_err(|error| RoleError::Fleet(error.to_string()))
             }
             Command::Validate { files } => Ok(validate(&files)),
             Command::Inject(options) => {

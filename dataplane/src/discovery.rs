@@ -78,15 +78,17 @@ impl Discovery {
     }
 
     /// Lists that somebody else sends, the newest one counts.
-    pub fn told(mut lists: watch::Receiver<Vec<String>>) -> Self {
-        let (list, candidates) = watch::channel(Some(Arc::default()));
+    pub fn told(mut lists: watch::Receiver<Option<Vec<String>>>) -> Self {
+        let (list, candidates) = watch::channel(None);
         lists.mark_changed();
         let health = Arc::new(Health::new("static"));
         let bound = Arc::clone(&health);
         tokio::spawn(async move {
             while lists.changed().await.is_ok() {
-                let told = Self::serving(&lists.borrow_and_update());
-                list.send_replace(Some(bound.bounded(told)));
+                let told = lists.borrow_and_update().as_deref().map(Self::serving);
+                if let Some(told) = told {
+                    list.send_replace(Some(bound.bounded(told)));
+                }
             }
             // Nobody tells any more: the last list stands.
             list.closed().await;

@@ -17,7 +17,7 @@ use ringtail_engine::ownership::facts::{Instance, State};
 use ringtail_engine::ownership::message::{Origin, Outcome};
 use ringtail_engine::ownership::rules::Rules;
 use ringtail_engine::ownership::timers::JOIN_SETTLE;
-use ringtail_engine::ownership::{Config as OwnershipConfig, Stats, Steward};
+use ringtail_engine::ownership::{Conduct, Config as OwnershipConfig, Stats, Steward};
 use ringtail_engine::policy::{Policy, Program, Rule};
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::ShardConfig;
@@ -238,12 +238,11 @@ impl Gateway {
         self.shards.iter().map(of_shard).sum()
     }
 
-    /// What keeping traces whole took so far, by event.
-    pub fn ownership_events(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let steward = **self.peers.stewardship.load();
+    /// What keeping traces whole took so far.
+    pub fn conduct(&self) -> Conduct {
+        let process = **self.peers.conduct.load();
         let shards = self.shards.iter().map(|shard| **shard.gauges.ownership.load());
-        let sum = shards.fold(steward, Stats::plus);
-        sum.events().into_iter()
+        Conduct { stats: shards.fold(process.stats, Stats::plus), ..process }
     }
 
     /// Undecided spans in memory.

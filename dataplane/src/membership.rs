@@ -239,7 +239,12 @@ impl<T: Tier> Membership<T> {
         seat.status = news.status;
         let is = seat.is_member();
         if seat.absent_since.is_some() && !is {
-            return self.close_absent(now);
+            self.close_absent(now);
+            if was {
+                // It counted until a moment ago, so closing its seat was no news of a member.
+                self.publish();
+            }
+            return;
         }
         let open =
             |seat: &Seat| seat.standing == Standing::Serving && seat.status == Status::Unknown;

@@ -11,6 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
+use ringtail_engine::ownership::{Conduct, Fence};
 
 use crate::agent::Core;
 use crate::config::InForce;
@@ -98,6 +99,16 @@ table! {
         "What keeping traces whole took: traces passed on, handed over, decided alone, and so on";
     HANDED_OVER = Counter "ringtail_handed_over_spans" []
         "Spans of undecided traces sent to their new owner";
+    HAND_OVER_BYTES = Counter "ringtail_hand_over_bytes" []
+        "Bytes of undecided traces sent to their new owner, what was sent twice included";
+    HAND_OVER_SECONDS = Counter "ringtail_hand_over_seconds" []
+        "For how long something that belongs to other gateways was here or on its way from here";
+    FENCES = Counter "ringtail_fences" ["cause"]
+        "Times that a serving gateway decided nothing: others do not agree yet, agents have not sent again, minority";
+    FENCE_SECONDS = Counter "ringtail_fence_seconds" ["cause"]
+        "For how long a serving gateway decided nothing, by what it waited for";
+    FENCE_TIMEOUTS = Counter "ringtail_fence_timeouts" ["cause"]
+        "Gateways, and losses, that decisions went on without after ten seconds";
     REPEATED = Counter "ringtail_repeated_spans" []
         "Spans that were sent again and had been exported before; they are among the duplicates";
     EVACUATED = Counter "ringtail_segments_evacuated" []
@@ -112,6 +123,8 @@ table! {
         "Traces of batches sent again because a gateway was lost";
     UNPROTECTED = Counter "ringtail_unprotected_traces" []
         "Traces of batches let go before their time, for their bytes: a lost gateway loses them";
+    UNPROTECTED_SPANS = Counter "ringtail_unprotected_spans" []
+        "Spans of batches let go before their time, for their bytes: a lost gateway loses them";
     REROUTED = Counter "ringtail_rerouted_spans" []
         "Spans sent to a lower choice because their owner took none";
     LINK_BYTES = Gauge "ringtail_link_queue_bytes" ["endpoint"]
@@ -165,6 +178,7 @@ pub struct Sample {
 #[derive(Debug)]
 enum Value {
     Counter(u64),
+    Seconds(f64),
     Gauge(f64),
     Histogram(Histogram),
 }
@@ -324,6 +338,9 @@ impl Collector for Source {
                     Value::Counter(value) => {
                         one.encode_counter::<[(&str, &str); 0], _, u64>(value, None)?;
                     }
+                    Value::Seconds(value) => {
+                        one.encode_counter::<[(&str, &str); 0], _, u64>(value, None)?;
+                    }
                     Value::Gauge(value) => one.encode_gauge(value)?,
                     Value::Histogram(histogram) => histogram.encode(one)?,
                 }
@@ -342,6 +359,11 @@ fn count(metric: &'static Metric, labels: &[&str], value: u64) -> Sample {
 #[expect(clippy::cast_precision_loss, reason = "gauges are bytes and counts far below 2^53")]
 fn gauge(metric: &'static Metric, labels: &[&str], value: u64) -> Sample {
     sample(metric, labels, Value::Gauge(value as f64))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a process are far below 2^53")]
+fn seconds(metric: &'static Metric, labels: &[&str], millis: u64) -> Sample {
+    sample(metric, labels, Value::Seconds(millis as f64 / 1e3))
 }
 
 fn sample(metric: &'static Metric, labels: &[&str], value: Value) -> Sample {
@@ -377,6 +399,7 @@ fn agent_samples(core: &Core, samples: &mut Vec<Sample>) {
         gauge(&RETAINED, &[], core.kept.bytes.load(Relaxed)),
         count(&REPLAYED, &[], core.kept.replayed.load(Relaxed)),
         count(&UNPROTECTED, &[], core.kept.unprotected.load(Relaxed)),
+        count(&UNPROTECTED_SPANS, &[], core.kept.unprotected_spans.load(Relaxed)),
         count(&REROUTED, &[], core.rerouted_spans.load(Relaxed)),
         gauge(&SEND_LIMIT, &[], core.send_budget),
         gauge(&SEND_BYTES, &[], core.held_bytes()),
@@ -415,8 +438,7 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         count(&HANDED_OVER, &[], gateway.counters.handed_over.load(Relaxed)),
         count(&REPEATED, &[], gateway.counters.repeated.load(Relaxed)),
     ]);
-    let events = gateway.ownership_events();
-    samples.extend(events.map(|(event, times)| count(&OWNERSHIP, &[event], times)));
+    churn_samples(&gateway.conduct(), samples);
     let digest = format!("{:016x}", gateway.peers.digest());
     let observers = gateway.peers.observers.list();
     let agreeing = observers.iter().filter(|observer| observer.digest == digest).count() as u64;
@@ -438,6 +460,21 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         let (used, capacity) = exporter.queue();
         samples.push(gauge(&QUEUE_SIZE, &[exporter.name()], used));
         samples.push(gauge(&QUEUE_CAPACITY, &[exporter.name()], capacity));
+    }
+}
+
+fn churn_samples(conduct: &Conduct, samples: &mut Vec<Sample>) {
+    let stats = &conduct.stats;
+    // Bytes are no event, and have a metric of their own.
+    let events = stats.events().into_iter().filter(|(event, _)| *event != "parcel_bytes");
+    samples.extend(events.map(|(event, times)| count(&OWNERSHIP, &[event], times)));
+    samples.push(count(&HAND_OVER_BYTES, &[], stats.parcel_bytes));
+    samples.push(seconds(&HAND_OVER_SECONDS, &[], conduct.moving_millis));
+    for (cause, fences) in Fence::ALL.iter().zip(&conduct.fences) {
+        let cause = cause.label();
+        samples.push(count(&FENCES, &[cause], fences.times));
+        samples.push(seconds(&FENCE_SECONDS, &[cause], fences.millis));
+        samples.push(count(&FENCE_TIMEOUTS, &[cause], fences.timed_out));
     }
 }
 

@@ -179,7 +179,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let signals = Signals::catch()
         .map_err(|source| RoleError::System { what: "catching signals", source })?;
     let parent = role.exit_with_parent.then(Parent::listen);
-    let neighbours = Neighbours::of_agent(&role, &gateways, &loaded.pipeline).await?;
+    let neighbours =
+        Neighbours::of_agent(&role, &gateways, &loaded.pipeline, parent.as_ref()).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
     let seed = seed(&role)?;
     let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;

@@ -12,32 +12,32 @@ use std::time::Duration;
 use clap::Args;
 use ringtail_crds::ValidPipeline;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use self::balance::FleetLedger;
+use self::control::socket::ControlSocket;
 use self::demo::Demo;
 use self::fleet::Fleet;
 use self::plan::{AGENTS, Plan};
 use self::screen::Screen;
+use self::watch::Watch;
 use crate::stats::Role;
 
 pub mod balance;
 pub mod child;
+pub mod control;
 #[cfg(feature = "demo")]
 pub mod demo;
 #[cfg(not(feature = "demo"))]
 #[path = "run/no_demo.rs"]
 pub mod demo;
 pub mod fleet;
+pub mod keys;
 pub mod plan;
 pub mod poll;
 pub mod screen;
 pub mod table;
+pub mod watch;
 
-/// How often the fleet is asked for its figures.
-const POLL_EVERY: Duration = Duration::from_secs(1);
-/// Without a terminal, every so many polls become a line.
-const POLLS_A_LINE: u64 = 5;
 /// The port that SDKs send OTLP/gRPC to when they are not told another.
 const GRPC: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 4317);
 /// The same for OTLP/HTTP.
@@ -62,7 +62,8 @@ pub struct RunOptions {
     /// Replaces the endpoint of an exporter; may be repeated.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
-    /// Memory for all processes together, e.g. 1Gi; each gets an equal share.
+    /// Memory for all processes together, e.g. 1Gi; each gets an equal share. Gateways that are added later
+    /// get as much each.
     #[arg(long, value_name = "SIZE", value_parser = ringtail_crds::parse_size)]
     pub memory_limit: Option<u64>,
     /// Where the first agent takes OTLP/gRPC; the second does ten ports higher.
@@ -71,6 +72,10 @@ pub struct RunOptions {
     /// Where the first agent takes OTLP/HTTP; the second does ten ports higher.
     #[arg(long, value_name = "ADDR", default_value_t = HTTP)]
     pub otlp_http: SocketAddr,
+    /// Where `ringtail control` reaches this fleet. Default: a socket of its own in a directory that only
+    /// you can enter.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
 }
 
 /// Why a fleet could not be run.
@@ -108,6 +113,9 @@ pub enum RunError {
         /// For how long.
         after: Duration,
     },
+    /// Nobody could be listened to.
+    #[error("--socket: {0}")]
+    Control(io::Error),
     /// The demo could not be set up.
     #[error("the demo could not be set up: {0}")]
     Demo(#[from] demo::DemoError),
@@ -120,6 +128,7 @@ pub enum RunError {
 pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCode, RunError> {
     let mut screen = Screen::open();
     let mut stop = Stop::listen().map_err(RunError::Signals)?;
+    let control = open_control(&options, &pipeline, &mut screen)?;
     let mut demo = Demo::open(&options, &pipeline).await?;
     let exports = options.exports.iter().cloned();
     let exports: Vec<String> = exports.chain(demo.iter().flat_map(Demo::exports)).collect();
@@ -134,11 +143,13 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
         fleet.kill(&mut screen).await;
         return up.map(|_| ExitCode::FAILURE);
     }
-    welcome(&plan, &fleet, &mut screen);
+    welcome(&plan, &fleet, control.as_ref(), &mut screen);
     if let Some(demo) = &mut demo {
         screen.say(&demo.start_shop(&fleet, &plan, options.duration)?);
     }
-    watch(&plan, &mut fleet, &mut screen, &mut stop, options.duration).await;
+    Watch::new(&plan, &mut fleet, &mut screen, demo.as_mut(), control)
+        .run(&mut stop, options.duration)
+        .await;
     tokio::select! {
         () = wind_down(&mut demo, &mut fleet, &mut screen) => {}
         () = stop.asked() => fleet.kill(&mut screen).await,
@@ -154,7 +165,24 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn welcome(plan: &Plan, fleet: &Fleet, screen: &mut Screen) {
+/// A fleet runs without commands too, unless somebody said where it is to take them.
+fn open_control(
+    options: &RunOptions,
+    pipeline: &ValidPipeline,
+    screen: &mut Screen,
+) -> Result<Option<ControlSocket>, RunError> {
+    let path = options.socket.as_deref();
+    match ControlSocket::open(path, &pipeline.name) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if path.is_some() => Err(RunError::Control(error)),
+        Err(error) => {
+            screen.say(&format!("`ringtail control` cannot reach this fleet: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+fn welcome(plan: &Plan, fleet: &Fleet, control: Option<&ControlSocket>, screen: &mut Screen) {
     let (name, gateways) = (&plan.pipeline, plan.gateways);
     screen.say(&format!("{name}: {gateways} gateways and {AGENTS} agents are up"));
     // Agents first: theirs are the addresses that somebody wants to send to.
@@ -166,35 +194,10 @@ fn welcome(plan: &Plan, fleet: &Fleet, screen: &mut Screen) {
         let http = listening.otlp_http.map_or("no HTTP".to_owned(), |at| format!("HTTP {at}"));
         screen.say(&format!("  {name:<10}  OTLP gRPC {grpc}, {http}; http://{admin}/metrics"));
     }
-}
-
-/// Shows the fleet's figures until it is time to stop.
-async fn watch(
-    plan: &Plan,
-    fleet: &mut Fleet,
-    screen: &mut Screen,
-    stop: &mut Stop,
-    duration: Option<Duration>,
-) {
-    let started = Instant::now();
-    let end = started + duration.unwrap_or_default();
-    let mut ticks = interval(POLL_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for polls in 0_u64.. {
-        loop {
-            tokio::select! {
-                Some(event) = fleet.next_event() => fleet.note(event, screen),
-                _ = ticks.tick() => break,
-                () = stop.asked() => return,
-                () = sleep_until(end), if duration.is_some() => return,
-            }
-        }
-        fleet.poll().await;
-        if screen.is_live() {
-            screen.show(table::table(plan, fleet.members(), started.elapsed()));
-        } else if polls % POLLS_A_LINE == 0 {
-            screen.say(&table::line(fleet.members(), started.elapsed()));
-        }
+    if let Some(control) = control {
+        let socket = control.path().display();
+        screen
+            .say(&format!("  ringtail control add|drain|kill|freeze|thaw [GATEWAY], at {socket}"));
     }
 }
 
@@ -210,25 +213,34 @@ async fn wind_down(demo: &mut Option<Demo>, fleet: &mut Fleet, screen: &mut Scre
     fleet.stop(screen).await;
 }
 
-/// Ctrl-C and SIGTERM.
+/// Ctrl-C, SIGTERM, and what a terminal sends when it is closed or somebody loses patience: none of them may
+/// leave it in a state that it was not found in.
 #[derive(Debug)]
 struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
+    signals: [Signal; 4],
 }
 
 // === impl Stop ===
 
 impl Stop {
     fn listen() -> io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+            SignalKind::quit(),
+        ];
+        let [a, b, c, d] = kinds.map(signal);
+        Ok(Self { signals: [a?, b?, c?, d?] })
     }
 
     async fn asked(&mut self) {
+        let [interrupt, terminate, hangup, quit] = &mut self.signals;
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
         }
     }
 }

@@ -10,6 +10,10 @@ use std::ops::AddAssign;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::churn::{ChurnStats, FenceStats, HandedOver, Life};
+
+mod churn; // what keeping traces whole took
+
 /// Counts of spans by the reason that explains them.
 pub type Reasons = BTreeMap<String, u64>;
 
@@ -86,6 +90,9 @@ pub struct Stats {
     /// Traces decided; gateways only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decisions: Option<DecisionStats>,
+    /// What keeping traces whole took.
+    #[serde(default)]
+    pub churn: ChurnStats,
 }
 
 /// Which manifest is in force.
@@ -130,6 +137,9 @@ pub struct ObserverStats {
     pub digest: String,
     /// How long ago that was.
     pub age_millis: u64,
+    /// Spans that an agent let go before they must have been decided, as it says.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unprotected_spans: u64,
 }
 
 /// What is buffered.

@@ -10,11 +10,12 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ringtail::stats::{
-    BudgetStats, ConfigStats, DecisionStats, ExporterLedger, HeldStats, LedgerReport,
-    ObserverStats, RingStats, Role, Stats,
+    BudgetStats, ChurnStats, ConfigStats, DecisionStats, ExporterLedger, HeldStats, LedgerReport,
+    Life, ObserverStats, Received, RingStats, Role, Stats,
 };
 use ringtail::transport::Keyring;
 use ringtail_crds::TracePipeline;
+use ringtail_engine::ownership::{Conduct, FenceStats, Stats as OwnershipStats};
 use ringtail_operator::build::{self, Child, Inputs};
 use ringtail_operator::live::Live;
 use ringtail_operator::peer_tls::{self, CERTIFICATE_LIFETIME, Lifetimes, Present};
@@ -28,6 +29,12 @@ fn pipeline() -> TracePipeline {
         serde_saphyr::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     pipeline.metadata.uid = Some("uid".to_owned());
     pipeline
+}
+
+fn conduct() -> Conduct {
+    let fences = [100, 200, 300].map(|millis| FenceStats { millis, ..FenceStats::default() });
+    let stats = OwnershipStats { handed_over: 13, ..OwnershipStats::default() };
+    Conduct { stats, fences, ..Conduct::default() }
 }
 
 #[test]
@@ -45,6 +52,7 @@ fn statistics() {
                 role: Role::Agent,
                 digest: "fedcba9876543210".to_owned(),
                 age_millis: 300,
+                unprotected_spans: 8,
             }],
             draining: 1,
             foreign: 2,
@@ -58,14 +66,18 @@ fn statistics() {
                     ..ExporterLedger::default()
                 },
             )]),
+            received: Received { replays: 9, ..Received::default() },
             ..LedgerReport::default()
         },
         held: HeldStats::default(),
         budget: BudgetStats::default(),
         policies: Vec::new(),
         decisions: Some(DecisionStats { kept: 5, dropped: 6, early: 7 }),
+        churn: ChurnStats::of_gateway(Life::Serving, &conduct(), 11, 12),
     };
     let answer: Answer = serde_json::from_str(&serde_json::to_string(&stats).unwrap()).unwrap();
+    let fenced = ["peers", "agents", "minority"].map(|cause| answer.fenced_millis(cause));
+    assert_eq!(fenced, [100, 200, 300]);
     assert_eq!(answer.identity, stats.identity);
     assert_eq!(answer.inst, stats.inst);
     assert_eq!((answer.config.hash, answer.config.error), (stats.config.hash, stats.config.error));
@@ -75,6 +87,9 @@ fn statistics() {
     let (read, written) = (&answer.ring.observers[0], &stats.ring.observers[0]);
     assert_eq!((&read.identity, &read.digest), (&written.identity, &written.digest));
     assert_eq!(read.age_millis, written.age_millis);
+    assert_eq!(read.unprotected_spans, 8);
+    assert_eq!(answer.ledger.received.replays, 9);
+    assert_eq!(answer.churn.handed_over.traces, 13);
     assert_eq!(
         (answer.decisions.kept, answer.decisions.dropped, answer.decisions.early),
         (5, 6, 7)

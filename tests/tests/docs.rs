@@ -4,9 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use ringtail_tests::process::{Process, binary};
+use ringtail_tests::process::{Process, binary, wait_until};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -16,6 +16,8 @@ enum Proof {
     Runs,
     /// Started on free ports, and stopped once it listens; its ledger must balance.
     Serves,
+    /// A command for a local fleet, which runs; they are given in the order of the documents.
+    Controls,
     /// A target of the Makefile, which must know it. What it does is proven by the test that is named.
     Target,
     /// Not run here, for this reason.
@@ -23,7 +25,7 @@ enum Proof {
 }
 
 /// The first entry whose words a command starts with says how it is proven.
-const PROOFS: [(&str, Proof); 20] = [
+const PROOFS: [(&str, Proof); 21] = [
     ("make", Proof::Target),
     ("cargo run --bin ringtail -- validate", Proof::Runs),
     ("ringtail validate", Proof::Runs),
@@ -35,6 +37,7 @@ const PROOFS: [(&str, Proof); 20] = [
         "ringtail inject",
         Proof::Listed("the workload is the reader's; tests/inject.rs starts what it prints"),
     ),
+    ("ringtail control", Proof::Controls),
     ("ringtail gateway", Proof::Serves),
     ("ringtail agent", Proof::Serves),
     (
@@ -140,6 +143,43 @@ fn serves(command: &str, place: &str) {
     assert!(ended.status.success() && ended.ledger.balanced, "{place}: `{command}`: {ended:?}");
 }
 
+/// A local fleet on free ports.
+struct Fleet {
+    child: Child,
+    socket: String,
+    // Removed with the socket in it.
+    _directory: tempfile::TempDir,
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("fleet.sock").to_str().unwrap().to_owned();
+        let mut command = Command::new(binary());
+        command.args(["run", "examples/shop.yaml", "--socket", &socket]);
+        command.args(["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0"]);
+        command.current_dir(ROOT).stdin(Stdio::null()).stdout(Stdio::null());
+        Self { child: command.spawn().unwrap(), socket, _directory: directory }
+    }
+
+    fn controls(&self, command: &str, place: &str) {
+        wait_until("the fleet's socket", || Path::new(&self.socket).exists());
+        let args = command.trim_start_matches("ringtail ").split(' ');
+        let args: Vec<&str> = args.chain(["--socket", &self.socket]).collect();
+        let output = Command::new(binary()).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{place}: `{command}`: {said}");
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // Its processes end with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn is_target(command: &str, place: &str) {
     let makefile = std::fs::read_to_string(Path::new(ROOT).join("Makefile")).unwrap();
     let Some(target) = command.split(' ').nth(1) else { return };
@@ -150,6 +190,7 @@ fn is_target(command: &str, place: &str) {
 #[test]
 fn every_command_is_proven_or_listed() {
     let mut proven = 0;
+    let mut fleet = None;
     for block in blocks() {
         // A fence without a language is output, or the menu.
         if !matches!(block.language.as_str(), "sh" | "console" | "bash") {
@@ -161,6 +202,9 @@ fn every_command_is_proven_or_listed() {
             match proof.map(|(_, proof)| proof) {
                 Some(Proof::Runs) => runs(&command, place),
                 Some(Proof::Serves) => serves(&command, place),
+                Some(Proof::Controls) => {
+                    fleet.get_or_insert_with(Fleet::start).controls(&command, place);
+                }
                 Some(Proof::Target) => is_target(&command, place),
                 Some(Proof::Listed(_)) => {}
                 None => panic!("{place}: `{command}` is neither run by a test nor listed"),

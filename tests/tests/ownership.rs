@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use ringtail::stats::Life;
 use ringtail_tests::api::SERVING;
 use ringtail_tests::backend::Backend;
 use ringtail_tests::process::{Process, wait_until};
@@ -83,6 +84,11 @@ async fn traces_move_to_a_gateway_that_joins() {
     let moved: f64 =
         shop.gateways[..2].iter().map(|g| g.metric("ringtail_ownership", "handed_over")).sum();
     assert!(moved > 0.0, "a third of the traces has a new owner");
+    for gateway in &shop.gateways[..2] {
+        let handed_over = gateway.stats().churn.handed_over;
+        assert!(handed_over.traces > 0 && handed_over.spans >= handed_over.traces);
+        assert!(handed_over.bytes > 0 && gateway.metric("ringtail_hand_over_bytes", "") > 0.0);
+    }
     let (_, gateways) = shop.stop();
     assert!(gateways[2].ledger.received.peers > 0);
     check(&backend);
@@ -137,6 +143,12 @@ async fn what_a_killed_gateway_held_is_sent_again() {
     check(&backend);
     let replayed: f64 = shop.agents.iter().map(|a| a.metric("ringtail_replayed_traces", "")).sum();
     assert!(replayed > 0.0, "a third of the traces was there");
+    for gateway in &shop.gateways {
+        let churn = gateway.stats().churn;
+        assert_eq!((churn.losses, churn.life), (1, Some(Life::Serving)));
+        assert!(churn.fences["agents"].times > 0, "it waited for what lay there: {churn:?}");
+        assert!(gateway.metric("ringtail_fence_seconds", "agents") > 0.0);
+    }
     let (_, gateways) = shop.stop();
     assert!(gateways.iter().any(|end| end.ledger.received.replays > 0));
     check(&backend);

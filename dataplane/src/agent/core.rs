@@ -86,6 +86,8 @@ pub struct Kept {
     pub replayed: AtomicU64,
     /// Traces of batches that were let go early, for their bytes.
     pub unprotected: AtomicU64,
+    /// Spans of those batches; of a batch that is let go in parts, each trace is taken to have as many.
+    pub unprotected_spans: AtomicU64,
     /// Deliveries without an answer, or refused.
     pub retried: AtomicU64,
     /// Whether all of it is stored at a gateway.

@@ -25,7 +25,7 @@ use tokio::time::MissedTickBehavior;
 use super::core::Core;
 use super::frame::Frame;
 use crate::membership::Place;
-use crate::peer::{DeliverRequest, DeliverResponse, PollResponse, State, messages};
+use crate::peer::{DeliverRequest, DeliverResponse, PollRequest, PollResponse, State, messages};
 use crate::transport::{CallError, Client, Encoding, Method, framed};
 
 /// What the keeper is told.
@@ -47,7 +47,7 @@ pub(super) struct Keeper {
     core: Arc<Core>,
     side: AgentSide,
     news: mpsc::UnboundedReceiver<News>,
-    frames: BTreeMap<BatchId, Frame>,
+    frames: BTreeMap<BatchId, KeptFrame>,
     batches: u64,
     clients: BTreeMap<Place, Arc<Client>>,
     places: BTreeMap<Name, Place>,
@@ -55,6 +55,12 @@ pub(super) struct Keeper {
     actions: Vec<AgentAction>,
     /// Losses since whose news links have delivered everything that they had.
     cleared: BTreeSet<Instance>,
+}
+
+/// A frame without the list of its traces.
+struct KeptFrame {
+    frame: Frame,
+    traces: usize,
 }
 
 struct Called {
@@ -155,7 +161,7 @@ impl Keeper {
         let born = self.core.at(frame.born);
         // The list is kept by the state machine, the frame needs none.
         frame.traces = Vec::new();
-        self.frames.insert(batch, frame);
+        self.frames.insert(batch, KeptFrame { frame, traces: traces.len() });
         self.side.on_delivered((batch, born), &traces, &receipt, now, &mut self.actions);
     }
 
@@ -170,9 +176,18 @@ impl Keeper {
                         self.poll(&to, req, poll, deadline);
                     }
                     AgentAction::Release(batch) => drop(self.frames.remove(&batch)),
-                    AgentAction::Stored(_) | AgentAction::Unprotect { .. } => {}
+                    AgentAction::Unprotect { batch, keys } => self.unprotect(batch, keys.len()),
+                    AgentAction::Stored(_) => {}
                 }
             }
+        }
+    }
+
+    fn unprotect(&mut self, batch: BatchId, traces: usize) {
+        if let Some(kept) = self.frames.get(&batch) {
+            let spans = kept.frame.spans * traces as u64;
+            let spans = spans.div_ceil(kept.traces.max(1) as u64);
+            self.core.kept.unprotected_spans.fetch_add(spans, Relaxed);
         }
     }
 
@@ -192,6 +207,7 @@ impl Keeper {
             let now = self.core.now();
             return self.side.on_failed(req, Failure::TimedOut, now, &mut self.actions);
         };
+        let frame = &frame.frame;
         let (pieces, encoding) = (frame.message(&head.encode_to_vec()), frame.encoding);
         let within = self.within(deadline);
         keys.shrink_to_fit();
@@ -212,7 +228,8 @@ impl Keeper {
         let poll = Poll { done, ..poll };
         let from = self.core.identity.member(State::Serving);
         let request = messages::poll(&poll, from, self.core.digest(), &self.core.seed);
-        let request = request.encode_to_vec();
+        let unprotected_spans = self.core.kept.unprotected_spans.load(Relaxed);
+        let request = PollRequest { unprotected_spans, ..request }.encode_to_vec();
         let frame = framed(request.len(), |out| out.extend_from_slice(&request));
         let within = self.within(deadline);
         self.calls.spawn(async move {

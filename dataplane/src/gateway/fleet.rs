@@ -220,7 +220,7 @@ impl FleetTask {
             self.introduced = now;
             self.introduce(now);
         }
-        self.team.peers.stewardship.store(Arc::new(self.steward.stats()));
+        self.team.peers.conduct.store(Arc::new(self.steward.conduct()));
         self.count();
     }
 

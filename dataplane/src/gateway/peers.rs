@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::ownership::facts::{Fact, State as Life};
-use ringtail_engine::ownership::{Stand, Stats};
+use ringtail_engine::ownership::{Conduct, Stand};
 use ringtail_engine::ring::{RING_VERSION, View};
 use tokio::sync::watch;
 
@@ -31,8 +31,8 @@ pub struct Peers {
     pub turned_away: AtomicU64,
     /// How things stand.
     pub stands: Arc<ArcSwap<Stand>>,
-    /// Times that the process was stopped, and others that it took for dead.
-    pub stewardship: ArcSwap<Stats>,
+    /// What is counted once a process of keeping traces whole.
+    pub conduct: ArcSwap<Conduct>,
     /// Secret of the fleet.
     pub seed: KeySeed,
     /// The highest instance seen of each gateway.
@@ -51,7 +51,7 @@ impl Peers {
             counts: Arc::default(),
             view_changes: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
-            stewardship: ArcSwap::default(),
+            conduct: ArcSwap::default(),
             seed,
             seen: Seen::default(),
             life: watch::channel(stand.state).0,

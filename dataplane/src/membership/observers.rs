@@ -28,6 +28,7 @@ struct Observer {
     role: stats::Role,
     digest: u64,
     heard: Instant,
+    unprotected_spans: u64,
 }
 
 // === impl Observers ===
@@ -36,6 +37,13 @@ impl Observers {
     /// `from` was heard with this digest. Who has no digest yet observes nothing.
     pub fn note(&self, from: &Member, digest: u64) {
         self.note_at(from, digest, Instant::now());
+    }
+
+    /// An agent that was heard has let so many spans go before they must have been decided.
+    pub fn note_unprotected(&self, id: &str, spans: u64) {
+        if let Some(known) = self.lock().get_mut(id) {
+            known.unprotected_spans = spans;
+        }
     }
 
     /// Everybody who was heard lately, by identity.
@@ -52,10 +60,10 @@ impl Observers {
         if digest == 0 || from.id.is_empty() || from.id.len() > ID_MAX {
             return;
         }
-        let observer = Observer { role, digest, heard };
+        let observer = Observer { role, digest, heard, unprotected_spans: 0 };
         let mut by_id = self.lock();
         if let Some(known) = by_id.get_mut(&from.id) {
-            *known = observer;
+            *known = Observer { unprotected_spans: known.unprotected_spans, ..observer };
             return;
         }
         if by_id.len() >= OBSERVERS_MAX {
@@ -75,6 +83,7 @@ impl Observers {
             role: observer.role,
             digest: format!("{:016x}", observer.digest),
             age_millis: u64::try_from(age(observer.heard)).unwrap_or(u64::MAX),
+            unprotected_spans: observer.unprotected_spans,
         };
         let mut list: Vec<ObserverStats> = by_id.iter().map(shown).collect();
         list.sort_unstable_by(|a, b| a.identity.cmp(&b.identity));

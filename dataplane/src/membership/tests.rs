@@ -170,6 +170,15 @@ async fn absence_confirms_a_death_and_gives_the_living_a_second() {
 }
 
 #[tokio::test]
+async fn a_member_that_is_not_listed_any_more_leaves_when_it_falls_silent() {
+    let mut bench = Bench::pair();
+    bench.list(&["2"]);
+    assert!(bench.rosters().is_empty(), "it may only be between two slices");
+    bench.hear(1, Status::Away);
+    assert_eq!((bench.rosters(), bench.closed()), (vec![vec!["b#1@1".to_owned()]], vec![0]));
+}
+
+#[tokio::test]
 async fn a_pod_between_two_slices_stays() {
     let mut bench = Bench::pair();
     bench.list(&["1"]);

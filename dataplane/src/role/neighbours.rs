@@ -46,7 +46,11 @@ impl Neighbours {
         role: &RoleOptions,
         given: &[String],
         pipeline: &ValidPipeline,
+        parent: Option<&Parent>,
     ) -> Result<Self, RoleError> {
+        if let Some(parent) = parent.filter(|_| given.is_empty()) {
+            return Ok(Self::told(parent));
+        }
         match &pipeline.resolver {
             _ if !given.is_empty() => Ok(Self::fixed(given)),
             Resolver::Static(endpoints) => Ok(Self::fixed(endpoints)),
@@ -72,9 +76,7 @@ impl Neighbours {
     ) -> Result<Self, RoleError> {
         match (&pipeline.resolver, parent) {
             _ if !given.is_empty() => Ok(Self::fixed(given)),
-            (_, Some(parent)) => {
-                Ok(Self { discovery: Discovery::told(parent.peers.clone()), remote: None })
-            }
+            (_, Some(parent)) => Ok(Self::told(parent)),
             (Resolver::Static(endpoints), None) => Ok(Self::fixed(endpoints)),
             (Resolver::Kubernetes, None) if has_cluster(role) => {
                 let service = format!("{}-gateway-peers", pipeline.name);
@@ -87,6 +89,11 @@ impl Neighbours {
                 Ok(Self::fixed(&[]))
             }
         }
+    }
+
+    /// The parent lists gateways, and does so again when they change.
+    fn told(parent: &Parent) -> Self {
+        Self { discovery: Discovery::told(parent.peers.clone()), remote: None }
     }
 
     fn fixed(addresses: &[String]) -> Self {

@@ -11,8 +11,8 @@ pub const PEERS_LINE: &str = "peers";
 /// The process that started this one, at the other end of standard input.
 #[derive(Debug)]
 pub struct Parent {
-    /// The gateways that it listed last.
-    pub peers: watch::Receiver<Vec<String>>,
+    /// The gateways that it listed last; `None` before it has listed any.
+    pub peers: watch::Receiver<Option<Vec<String>>>,
     gone: oneshot::Receiver<()>,
 }
 
@@ -24,13 +24,13 @@ impl Parent {
         // A thread of its own: reading standard input cannot be interrupted, and must not keep the runtime
         // from ending.
         let (ended, gone) = oneshot::channel::<()>();
-        let (list, peers) = watch::channel(Vec::new());
+        let (list, peers) = watch::channel(None);
         std::thread::spawn(move || {
             for line in std::io::stdin().lock().lines() {
                 let Ok(line) = line else { break };
                 let mut words = line.split_whitespace();
                 if words.next() == Some(PEERS_LINE) {
-                    list.send_replace(words.map(str::to_owned).collect());
+                    list.send_replace(Some(words.map(str::to_owned).collect()));
                 }
             }
             drop(ended);

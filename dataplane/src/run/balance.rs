@@ -13,19 +13,22 @@ pub struct FleetLedger {
     pub gateways: LedgerReport,
     /// One sentence for each thing that is wrong; none when the fleet balances.
     pub problems: Vec<String>,
+    /// One sentence for each thing that is as it must be after what was done to the fleet.
+    pub notes: Vec<String>,
 }
 
 impl FleetLedger {
     /// Adds up what the members said at their end.
     pub fn of(members: &[Member]) -> Self {
         let empty = || LedgerReport { balanced: true, ..LedgerReport::default() };
-        let mut sum = Self { agents: empty(), gateways: empty(), problems: Vec::new() };
+        let (agents, gateways) = (empty(), empty());
+        let mut sum = Self { agents, gateways, problems: Vec::new(), notes: Vec::new() };
         for member in members {
             sum.add(member);
         }
-        // Without the ledger of somebody who was killed there is nothing to compare.
-        if members.iter().all(|member| member.ledger.is_some()) {
-            sum.compare_tiers();
+        // Without the ledger of somebody who ended on their own there is nothing to compare.
+        if members.iter().all(|member| member.ledger.is_some() || member.was_killed()) {
+            sum.compare_tiers(members);
         }
         sum
     }
@@ -39,7 +42,8 @@ impl FleetLedger {
         let name = &member.identity;
         match &member.ended {
             None => self.problems.push(format!("{name} still runs")),
-            Some(ending) if !ending.expected || !ending.clean => {
+            Some(_) if member.was_killed() && member.ledger.is_none() => return,
+            Some(ending) if !ending.is_fine() => {
                 self.problems.push(format!("{name} ended with {}", ending.status));
             }
             Some(_) => {}
@@ -57,9 +61,22 @@ impl FleetLedger {
         }
     }
 
-    fn compare_tiers(&mut self) {
-        let (sent, arrived) = (self.handed_over(), self.gateways.received.total());
-        if sent != arrived {
+    fn compare_tiers(&mut self, members: &[Member]) {
+        // What agents send again after a loss has left them once, and comes twice.
+        let received = self.gateways.received;
+        let (sent, arrived) = (self.handed_over(), received.total() - received.replays);
+        let silent = members.iter().filter(|member| member.was_killed() && member.ledger.is_none());
+        let killed: Vec<&str> = silent.map(|member| member.identity.as_str()).collect();
+        let was_frozen = members.iter().any(|member| member.was_frozen);
+        if !killed.is_empty() {
+            self.infer(&killed.join(", "), sent, arrived);
+        } else if sent < arrived && was_frozen {
+            // What it was sent before it stood still it reads when it goes on; the sender has given up by
+            // then, and has sent it elsewhere.
+            let twice = number(arrived - sent);
+            self.notes
+                .push(format!("{twice} spans came to a frozen gateway too late to be answered"));
+        } else if sent != arrived {
             let (sent, arrived) = (number(sent), number(arrived));
             self.problems.push(format!("{sent} spans were handed over, gateways took {arrived}"));
         }
@@ -70,6 +87,19 @@ impl FleetLedger {
                     .push(format!("{kept} spans were kept, exporter {name} was given {due}"));
             }
         }
+    }
+
+    /// Who was killed told no ledger. What the others gave it and did not get from it lay there, and agents
+    /// have sent again what was not decided.
+    fn infer(&mut self, killed: &str, sent: u64, arrived: u64) {
+        let again = number(self.gateways.received.replays);
+        let lay = match sent.checked_sub(arrived) {
+            Some(lay) => format!("{} spans lay with it, decided or not", number(lay)),
+            None => format!("{} spans came from it", number(arrived - sent)),
+        };
+        self.notes.push(format!(
+            "{killed} was killed and told no ledger: {lay}; {again} were sent again"
+        ));
     }
 
     /// Spans that left a process of ours for a gateway of ours.
@@ -87,6 +117,7 @@ impl FleetLedger {
             let dropped = reasons("dropped", &exporter.dropped);
             lines.push(format!("  {name:<8}  in {due} = sent {sent}{dropped}"));
         }
+        lines.extend(self.notes.iter().map(|note| format!("  {note}")));
         if self.balances() {
             lines.push("  balances from end to end".to_owned());
         }

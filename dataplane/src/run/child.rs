@@ -3,19 +3,24 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::plan::Spec;
 use crate::role::stop::PEERS_LINE;
 use crate::stats::Report;
 
-/// A process is told to stop once and to die once; the rest is room for impatience.
-const ORDERS_MAX: usize = 8;
+/// A process is told to stop once and to die once, and where the others are as often as somebody comes or
+/// goes; one that is frozen reads none of it, and its pipe takes 64 KiB.
+const ORDERS_MAX: usize = 64;
+/// A pipe takes a line at once while there is room in it.
+const TELL_WITHIN: Duration = Duration::from_millis(100);
 /// What our binary reads its log filter from.
 const LOG_VARIABLE: &str = "RINGTAIL_LOG";
 /// What children log when the user does not say: a screen full of news is no news.
@@ -46,10 +51,14 @@ pub enum News {
 pub enum Order {
     /// Where the gateways are.
     Peers(Vec<SocketAddr>),
-    /// SIGTERM: drain, report, exit.
+    /// SIGTERM: drain, report, exit. Also wakes one that is frozen.
     Stop,
     /// SIGKILL.
     Kill,
+    /// SIGSTOP: it stands still, its sockets stay open.
+    Freeze,
+    /// SIGCONT.
+    Thaw,
 }
 
 /// Starts a child; a task in `tasks` attends it and kills it when it is dropped.
@@ -115,8 +124,13 @@ async fn obey(process: &mut Child, mut orders: Receiver<Order>) -> io::Result<Ex
             status = process.wait() => return status,
             Some(order) = orders.recv() => match order {
                 Order::Peers(addresses) => tell(stdin.as_mut(), &addresses).await,
-                Order::Stop => signal(process, Signal::TERM)?,
+                Order::Stop => {
+                    signal(process, Signal::TERM)?;
+                    signal(process, Signal::CONT)?;
+                }
                 Order::Kill => signal(process, Signal::KILL)?,
+                Order::Freeze => signal(process, Signal::STOP)?,
+                Order::Thaw => signal(process, Signal::CONT)?,
             },
         }
     }
@@ -126,8 +140,9 @@ async fn tell(stdin: Option<&mut ChildStdin>, addresses: &[SocketAddr]) {
     let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let line = format!("{PEERS_LINE} {}\n", addresses.join(" "));
     if let Some(stdin) = stdin {
-        // A child that does not read any more is about to say why it ended.
-        let _ = stdin.write_all(line.as_bytes()).await;
+        // A child that does not read any more is about to say why it ended; one that is frozen would keep us
+        // from telling it to end once the pipe is full.
+        let _ = timeout(TELL_WITHIN, stdin.write_all(line.as_bytes())).await;
     }
 }
 

@@ -2,19 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use self::member::{Ending, Member, Told};
+pub use self::orders::{Outcome, Promise};
 use super::RunError;
 use super::child::{self, Event, News, Order};
 use super::plan::{AGENTS, Plan, Spec};
 use super::poll;
 use super::screen::Screen;
-use crate::stats::{LedgerReport, Listening, Report, Role, Stats};
+use crate::stats::{Report, Role, Stats};
+
+mod member;
+mod orders; // what can be asked of a running fleet
 
 /// Events are a few a second; a child that floods its stderr waits for us to read.
 const EVENTS_MAX: usize = 1024;
@@ -34,36 +38,8 @@ pub struct Fleet {
     events: Receiver<Event>,
     /// Children are killed when their tasks are dropped.
     tasks: JoinSet<()>,
-}
-
-/// One process and what is known of it.
-#[derive(Debug)]
-pub struct Member {
-    /// What it is called.
-    pub identity: String,
-    /// Its tier.
-    pub role: Role,
-    /// Where it listens, once it said so.
-    pub listening: Option<Listening>,
-    /// Its newest figures.
-    pub stats: Option<Stats>,
-    /// Its last word.
-    pub ledger: Option<LedgerReport>,
-    /// How it ended.
-    pub ended: Option<Ending>,
-    orders: Sender<Order>,
-    stopping: bool,
-}
-
-/// How a process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
-    /// The status in words.
-    pub status: String,
-    /// Exit code 0.
-    pub clean: bool,
-    /// It was told to stop before.
-    pub expected: bool,
+    /// Somebody came or went, and not all have been told.
+    is_news: bool,
 }
 
 // === impl Fleet ===
@@ -73,7 +49,7 @@ impl Fleet {
     pub fn empty() -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let (members, tasks) = (Vec::new(), JoinSet::new());
-        Self { members, sender, events, tasks }
+        Self { members, sender, events, tasks, is_news: false }
     }
 
     /// All processes, gateways first.
@@ -81,20 +57,30 @@ impl Fleet {
         &self.members
     }
 
-    /// Starts gateways, then agents that know their addresses, and waits until the ring is whole.
+    /// Starts gateways, then agents, tells them where all are, and waits until the ring is whole.
     pub async fn start(&mut self, plan: &Plan, screen: &mut Screen) -> Result<(), RunError> {
         let deadline = Instant::now() + START_WITHIN;
         for index in 0..plan.gateways {
-            self.spawn(&plan.gateway(index))?;
+            self.spawn(&plan.gateway(index)).await?;
         }
         self.await_addresses(deadline, screen).await?;
-        let gateways: Vec<SocketAddr> = self.addresses().map(|at| at.otlp_grpc).collect();
-        self.order(Role::Gateway, Order::Peers(gateways.clone())).await;
         for index in 0..AGENTS {
-            self.spawn(&plan.agent(index, &gateways))?;
+            self.spawn(&plan.agent(index)).await?;
         }
         self.await_addresses(deadline, screen).await?;
+        self.spread_news().await;
         self.await_ring(deadline, screen).await
+    }
+
+    /// Tells everybody where the gateways are, if that has changed.
+    pub async fn spread_news(&mut self) {
+        if std::mem::take(&mut self.is_news) {
+            let gateways = Order::Peers(self.gateways());
+            for member in self.members.iter().filter(|member| member.ended.is_none()) {
+                // Who is about to be gone needs no news.
+                let _ = member.orders.send(gateways.clone()).await;
+            }
+        }
     }
 
     /// The next thing that happened; pass it to [`Self::note`].
@@ -107,21 +93,31 @@ impl Fleet {
         let member = &mut self.members[event.child];
         match event.news {
             News::Said(line) => screen.say(&format!("{} | {line}", member.identity)),
-            News::Report(Report::Listening(listening)) => member.listening = Some(listening),
+            News::Report(Report::Listening(listening)) => {
+                member.listening = Some(listening);
+                self.is_news |= member.role == Role::Gateway;
+            }
             News::Report(Report::Ledger(ledger)) => member.ledger = Some(ledger),
             News::Ended(status) => {
-                let ending = Ending::new(status, member.stopping);
-                if !ending.expected {
-                    screen.say(&format!("{} is gone: {}", member.identity, ending.status));
+                let ending = Ending::new(status, member.told);
+                if ending.told == Told::Nothing {
+                    screen.say(&format!("{} is {ending}", member.identity));
                 }
                 member.ended = Some(ending);
+                member.frozen = false;
+                self.is_news |= member.role == Role::Gateway;
             }
         }
     }
 
-    /// Asks every process for its figures; who does not answer keeps the old ones.
+    /// Asks every process for its figures.
     pub async fn poll(&mut self) {
         let answers = poll::stats(&self.admins()).await;
+        self.take(answers);
+    }
+
+    /// Takes the answers of the first so many processes; who did not answer keeps the old figures.
+    pub fn take(&mut self, answers: Vec<Option<Stats>>) {
         for (member, answer) in self.members.iter_mut().zip(answers) {
             if answer.is_some() {
                 member.stats = answer;
@@ -133,6 +129,7 @@ impl Fleet {
     ///
     /// Can be dropped and called again.
     pub async fn stop(&mut self, screen: &mut Screen) {
+        self.thaw_all().await;
         for role in [Role::Agent, Role::Gateway] {
             self.order(role, Order::Stop).await;
             let deadline = Instant::now() + STOP_WITHIN;
@@ -163,10 +160,14 @@ impl Fleet {
         }
     }
 
-    fn spawn(&mut self, spec: &Spec) -> Result<(), RunError> {
+    /// Starts a process, and tells it at once who is there: a gateway that is told of nobody would take
+    /// itself for the only one.
+    async fn spawn(&mut self, spec: &Spec) -> Result<(), RunError> {
         let child = self.members.len();
         let orders = child::spawn(child, spec, self.sender.clone(), &mut self.tasks)
             .map_err(|source| RunError::Spawn { identity: spec.identity.clone(), source })?;
+        // The queue is new and empty.
+        let _ = orders.send(Order::Peers(self.gateways())).await;
         self.members.push(Member::new(spec, orders));
         Ok(())
     }
@@ -237,9 +238,12 @@ impl Fleet {
         RunError::Overdue { identity: identity.to_owned(), what, after: START_WITHIN }
     }
 
+    /// Gives an order that ends every process of a tier.
     async fn order(&mut self, role: Role, order: Order) {
         for member in self.members.iter_mut().filter(|member| member.role == role) {
-            member.stopping |= matches!(order, Order::Stop | Order::Kill);
+            if member.told == Told::Nothing {
+                member.told = Told::Stop;
+            }
             // A member that is gone takes no orders.
             let _ = member.orders.send(order.clone()).await;
         }
@@ -254,44 +258,20 @@ impl Fleet {
         self.of(role).filter(|member| member.ended.is_none())
     }
 
-    fn addresses(&self) -> impl Iterator<Item = &Listening> {
-        self.members.iter().filter_map(|member| member.listening.as_ref())
+    /// Where gateways are that have not ended.
+    fn gateways(&self) -> Vec<SocketAddr> {
+        let listening = self.running(Role::Gateway).filter_map(|member| member.listening.as_ref());
+        listening.map(|listening| listening.otlp_grpc).collect()
     }
 
-    fn admins(&self) -> Vec<Option<SocketAddr>> {
+    /// Where to ask each process, in order; nowhere if it is gone or frozen.
+    pub fn admins(&self) -> Vec<Option<SocketAddr>> {
         let running = |member: &Member| {
-            let listening = member.listening.as_ref().filter(|_| member.ended.is_none());
+            let listening =
+                member.listening.as_ref().filter(|_| member.ended.is_none() && !member.frozen);
             listening.map(|listening| listening.admin)
         };
         self.members.iter().map(running).collect()
-    }
-}
-
-// === impl Member ===
-
-impl Member {
-    fn new(spec: &Spec, orders: Sender<Order>) -> Self {
-        Self {
-            identity: spec.identity.clone(),
-            role: spec.role,
-            listening: None,
-            stats: None,
-            ledger: None,
-            ended: None,
-            orders,
-            stopping: false,
-        }
-    }
-}
-
-// === impl Ending ===
-
-impl Ending {
-    fn new(status: std::io::Result<ExitStatus>, expected: bool) -> Self {
-        match status {
-            Ok(status) => Self { status: status.to_string(), clean: status.success(), expected },
-            Err(error) => Self { status: error.to_string(), clean: false, expected },
-        }
     }
 }
 

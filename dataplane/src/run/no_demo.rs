@@ -4,12 +4,15 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use ringtail_crds::ValidPipeline;
+use tokio::time::Instant;
 
 use super::RunOptions;
 use super::balance::FleetLedger;
+use super::control::Command;
 use super::fleet::Fleet;
 use super::plan::Plan;
 use super::screen::Screen;
+use super::table::Truth;
 
 /// Cannot be made.
 #[derive(Debug)]
@@ -40,6 +43,21 @@ impl Demo {
         _: &Plan,
         _: Option<Duration>,
     ) -> Result<String, DemoError> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn next_step(&self) -> Option<Instant> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn take_step(&mut self) -> Option<Command> {
+        match self.0 {}
+    }
+
+    /// Never called.
+    pub fn truth(&mut self) -> Option<Truth> {
         match self.0 {}
     }
 

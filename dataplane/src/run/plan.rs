@@ -92,23 +92,24 @@ impl Plan {
 
     /// The gateway number `index`.
     pub fn gateway(&self, index: usize) -> Spec {
-        let mut spec = self.spec(Role::Gateway, index, ANY_PORT, ANY_PORT);
+        self.gateway_named(format!("{}-{index}", Role::Gateway.name()))
+    }
+
+    /// A gateway of this name.
+    pub fn gateway_named(&self, identity: String) -> Spec {
+        let mut spec = self.spec(Role::Gateway, identity, ANY_PORT, ANY_PORT);
         spec.arguments.extend(self.decides.iter().cloned());
         spec
     }
 
-    /// The agent number `index`, which sends to `gateways`.
-    pub fn agent(&self, index: usize, gateways: &[SocketAddr]) -> Spec {
+    /// The agent number `index`.
+    pub fn agent(&self, index: usize) -> Spec {
         let Addresses { grpc, http } = self.agents[index];
-        let mut spec = self.spec(Role::Agent, index, &grpc.to_string(), &http.to_string());
-        for gateway in gateways {
-            spec.arguments.extend(["--gateway".into(), gateway.to_string().into()]);
-        }
-        spec
+        let identity = format!("{}-{index}", Role::Agent.name());
+        self.spec(Role::Agent, identity, &grpc.to_string(), &http.to_string())
     }
 
-    fn spec(&self, role: Role, index: usize, grpc: &str, http: &str) -> Spec {
-        let identity = format!("{}-{index}", role.name());
+    fn spec(&self, role: Role, identity: String, grpc: &str, http: &str) -> Spec {
         let mut arguments: Vec<OsString> = vec![role.name().into()];
         for (flag, value) in
             [("--identity", identity.as_str()), ("--otlp-grpc", grpc), ("--otlp-http", http)]

@@ -15,7 +15,7 @@ struct Alert {
     summary: &'static str,
 }
 
-const ALERTS: [Alert; 7] = [
+const ALERTS: [Alert; 9] = [
     Alert {
         name: "RingtailRingSplit",
         expression: "count(count by (digest) (ringtail_ring_digest{$L} == 1)) > 1",
@@ -50,6 +50,20 @@ const ALERTS: [Alert; 7] = [
         minutes: 10,
         severity: "warning",
         summary: "A gateway's buffer of undecided traces is more than 90 % full",
+    },
+    Alert {
+        name: "RingtailSpansUnprotected",
+        expression: "sum(rate(ringtail_unprotected_spans_total{$L}[5m])) > 0",
+        minutes: 10,
+        severity: "warning",
+        summary: "Agents cannot keep spans until they are decided: a gateway that is lost now loses some",
+    },
+    Alert {
+        name: "RingtailDecisionsWait",
+        expression: "max by (cause) (rate(ringtail_fence_seconds_total{$L}[5m])) > 0.5",
+        minutes: 5,
+        severity: "warning",
+        summary: "A gateway decides nothing for more than half of the time; it waits for {{ $labels.cause }}",
     },
     Alert {
         name: "RingtailExporterFailing",

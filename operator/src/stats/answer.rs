@@ -21,6 +21,8 @@ pub struct Answer {
     pub ledger: Ledger,
     /// Traces decided since the start.
     pub decisions: Decisions,
+    /// What keeping traces whole took since the start.
+    pub churn: Churn,
 }
 
 /// The configuration in force.
@@ -57,16 +59,55 @@ pub struct Observer {
     pub digest: String,
     /// How long ago it said so.
     pub age_millis: u64,
+    /// Spans that an agent could not keep until they were decided, since its start.
+    pub unprotected_spans: u64,
 }
 
 /// Where spans went.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Ledger {
+    /// Spans that came in, by who sent them.
+    #[serde(rename = "in")]
+    pub received: Received,
     /// Lost after having been accepted, by reason.
     pub dropped: BTreeMap<String, u64>,
     /// What became of kept spans, by backend.
     pub exporters: BTreeMap<String, Exporter>,
+}
+
+/// Spans that came in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Received {
+    /// Sent again after a gateway was lost.
+    pub replays: u64,
+}
+
+/// What keeping traces whole took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Churn {
+    /// What went to new owners.
+    pub handed_over: HandedOver,
+    /// Why nothing was decided, and for how long.
+    pub fences: BTreeMap<String, Fences>,
+}
+
+/// What went to new owners.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HandedOver {
+    /// Traces.
+    pub traces: u64,
+}
+
+/// Times in which nothing was decided for one cause.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Fences {
+    /// For how long together.
+    pub millis: u64,
 }
 
 /// What became of kept spans.
@@ -94,6 +135,11 @@ pub struct Decisions {
 // === impl Answer ===
 
 impl Answer {
+    /// For how many milliseconds nothing was decided for this cause.
+    pub fn fenced_millis(&self, cause: &str) -> u64 {
+        self.churn.fences.get(cause).map_or(0, |fences| fences.millis)
+    }
+
     /// Spans lost inside the gateway.
     pub fn dropped_spans(&self) -> u64 {
         self.ledger.dropped.values().sum()

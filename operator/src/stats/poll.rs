@@ -204,6 +204,9 @@ impl Tracker {
         for (pod, answer) in answers {
             self.tally.record(pod, now_millis, answer);
         }
+        for (agent, spans) in unprotected(answers) {
+            self.tally.record_agent(agent, now_millis, spans);
+        }
         if expected == 0 {
             *self = Self { view: Arc::new(View::default()), ..Self::default() };
             Arc::make_mut(&mut self.view).ring.standing = Standing::NoMembers;
@@ -259,6 +262,16 @@ impl Tracker {
             None => Some(wanted),
         }
     }
+}
+
+// Every gateway that an agent polls hears of it; what it says only grows.
+fn unprotected(answers: &BTreeMap<String, Answer>) -> BTreeMap<&str, u64> {
+    let mut spans: BTreeMap<&str, u64> = BTreeMap::new();
+    for observer in answers.values().flat_map(|answer| &answer.ring.observers) {
+        let known = spans.entry(observer.identity.as_str()).or_default();
+        *known = observer.unprotected_spans.max(*known);
+    }
+    spans
 }
 
 fn loaded(pod: &str, answer: &Answer) -> Loaded {

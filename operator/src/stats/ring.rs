@@ -162,6 +162,7 @@ mod tests {
                     identity: identity.to_owned(),
                     digest: digest.to_owned(),
                     age_millis: age.parse().unwrap(),
+                    unprotected_spans: 0,
                 });
             } else {
                 answer.ring.draining = word.trim_start_matches('-').parse().unwrap();

@@ -26,6 +26,18 @@ pub struct Sums {
     pub dropped_spans: u64,
     /// Kept spans that no backend took.
     pub unexported_spans: u64,
+    /// Traces that went to a new owner.
+    pub handed_over: u64,
+    /// Spans that were sent again.
+    pub replayed_spans: u64,
+    /// Spans that agents could not keep until they were decided.
+    pub unprotected_spans: u64,
+    /// Milliseconds without decisions, because gateways did not agree.
+    pub fenced_peers: u64,
+    /// The same because agents had not sent again.
+    pub fenced_agents: u64,
+    /// The same because of a minority.
+    pub fenced_minority: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,12 +58,24 @@ pub struct Tally {
 impl Tally {
     /// Takes what a pod said.
     pub fn record(&mut self, pod: &str, at_millis: u64, answer: &Answer) {
+        self.push(pod, Sample { at_millis, inst: answer.inst, sums: Sums::of(answer) });
+    }
+
+    /// Takes what gateways heard of an agent: spans that it could not keep. Agents are not asked themselves,
+    /// and when one started is not known: it is counted from the first time that it was heard of.
+    pub fn record_agent(&mut self, agent: &str, at_millis: u64, unprotected_spans: u64) {
+        let sums = Sums { unprotected_spans, ..Sums::default() };
+        // No pod of a gateway has a slash in its name.
+        self.push(&format!("agent/{agent}"), Sample { at_millis, inst: 0, sums });
+    }
+
+    fn push(&mut self, pod: &str, sample: Sample) {
         let samples = self.pods.entry(pod.to_owned()).or_default();
-        samples.push_back(Sample { at_millis, inst: answer.inst, sums: Sums::of(answer) });
+        samples.push_back(sample);
         if samples.len() > SAMPLES_MAX {
             samples.pop_front();
         }
-        self.advance(at_millis);
+        self.advance(sample.at_millis);
     }
 
     /// Forgets what is older than the window, and with it pods that are gone.
@@ -111,6 +135,12 @@ impl Sums {
             late_spans: answer.decisions.late_spans,
             dropped_spans: answer.dropped_spans(),
             unexported_spans: answer.unexported_spans(),
+            handed_over: answer.churn.handed_over.traces,
+            replayed_spans: answer.ledger.received.replays,
+            unprotected_spans: 0,
+            fenced_peers: answer.fenced_millis("peers"),
+            fenced_agents: answer.fenced_millis("agents"),
+            fenced_minority: answer.fenced_millis("minority"),
         }
     }
 
@@ -122,6 +152,12 @@ impl Sums {
             late_spans: join(self.late_spans, other.late_spans),
             dropped_spans: join(self.dropped_spans, other.dropped_spans),
             unexported_spans: join(self.unexported_spans, other.unexported_spans),
+            handed_over: join(self.handed_over, other.handed_over),
+            replayed_spans: join(self.replayed_spans, other.replayed_spans),
+            unprotected_spans: join(self.unprotected_spans, other.unprotected_spans),
+            fenced_peers: join(self.fenced_peers, other.fenced_peers),
+            fenced_agents: join(self.fenced_agents, other.fenced_agents),
+            fenced_minority: join(self.fenced_minority, other.fenced_minority),
         }
     }
 
@@ -171,6 +207,23 @@ mod tests {
         assert_eq!(tally.sums().kept, 5);
         tally.advance(1_000 + WINDOW_MILLIS);
         assert_eq!((tally.sums().kept, tally.pods.len()), (0, 0));
+    }
+
+    #[test]
+    fn agents_are_counted_by_what_gateways_heard_of_them() {
+        let mut tally = Tally::default();
+        for (seconds, spans) in [(1, 70), (16, 90), (31, 120), (46, 5)] {
+            tally.record_agent("n1", (10_000 + seconds) * 1_000, spans);
+            assert_eq!(tally.sums().kept, 0);
+        }
+        // It started anew: what is less than before is nothing.
+        assert_eq!(tally.sums().unprotected_spans, 0);
+        let mut tally = Tally::default();
+        for (seconds, spans) in [(1, 70), (16, 90), (31, 120)] {
+            tally.record_agent("n1", (10_000 + seconds) * 1_000, spans);
+            tally.record_agent("n2", (10_000 + seconds) * 1_000, 3);
+        }
+        assert_eq!(tally.sums().unprotected_spans, 50);
     }
 
     #[test]

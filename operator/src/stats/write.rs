@@ -6,7 +6,7 @@ use kube::{
 };
 use ringtail_crds::{
     TracePipeline, schema,
-    status::{RingStatus, SamplingStatus},
+    status::{FencedStatus, RingStatus, SamplingStatus},
 };
 use serde_json::json;
 
@@ -55,10 +55,22 @@ impl Written {
                 late_spans: two_digits(sums.late_spans),
                 early_traces: two_digits(sums.early),
                 dropped_spans: two_digits(sums.dropped_spans + sums.unexported_spans),
+                handed_over_traces: two_digits(sums.handed_over),
+                replayed_spans: two_digits(sums.replayed_spans),
+                unprotected_spans: two_digits(sums.unprotected_spans),
+                fenced_seconds: FencedStatus {
+                    peers: seconds(sums.fenced_peers),
+                    agents: seconds(sums.fenced_agents),
+                    minority: seconds(sums.fenced_minority),
+                },
                 reporting_pods: Some(format!("{}/{}", view.answered, view.expected)),
             },
         }
     }
+}
+
+fn seconds(millis: u64) -> i64 {
+    two_digits((millis + 500) / 1_000)
 }
 
 /// Writes it.
@@ -96,7 +108,14 @@ mod tests {
             ..Ring::default()
         };
         let view = View { ring, answered: 2, expected: 3, ..View::default() };
-        let sums = Sums { kept: 1_234, sampled_away: 98_766, late_spans: 7, ..Sums::default() };
+        let churn = Sums {
+            handed_over: 5_678,
+            unprotected_spans: 3,
+            fenced_peers: 499,
+            fenced_agents: 4_250,
+            ..Sums::default()
+        };
+        let sums = Sums { kept: 1_234, sampled_away: 98_766, late_spans: 7, ..churn };
         let written = Written::of(&view, sums);
         insta::assert_json_snapshot!(json!([written.ring, written.sampling]), @r#"
         [
@@ -111,10 +130,18 @@ mod tests {
           {
             "droppedSpans": 0,
             "earlyTraces": 0,
+            "fencedSeconds": {
+              "agents": 4,
+              "minority": 0,
+              "peers": 0
+            },
+            "handedOverTraces": 5700,
             "keptPermille": 12,
             "lateSpans": 7,
+            "replayedSpans": 0,
             "reportingPods": "2/3",
             "tracesDecided": 100000,
+            "unprotectedSpans": 3,
             "window": "5m"
           }
         ]

@@ -76,6 +76,8 @@ pub struct AgentSide {
 struct Gateway {
     /// When it answered last.
     answered: Millis,
+    /// When it did not answer a delivery last.
+    failed: Millis,
     /// Since when it has answered without a gap.
     in_touch: Millis,
     /// Which instance of it has been told what we remember.
@@ -179,7 +181,10 @@ impl AgentSide {
         now: Millis,
         out: &mut Vec<AgentAction>,
     ) {
-        self.stats.retried += u64::from(self.retention.failed(req, now));
+        if let Some(to) = self.retention.failed(req, now) {
+            self.stats.retried += 1;
+            self.gateways.entry(to).or_default().failed = now;
+        }
         self.dispatch(now, out);
     }
 
@@ -268,18 +273,23 @@ impl AgentSide {
 
 impl AgentSide {
     fn dispatch(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
-        let (view, requests) = (&self.view, &mut self.requests);
+        let (view, requests, gateways) = (&self.view, &mut self.requests, &self.gateways);
         let next = || {
             *requests += 1;
             Req(*requests)
         };
-        self.retention.dispatch(view, self.config.rules.age, next, now, out);
+        // One that failed is tried again when it has answered a poll, or when none answers.
+        let answers = |id: &str| gateways.get(id).is_none_or(|one| one.answered >= one.failed);
+        self.retention.dispatch(view, answers, self.config.rules.age, next, now, out);
     }
 
     fn heard(&mut self, name: &Name, now: Millis) {
         let gateway = self.gateways.entry(Arc::clone(name)).or_default();
         if gateway.answered + AGENT_SILENT <= now {
             gateway.in_touch = now;
+            if self.config.rules.doubt {
+                self.retention.doubt();
+            }
         }
         let back = gateway.answered + HOLDER_SILENT <= now;
         gateway.answered = now;
@@ -364,9 +374,13 @@ impl AgentSide {
         let after = if rules.retain { RETAIN_AFTER_WAIT } else { RETAIN_SHORT };
         let old = now.saturating_sub(self.waits.longest(now) + after);
         let gateways = &self.gateways;
+        let facts = &self.facts;
         let is_free = |piece: &Piece, holder: &Instance| {
             let answered = gateways.get(&holder.name).map_or(0, |gateway| gateway.answered);
-            !rules.pin || answered + HOLDER_SILENT >= now || piece.born + RETAIN_PINNED_MAX < old
+            // One that is leaving may not get rid of it.
+            let leaves = facts.find(&holder.name).is_some_and(|fact| fact.state > State::Serving);
+            let settled = answered + HOLDER_SILENT >= now && !leaves;
+            !rules.pin || settled || piece.born + RETAIN_PINNED_MAX < old
         };
         self.retention.forget(old, is_free, out);
     }

@@ -56,7 +56,8 @@ impl Marks {
         self.agents.retain(|_, mark| mark.polled + AGENT_SILENT > now);
     }
 
-    fn all_have(&self, lost: &Instance, now: Millis) -> bool {
+    /// Whether every live agent has sent again what lay there.
+    pub(super) fn all_have(&self, lost: &Instance, now: Millis) -> bool {
         let live = self.agents.values().filter(|mark| mark.polled + AGENT_SILENT > now);
         live.into_iter().all(|mark| mark.done.contains(lost))
     }

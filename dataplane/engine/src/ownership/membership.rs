@@ -22,6 +22,7 @@ use crate::ring::View;
 /// An owner and two next choices remember each decision.
 const WITNESSES: usize = 3;
 
+mod fence;
 mod greeting;
 
 /// See the module.
@@ -50,6 +51,7 @@ pub(super) struct Membership {
     greeted: Millis,
     was_complete: bool,
     requests: u64,
+    watch: fence::FenceWatch,
 }
 
 // === Inputs ===
@@ -80,6 +82,7 @@ impl Membership {
             greeted: 0,
             was_complete: false,
             requests: 0,
+            watch: fence::FenceWatch::default(),
         }
     }
 
@@ -163,11 +166,13 @@ impl Membership {
         stats: &mut Stats,
         out: &mut Vec<Action>,
     ) {
+        let elapsed = now.saturating_sub(self.ticked);
         self.ticked = now;
         self.facts.expire(now);
         self.losses.expire(now);
         self.marks.expire(now);
         self.count_heads(now);
+        self.account(complete, elapsed, now, stats);
         self.suspect(now, stats);
         self.join(now);
         let due = now >= self.greeted + HELLO || (complete && !self.was_complete);

@@ -6,7 +6,7 @@ use super::facts::{Facts, Instance, Name, State};
 use super::membership::Membership;
 use super::message::{Hello, HelloAnswer, Poll, PollAnswer, Status};
 use super::stand::Stand;
-use super::stats::Stats;
+use super::stats::{Conduct, Stats};
 use super::timers::{DRAIN_MAX, QUIET};
 use crate::Millis;
 
@@ -188,9 +188,9 @@ impl Steward {
         self.members.state()
     }
 
-    /// What was counted: gaps and declared deaths.
-    pub fn stats(&self) -> Stats {
-        self.stats
+    /// What was counted of the process; shards count their own.
+    pub fn conduct(&self) -> Conduct {
+        self.members.conduct(self.stats)
     }
 }
 

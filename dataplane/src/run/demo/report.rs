@@ -22,6 +22,12 @@ pub struct Report {
     crossed: u64,
     examples: Vec<Example>,
     wrongs: Vec<String>,
+    /// Whether spans may come twice.
+    repeats: bool,
+    /// Spans that did.
+    doubled: u64,
+    /// Kept traces of which spans are missing.
+    split: u64,
 }
 
 /// One kind of trace.
@@ -46,9 +52,10 @@ struct Example {
 // === impl Report ===
 
 impl Report {
-    /// Compares the two sides.
-    pub fn compare(shop: &Closed, arrivals: &Arrivals, policies: &[Policy]) -> Self {
-        let mut report = Self { wrongs: shop.complaints.clone(), ..Self::default() };
+    /// Compares the two sides. `repeats` says that gateways were killed or stood still, so that some spans
+    /// may have come twice.
+    pub fn compare(shop: &Closed, arrivals: &Arrivals, policies: &[Policy], repeats: bool) -> Self {
+        let mut report = Self { wrongs: shop.complaints.clone(), repeats, ..Self::default() };
         for sent in &shop.sent {
             report.add(sent, arrivals, promised(sent.kind, policies));
         }
@@ -84,9 +91,16 @@ impl Report {
             return;
         };
         row.kept += 1;
-        match incomplete(sent, arrived) {
-            None => row.whole += 1,
-            Some(wrong) => self.wrongs.push(wrong),
+        let (made, all, distinct) = (sent.spans as usize, arrived.spans.len(), arrived.distinct());
+        self.split += u64::from(distinct < made);
+        self.doubled += all.saturating_sub(distinct) as u64;
+        if distinct == made && (all == made || self.repeats) {
+            row.whole += 1;
+        } else {
+            let (kind, id) = (sent.kind.name(), hex(&sent.id));
+            self.wrongs.push(format!(
+                "{kind} trace {id} has {made} spans, {all} arrived, {distinct} of them different"
+            ));
         }
         self.explain(sent, arrived, arrivals);
     }
@@ -121,6 +135,12 @@ impl Report {
         lines.push(heading());
         lines.extend(Kind::ALL.iter().filter_map(|kind| Some(self.rows.get(kind)?.line(*kind))));
         lines.push(format!("{} traces crossed both agents", number(self.crossed)));
+        let kept: u64 = self.rows.values().map(|row| row.kept).sum();
+        let twice = match (self.repeats, number(self.doubled)) {
+            (true, doubled) => format!("; {doubled} spans came twice"),
+            (false, _) => String::new(),
+        };
+        lines.push(format!("split {} of {} kept traces{twice}", number(self.split), number(kept)));
         lines.extend(self.verdict());
         lines.push(String::new());
         lines
@@ -177,15 +197,6 @@ fn by_policy(traces: &BTreeMap<String, u64>) -> String {
     let each: Vec<String> =
         traces.iter().map(|(policy, traces)| format!("{policy} {}", number(*traces))).collect();
     if each.is_empty() { "-".to_owned() } else { each.join(", ") }
-}
-
-/// What is missing from a kept trace, or there twice.
-fn incomplete(sent: &Sent, arrived: &Arrived) -> Option<String> {
-    let (made, all, distinct) = (sent.spans as usize, arrived.spans.len(), arrived.distinct());
-    (made != all || made != distinct).then(|| {
-        let (kind, id) = (sent.kind.name(), hex(&sent.id));
-        format!("{kind} trace {id} has {made} spans, {all} arrived, {distinct} of them different")
-    })
 }
 
 /// Whether the manifest says that traces of this kind are kept.

@@ -1,6 +1,6 @@
 //! The shop: customers come in, wander about, and leave traces; the shop remembers what it sent.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -28,8 +28,9 @@ pub const SETTLE: Duration = Duration::from_millis(2_500);
 #[derive(Debug)]
 pub struct Shop {
     closing: watch::Sender<bool>,
-    open: Option<JoinHandle<Closed>>,
-    closed: Closed,
+    open: Option<JoinHandle<Vec<String>>>,
+    sent: Arc<Mutex<Vec<Sent>>>,
+    complaints: Vec<String>,
 }
 
 /// What is left of a shop.
@@ -48,48 +49,59 @@ impl Shop {
     pub fn open(agents: &[AgentAddress], closes: Option<Instant>) -> Result<Self, DemoError> {
         let services = Arc::new(Services::start(agents)?);
         let (closing, told) = watch::channel(false);
-        let open = tokio::spawn(serve_customers(services, closes, told));
-        Ok(Self { closing, open: Some(open), closed: Closed::default() })
+        let sent = Arc::default();
+        let open = tokio::spawn(serve_customers(services, closes, told, Arc::clone(&sent)));
+        Ok(Self { closing, open: Some(open), sent, complaints: Vec::new() })
     }
 
     /// Waits for customers inside to leave, and for the SDKs to send what they have.
     pub async fn close(&mut self) {
         self.closing.send_replace(true);
         if let Some(open) = self.open.take() {
-            let panicked =
-                |error| Closed { sent: Vec::new(), complaints: vec![format!("the shop: {error}")] };
-            self.closed = open.await.unwrap_or_else(panicked);
+            let panicked = |error| vec![format!("the shop: {error}")];
+            self.complaints = open.await.unwrap_or_else(panicked);
         }
+    }
+
+    /// What was sent so far.
+    pub fn sent(&self) -> MutexGuard<'_, Vec<Sent>> {
+        lock(&self.sent)
     }
 
     /// What was sent, once the shop is closed.
     pub fn into_closed(self) -> Closed {
-        self.closed
+        let sent = std::mem::take(&mut *lock(&self.sent));
+        Closed { sent, complaints: self.complaints }
     }
+}
+
+fn lock(sent: &Mutex<Vec<Sent>>) -> MutexGuard<'_, Vec<Sent>> {
+    sent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn serve_customers(
     services: Arc<Services>,
     closes: Option<Instant>,
     mut told: watch::Receiver<bool>,
-) -> Closed {
-    let mut sent = Vec::new();
+    sent: Arc<Mutex<Vec<Sent>>>,
+) -> Vec<String> {
     let mut inside = JoinSet::new();
     let mut door = interval(CUSTOMER_EVERY);
     door.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while sent.len() + inside.len() < TRACES_MAX {
+    while lock(&sent).len() + inside.len() < TRACES_MAX {
         tokio::select! {
             _ = door.tick() => {
                 inside.spawn(wander(Arc::clone(&services)));
             }
-            Some(left) = inside.join_next() => sent.extend(left.ok()),
+            Some(left) = inside.join_next() => lock(&sent).extend(left.ok()),
             // Whoever dropped the shop wants it closed too.
             _ = told.wait_for(|closing| *closing) => break,
             () = sleep_until(closes.unwrap_or_else(Instant::now)), if closes.is_some() => break,
         }
     }
-    sent.extend(inside.join_all().await);
+    let last = inside.join_all().await;
+    lock(&sent).extend(last);
     // The SDK's shutdown blocks until its exporters are done, and they need this runtime for that.
     let shutdown = tokio::task::spawn_blocking(move || services.shutdown()).await;
-    Closed { sent, complaints: shutdown.unwrap_or_else(|error| vec![error.to_string()]) }
+    shutdown.unwrap_or_else(|error| vec![error.to_string()])
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span as WireSpan};
@@ -12,6 +13,7 @@ use ringtail_engine::scan::{self, Group, Headers, ScanLimits, TraceId, Visit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::DemoError;
 use crate::transport::{
@@ -30,7 +32,8 @@ const TREE_DEPTH_MAX: usize = 32;
 pub struct Sink {
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    writer: JoinHandle<Arrivals>,
+    writer: JoinHandle<()>,
+    arrivals: Arc<Mutex<Arrivals>>,
 }
 
 /// What arrived.
@@ -48,6 +51,8 @@ pub struct Arrivals {
 pub struct Arrived {
     /// Its spans, in the order of their arrival.
     pub spans: Vec<Span>,
+    /// When the first of them came.
+    pub since: Instant,
     facts: TraceFacts,
 }
 
@@ -81,8 +86,9 @@ impl Sink {
         let (stop, stopping) = watch::channel(false);
         let (intake, requests) = mpsc::channel(REQUESTS_MAX);
         let address = listen(Protocol::Grpc, Intake(intake), stopping).await?;
-        let writer = tokio::spawn(write_down(program, requests));
-        Ok(Self { address, stop, writer })
+        let arrivals = Arc::new(Mutex::new(Arrivals::new(program)));
+        let writer = tokio::spawn(write_down(Arc::clone(&arrivals), requests));
+        Ok(Self { address, stop, writer, arrivals })
     }
 
     /// Where it listens.
@@ -93,7 +99,13 @@ impl Sink {
     /// Takes nothing more, and tells what arrived.
     pub async fn close(self) -> Option<Arrivals> {
         self.stop.send_replace(true);
-        self.writer.await.ok()
+        self.writer.await.ok()?;
+        Arc::into_inner(self.arrivals)?.into_inner().ok()
+    }
+
+    /// What has arrived so far.
+    pub fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,13 +121,11 @@ async fn listen(
     Ok(address)
 }
 
-async fn write_down(program: Program, mut requests: mpsc::Receiver<Call>) -> Arrivals {
-    let mut arrivals = Arrivals { traces: HashMap::new(), unreadable: 0, program };
+async fn write_down(arrivals: Arc<Mutex<Arrivals>>, mut requests: mpsc::Receiver<Call>) {
     // Ends when the server has dropped its handlers.
     while let Some(request) = requests.recv().await {
-        arrivals.add(&request.message);
+        arrivals.lock().unwrap_or_else(PoisonError::into_inner).add(&request.message);
     }
-    arrivals
 }
 
 // === impl Intake ===
@@ -183,7 +193,10 @@ impl Visit for SpanReader<'_> {
             return;
         };
         let facts = self.arrivals.program.span_facts(span);
-        let empty = || Arrived { spans: Vec::new(), facts: TraceFacts::new(*id) };
+        let empty = || {
+            let (since, facts) = (Instant::now(), TraceFacts::new(*id));
+            Arrived { spans: Vec::new(), since, facts }
+        };
         let trace = self.arrivals.traces.entry(*id).or_insert_with(empty);
         trace.facts.add(&facts, self.resource_bits, span.len() as u64);
         trace.spans.push(Span::of(wire, self.service.clone()));

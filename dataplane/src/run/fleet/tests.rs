@@ -2,9 +2,19 @@
 
 use std::path::PathBuf;
 
+use clap::Parser;
+
 use super::*;
 use crate::run::balance::FleetLedger;
-use crate::run::table;
+use crate::run::control::{Command, Verb};
+use crate::run::table::{self, Around};
+use crate::stats::LedgerReport;
+
+#[derive(Parser)]
+struct CommandLine {
+    #[command(flatten)]
+    options: crate::run::RunOptions,
+}
 
 const LISTENING: &str = r#"echo '{"listening":{"otlpGrpc":"127.0.0.1:1","admin":"127.0.0.1:2"}}'"#;
 
@@ -26,6 +36,12 @@ fn spec(role: Role, index: usize, script: &str) -> Spec {
     }
 }
 
+fn plan() -> Plan {
+    let options = CommandLine::try_parse_from(["run", "examples/shop.yaml"]).unwrap();
+    let manifest = include_str!("../../../../examples/shop.yaml");
+    Plan::new(&options.options, &ringtail_crds::validate(manifest).unwrap(), &[]).unwrap()
+}
+
 fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(10)
 }
@@ -33,7 +49,7 @@ fn deadline() -> Instant {
 async fn fleet_of(scripts: &[(Role, String)]) -> (Fleet, Screen) {
     let (mut fleet, mut screen) = (Fleet::empty(), Screen::open());
     for (index, (role, script)) in scripts.iter().enumerate() {
-        fleet.spawn(&spec(*role, index, script)).unwrap();
+        fleet.spawn(&spec(*role, index, script)).await.unwrap();
     }
     fleet.await_addresses(deadline(), &mut screen).await.unwrap();
     (fleet, screen)
@@ -100,7 +116,7 @@ async fn what_does_not_add_up_is_named() {
 #[tokio::test]
 async fn a_process_that_does_not_start_ends_the_wait() {
     let (mut fleet, mut screen) = (Fleet::empty(), Screen::open());
-    fleet.spawn(&spec(Role::Gateway, 0, "echo 'address in use' >&2; exit 1")).unwrap();
+    fleet.spawn(&spec(Role::Gateway, 0, "echo 'address in use' >&2; exit 1")).await.unwrap();
     let error = fleet.await_addresses(deadline(), &mut screen).await.unwrap_err();
     assert!(
         matches!(&error, RunError::Ended { identity, .. } if identity == "gateway-0"),
@@ -120,8 +136,74 @@ async fn a_process_that_dies_is_a_problem() {
     let problems = FleetLedger::of(fleet.members()).problems.join("; ");
     assert!(problems.contains("gateway-0 ended with signal: 9"), "{problems}");
     assert!(problems.contains("gateway-0 told no ledger"), "{problems}");
-    let shown = table::line(fleet.members(), Duration::from_secs(65));
+    let shown = {
+        let around = Around { elapsed: Duration::from_secs(65), ..Around::default() };
+        table::line(fleet.members(), &around)
+    };
     assert!(shown.starts_with("01:05  0 spans in"), "{shown}");
+}
+
+#[tokio::test]
+async fn one_that_somebody_wanted_killed_is_no_problem() {
+    let mut survivor = gateway_ledger();
+    (survivor.received.peers, survivor.sampled_away) = (7, 3);
+    let (mut fleet, mut screen) = fleet_of(&[
+        (Role::Gateway, role_script(&gateway_ledger(), 0)),
+        (Role::Gateway, role_script(&survivor.settle(), 0)),
+        (Role::Agent, role_script(&agent_ledger(), 0)),
+    ])
+    .await;
+    let plan = plan();
+    for (verb, name, answer) in [
+        (Verb::Freeze, Some("gateway-0"), "gateway-0 is frozen"),
+        (Verb::Thaw, None, "gateway-0 goes on"),
+    ] {
+        let command = Command { verb, gateway: name.map(str::to_owned) };
+        let outcome = fleet.obey(&command, &plan).await;
+        assert!(matches!(&outcome, Ok(Outcome::Done(text)) if text == answer), "{outcome:?}");
+    }
+    let outcome = fleet.obey(&Command::of(Verb::Kill), &plan).await;
+    let Ok(Outcome::Promised(promise)) = outcome else { panic!("{outcome:?}") };
+    while fleet.redeem(&promise).is_none() {
+        let event = fleet.next_event().await.unwrap();
+        fleet.note(event, &mut screen);
+    }
+    assert_eq!(fleet.redeem(&promise), Some(Ok("gateway-0 is killed".to_owned())));
+    fleet.stop(&mut screen).await;
+    let ledger = FleetLedger::of(fleet.members());
+    assert!(ledger.balances(), "{:?}", ledger.problems);
+    let text = ledger.lines().join("\n");
+    assert!(
+        text.contains("gateway-0 was killed and told no ledger: 3 spans lay with it"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said() {
+    let (mut fleet, mut screen) = fleet_of(&[
+        (Role::Gateway, role_script(&gateway_ledger(), 0)),
+        (Role::Agent, role_script(&agent_ledger(), 0)),
+    ])
+    .await;
+    let plan = plan();
+    fleet.obey(&Command::of(Verb::Freeze), &plan).await.unwrap();
+    #[rustfmt::skip]
+    let cases = [
+        ("kill gateway-9", "no gateway is called gateway-9; there are gateway-0"),
+        ("kill agent-1", "agent-1 is an agent; only gateways can be asked to kill"),
+        ("add gateway-0", "gateway-0 runs already"),
+        ("drain gateway-0", "gateway-0 is frozen; thaw it first"),
+        ("freeze", "no gateway is left that runs"),
+    ];
+    for (line, expected) in cases {
+        let outcome = fleet.obey(&Command::parse(line).unwrap(), &plan).await;
+        assert_eq!(outcome.unwrap_err(), expected, "{line}");
+    }
+    // A fleet that ends wakes those that stand still.
+    fleet.stop(&mut screen).await;
+    let outcome = fleet.obey(&Command::parse("kill gateway-0").unwrap(), &plan).await;
+    assert_eq!(outcome.unwrap_err(), "gateway-0 has ended: left");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ fn sent(trace: u8, kind: Kind, spans: u32) -> Sent {
 
 fn compare(sent: &[Sent], spans: &[Span]) -> Report {
     let shop = Closed { sent: sent.to_vec(), complaints: Vec::new() };
-    Report::compare(&shop, &arrivals(spans), &policies())
+    Report::compare(&shop, &arrivals(spans), &policies(), false)
 }
 
 #[test]
