@@ -1,7 +1,7 @@
 # A menu: one line each. Logic lives in Rust, and CI calls nothing else.
 # demo and test share the dev profile: on a cold clone optimising would take longer than it could ever save there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e cluster cluster-build image bench ci generate fmt fmt-check lint
+.PHONY: help demo test e2e cluster cluster-build image bench churn ci generate fmt fmt-check lint
 CARGO ?= cargo
 
 help: ## this menu
@@ -21,6 +21,8 @@ image: ## images of agent, gateway and operator as tars in target/images, withou
 	$(CARGO) run --bin ringtail-image
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
+churn: ## fleets under load while gateways come, go, die and hang, beside the Collector (root, for its rows)
+	$(CARGO) run --profile dist -p ringtail-bench -- churn
 ci: fmt-check lint test ## what a pull request must pass; the tests prove generated files current
 generate: ## rewrite the generated files: the CRD and its reference page, the peer messages, the chart's files
 	RINGTAIL_GENERATE=1 $(CARGO) test -p ringtail-crds -p ringtail-tests --test generated --test chart

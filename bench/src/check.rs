@@ -83,11 +83,11 @@ impl Check {
         })
     }
 
-    /// Takes note of a span that arrived.
-    pub fn note(&mut self, id: &TraceId, body: &[u8]) {
+    /// Takes note of a span that arrived, and says which one it is: index of its trace, and its number.
+    pub fn note(&mut self, id: &TraceId, body: &[u8]) -> Option<(u64, usize)> {
         let Some((index, number)) = self.identify(id, body) else {
             self.foreign += 1;
-            return;
+            return None;
         };
         if self.masks.len() <= index as usize {
             self.masks.resize(index as usize + 1, 0);
@@ -100,6 +100,7 @@ impl Check {
         if self.scratch != body {
             self.note_rewritten(number, body);
         }
+        Some((index, number))
     }
 
     /// Other bytes may still say the same: a Collector writes the fields of a span in another order.

@@ -1,11 +1,13 @@
 //! The start of the pipe: sends traces whose truth is known, as fast as they are taken or at a given rate.
 
+pub(crate) mod journal;
 mod payload;
 mod summary;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::grpc::{Encoding, code};
 use crate::plan::{Plan, Step};
 use crate::truth::{SPANS, World};
+use journal::Journal;
 use payload::Payloads;
 use summary::{Bytes, Summary};
 
@@ -83,11 +86,25 @@ struct Driver {
     interval: Option<Duration>,
     retry_for: Duration,
     sent: Cell<u64>,
+    journal: Option<Arc<Journal>>,
 }
 
 /// Sends the load and returns its summary.
 pub async fn run(options: Options) -> Result<Value> {
-    let driver = Rc::new(Driver::new(&options)?);
+    if options.seconds.is_none() && options.traces.is_none() {
+        return Err(Failure::new("without --seconds or --traces the load would never end"));
+    }
+    let world = World::new(options.seed);
+    send(options, world, None).await
+}
+
+/// Sends the load of a world; a journal is told what was taken, and may end the load.
+pub(crate) async fn send(
+    options: Options,
+    world: World,
+    journal: Option<Arc<Journal>>,
+) -> Result<Value> {
+    let driver = Rc::new(Driver::new(&options, world, journal)?);
     let senders: Vec<_> = (0..options.in_flight.max(1))
         .map(|_| tokio::task::spawn_local(Rc::clone(&driver).send_all()))
         .collect();
@@ -102,13 +119,9 @@ pub async fn run(options: Options) -> Result<Value> {
 // === impl Driver ===
 
 impl Driver {
-    fn new(options: &Options) -> Result<Self> {
-        if options.seconds.is_none() && options.traces.is_none() {
-            return Err(Failure::new("without --seconds or --traces the load would never end"));
-        }
+    fn new(options: &Options, world: World, journal: Option<Arc<Journal>>) -> Result<Self> {
         let traces = traces_per_block(options)?;
         let blocks = options.traces.map_or(u64::MAX, |count| count.div_ceil(traces as u64));
-        let world = World::new(options.seed);
         let mut payloads = Payloads::new(world, options.first, traces, options.fragments)?;
         if let Some(level) = options.gzip {
             payloads.compress(level, options.distinct.min(blocks))?;
@@ -130,6 +143,7 @@ impl Driver {
             interval,
             retry_for: Duration::from_secs_f64(options.retry_for),
             sent: Cell::new(0),
+            journal,
         })
     }
 
@@ -141,13 +155,15 @@ impl Driver {
 
     /// The next step and its number, when it is due.
     async fn next(&self) -> Option<(Step, u64)> {
-        if self.closing.is_some_and(|closing| Instant::now() >= closing) {
+        let closed = self.journal.as_ref().is_some_and(|journal| journal.is_closed());
+        if closed || self.closing.is_some_and(|closing| Instant::now() >= closing) {
             self.plan.borrow_mut().close();
         }
         let step = self.plan.borrow_mut().next()?;
+        let place = self.plan.borrow().place(&step);
         let number = self.sent.replace(self.sent.get() + 1);
         if let Some(interval) = self.interval {
-            let due = self.started + interval.mul_f64(number as f64);
+            let due = self.started + interval.mul_f64(place as f64);
             self.summary.borrow_mut().note_lateness(due.elapsed());
             tokio::time::sleep_until(due).await;
         }
@@ -166,6 +182,9 @@ impl Driver {
             let answer = channel.export(message.clone(), self.payloads.encoding()).await;
             if answer.code == code::OK {
                 self.summary.borrow_mut().note_taken(self.payloads.spans(), &bytes, &answer);
+                if let Some(journal) = &self.journal {
+                    journal.note(step);
+                }
                 break;
             }
             let wait = answer.retry_after.unwrap_or(pause).mul_f64(0.75 + fastrand::f64() / 2.0);

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use ringtail_bench::failure::Result;
-use ringtail_bench::{generate, local, relay, run, sink};
+use ringtail_bench::{churn, generate, local, relay, run, sink};
 
 /// The product's allocator, so that the relay is a fair limit.
 #[global_allocator]
@@ -23,6 +23,7 @@ enum Command {
     Sink(sink::Options),
     Relay(relay::Options),
     Run(run::Options),
+    Churn(churn::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -48,5 +49,6 @@ fn execute(command: Command) -> Result<()> {
         Command::Sink(options) => local::run(sink::run(options)),
         Command::Relay(options) => local::run(relay::run(options)),
         Command::Run(options) => run::run(options),
+        Command::Churn(options) => churn::run(options),
     }
 }

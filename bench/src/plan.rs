@@ -43,6 +43,13 @@ impl Plan {
         self.blocks_max.min(self.tick + u64::from(self.fragment > 0))
     }
 
+    /// How many steps of a steady load come before this one. While traces begin and while they end some of
+    /// those are missing: the times between the fragments of a trace are always the same.
+    pub fn place(&self, step: &Step) -> u64 {
+        let fragment = step.fragment as u64;
+        (step.block + fragment * self.lag) * self.fragments + fragment
+    }
+
     fn advance(&mut self) {
         self.fragment += 1;
         if self.fragment == self.fragments {
@@ -99,6 +106,18 @@ mod tests {
         let targets: HashSet<usize> =
             steps.filter(|step| step.block == 1).map(|step| step.target).collect();
         assert_eq!(targets.len(), 2);
+    }
+
+    #[test]
+    fn fragments_of_a_trace_are_equally_far_apart() {
+        let (plan, steps) = (Plan::new(4, 3, 2, 20), Plan::new(4, 3, 2, 20));
+        let steps: Vec<Step> = steps.collect();
+        assert!(steps.iter().map(|step| plan.place(step)).is_sorted());
+        for block in 0..20 {
+            let of_block = steps.iter().filter(|step| step.block == block);
+            let places: Vec<u64> = of_block.map(|step| plan.place(step)).collect();
+            assert!(places.windows(2).all(|pair| pair[1] - pair[0] == 13), "{places:?}");
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 mod case;
 mod contender;
-mod machine;
+pub(crate) mod machine;
 mod manifest;
-mod otelcol;
-mod process;
+pub(crate) mod otelcol;
+pub(crate) mod process;
 mod report;
 mod trial;
 mod usage;
@@ -179,7 +179,7 @@ fn attempt(
 }
 
 /// A binary from an earlier build must not be measured by mistake; under `cargo run` cargo can build it.
-fn build_ringtail(profile: &Path) -> Result<()> {
+pub(crate) fn build_ringtail(profile: &Path) -> Result<()> {
     let (Some(cargo), Some(package)) =
         (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
     else {
@@ -189,6 +189,12 @@ fn build_ringtail(profile: &Path) -> Result<()> {
     let name = if name == "debug" { "dev" } else { name };
     let mut command = Command::new(cargo);
     command.current_dir(package).args(["build", "-p", "ringtail", "--bin", "ringtail"]);
+    // What cargo tells of the package that it runs is not of the one that it builds: build scripts that look
+    // at it would run again, and everything above them.
+    let told = |key: &str| key.starts_with("CARGO_PKG_") || key.starts_with("CARGO_MANIFEST_");
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_str().is_some_and(told)) {
+        command.env_remove(key);
+    }
     let status = command.args(["--profile", name]).status().doing(|| "running cargo".into())?;
     let failed = || Failure::new("building ringtail failed");
     status.success().then_some(()).ok_or_else(failed)

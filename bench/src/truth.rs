@@ -38,6 +38,16 @@ enum Stream {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct World {
     seed: u64,
+    errors: Errors,
+}
+
+/// Which traces hold an ERROR span, and where.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Errors {
+    /// One in [`ERROR_EVERY`], in any span.
+    Rare,
+    /// Every other one, in its first span or in its last.
+    AtEnds,
 }
 
 /// One trace of a [`World`].
@@ -60,7 +70,14 @@ pub struct Trace {
 impl World {
     /// The world of a seed.
     pub fn new(seed: u64) -> Self {
-        Self { seed }
+        Self { seed, errors: Errors::Rare }
+    }
+
+    /// A world in which a decision on a part of a trace shows. Half of the traces hold an ERROR: in the last
+    /// span, so that whoever decides without it drops the trace, or in the first, so that whoever decides
+    /// without the others keeps a torso.
+    pub fn of_ends(seed: u64) -> Self {
+        Self { seed, errors: Errors::AtEnds }
     }
 
     /// Everything about trace number `index`.
@@ -70,7 +87,15 @@ impl World {
         Trace {
             index,
             id: trace_id(low),
-            error_span: error.is_multiple_of(ERROR_EVERY).then_some((error >> 32) as usize % SPANS),
+            error_span: match self.errors {
+                Errors::Rare => {
+                    error.is_multiple_of(ERROR_EVERY).then_some((error >> 32) as usize % SPANS)
+                }
+                Errors::AtEnds => {
+                    let ends = [0, SPANS - 1];
+                    error.is_multiple_of(2).then_some(ends[(error >> 32) as usize % 2])
+                }
+            },
             start_ns: EPOCH_NS + index * SPACING_NS,
             duration_ns: log_normal_ns(self.fact(index, Stream::Duration)),
         }
@@ -153,6 +178,10 @@ impl Policies {
     /// No decision is made: an agent, a relay.
     pub const EVERYTHING: Self =
         Self { everything: true, errors: false, slower_than_ms: None, percent: None };
+
+    /// Traces with an ERROR, nothing else: what gateways run while they come and go.
+    pub const ERRORS: Self =
+        Self { everything: false, errors: true, slower_than_ms: None, percent: None };
 
     /// What the gateways of the comparison run.
     pub const THREE: Self =
@@ -261,6 +290,17 @@ mod tests {
         assert!((0.097..0.103).contains(&tenth), "{tenth}");
         let three = share(Policies::THREE);
         assert!((0.115..0.122).contains(&three), "{three}");
+    }
+
+    #[test]
+    fn in_a_world_of_ends_half_fail_first_or_last() {
+        let world = World::of_ends(2);
+        let spans: Vec<_> = (0..10_000).map(|index| world.trace(index).error_span).collect();
+        let share = |wanted| spans.iter().filter(|span| **span == wanted).count();
+        let [none, first, last] = [share(None), share(Some(0)), share(Some(SPANS - 1))];
+        assert_eq!(none + first + last, spans.len());
+        assert!((4_800..5_200).contains(&none), "{none}");
+        assert!((2_300..2_700).contains(&first), "{first}");
     }
 
     #[test]

@@ -7,21 +7,21 @@ use serde::Serialize;
 
 /// The machine and the versions.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) cores: usize,
-    pub(super) memory: String,
-    pub(super) kernel: String,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory: String,
+    pub(crate) kernel: String,
     /// One, five and fifteen minutes, before the run: a busy machine makes noise.
-    pub(super) load: String,
-    pub(super) ringtail: String,
-    pub(super) collector: String,
-    pub(super) rustc: String,
-    pub(super) commit: String,
+    pub(crate) load: String,
+    pub(crate) ringtail: String,
+    pub(crate) collector: String,
+    pub(crate) rustc: String,
+    pub(crate) commit: String,
 }
 
 impl Machine {
-    pub(super) fn describe(ringtail: &Path, collector: Option<&Path>) -> Self {
+    pub(crate) fn describe(ringtail: &Path, collector: Option<&Path>) -> Self {
         Self {
             cpu: line("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -37,7 +37,7 @@ impl Machine {
     }
 
     /// One sentence for the foot of the table.
-    pub(super) fn sentence(&self) -> String {
+    pub(crate) fn sentence(&self) -> String {
         let load = self.load.split(' ').next().unwrap_or_default();
         format!(
             "{} x {}, {}, {}, load average before {load}; {} (commit {}), {}; {}.",

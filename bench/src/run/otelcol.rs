@@ -19,7 +19,7 @@ const BUILDER: &str = "go.opentelemetry.io/collector/cmd/builder@v0.159.0";
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
 /// The Collector's binary, built if this version of it is not there yet.
-pub(super) fn build(target: &Path) -> Result<PathBuf> {
+pub(crate) fn build(target: &Path) -> Result<PathBuf> {
     let home = target.join("otelcol").join(fingerprint());
     let binary = home.join("otelcol-bench");
     if binary.exists() {

@@ -19,7 +19,7 @@ const QUOTED_LINES: usize = 12;
 const POLL: Duration = Duration::from_millis(10);
 
 /// A running child; killed if it is dropped before it has ended.
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -31,7 +31,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `command`; what it writes to stderr goes to `<logs>/<name>.log`.
-    pub(super) fn spawn(name: &str, command: &mut Command, logs: &Path) -> Result<Self> {
+    pub(crate) fn spawn(name: &str, command: &mut Command, logs: &Path) -> Result<Self> {
         let log = logs.join(format!("{name}.log"));
         let stderr = File::create(&log).doing(|| format!("creating {}", log.display()))?;
         let mut child = command
@@ -56,7 +56,7 @@ impl Process {
     }
 
     /// Its next line of JSON.
-    pub(super) fn answer(&mut self, patience: Duration) -> Result<Value> {
+    pub(crate) fn answer(&mut self, patience: Duration) -> Result<Value> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => serde_json::from_str(&line)
                 .doing(|| format!("{} printed {line:?}, which is no JSON", self.name)),
@@ -68,29 +68,29 @@ impl Process {
     }
 
     /// Its answer to a command on its standard input.
-    pub(super) fn ask(&mut self, command: &str, patience: Duration) -> Result<Value> {
+    pub(crate) fn ask(&mut self, command: &str, patience: Duration) -> Result<Value> {
         let stdin = self.stdin.as_mut().ok_or_else(|| Failure::new("no standard input"))?;
         writeln!(stdin, "{command}").doing(|| format!("asking {} to {command}", self.name))?;
         self.answer(patience)
     }
 
     /// CPU time so far.
-    pub(super) fn cpu(&self) -> Result<Cpu> {
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
         Cpu::of(self.child.id())
     }
 
     /// Resident memory now, and its peak so far.
-    pub(super) fn memory(&self) -> Result<Memory> {
+    pub(crate) fn memory(&self) -> Result<Memory> {
         Memory::of(self.child.id())
     }
 
     /// Whether it is still there.
-    pub(super) fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Waits for its end; returns what it still printed and whether it succeeded.
-    pub(super) fn finish(&mut self, patience: Duration) -> Result<(Vec<Value>, bool)> {
+    pub(crate) fn finish(&mut self, patience: Duration) -> Result<(Vec<Value>, bool)> {
         let deadline = Instant::now() + patience;
         loop {
             let waiting = || format!("waiting for {}", self.name);
@@ -106,11 +106,18 @@ impl Process {
     }
 
     /// Sends SIGTERM and waits for its end.
-    pub(super) fn terminate(&mut self, patience: Duration) -> Result<(Vec<Value>, bool)> {
-        let pid = self.child.id().to_string();
-        let kill = Command::new("kill").args(["-TERM", &pid]).status();
-        kill.doing(|| format!("running kill for {}", self.name))?;
+    pub(crate) fn terminate(&mut self, patience: Duration) -> Result<(Vec<Value>, bool)> {
+        self.signal("TERM")?;
         self.finish(patience)
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        let status = kill.doing(|| format!("running kill for {}", self.name))?;
+        let refused = || Failure::new(format!("{} could not be sent SIG{name}", self.name));
+        status.success().then_some(()).ok_or_else(refused)
     }
 
     fn blame(&self, what: &str) -> Failure {

@@ -9,7 +9,7 @@ const TICK_S: f64 = 0.01;
 
 /// CPU time of a process at one moment.
 #[derive(Clone, Debug)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// User and system time in ticks: coarse, but complete.
     ticks: u64,
     /// Nanoseconds by thread: exact, but a thread that ended takes its share along.
@@ -18,15 +18,15 @@ pub(super) struct Cpu {
 
 /// Resident memory of a process at one moment, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Memory {
-    pub(super) resident: u64,
-    pub(super) peak: u64,
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    pub(crate) peak: u64,
 }
 
 // === impl Cpu ===
 
 impl Cpu {
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/stat");
         let stat = std::fs::read_to_string(&path).doing(|| format!("reading {path}"))?;
         Ok(Self {
@@ -36,7 +36,7 @@ impl Cpu {
     }
 
     /// Seconds of CPU from `before` to here: exact if no thread ended in between.
-    pub(super) fn seconds_since(&self, before: &Self) -> f64 {
+    pub(crate) fn seconds_since(&self, before: &Self) -> f64 {
         let coarse = (self.ticks - before.ticks) as f64 * TICK_S;
         let stayed = before.threads.keys().all(|thread| self.threads.contains_key(thread));
         let exact = self
@@ -73,7 +73,7 @@ fn threads(pid: u32) -> BTreeMap<u32, u64> {
 // === impl Memory ===
 
 impl Memory {
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         let status = std::fs::read_to_string(&path).doing(|| format!("reading {path}"))?;
         let bytes = |key| kilobytes(&status, key).map(|kilobytes| kilobytes << 10);

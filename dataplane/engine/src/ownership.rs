@@ -27,8 +27,9 @@
 //!    so within the lease; and after a loss only when the agents have sent again what lay there.
 //! 4. *Drain.* A leaving gateway hands over, waits until all is quiet, and says so.
 //! 5. *Replay.* Agents retain by holder and send again what lay with a lost instance.
-//! 6. *Witnesses.* The second and third choice hear of a decision before anything is exported. So it survives
-//!    two gateways; with fewer than three of them two agents remember as well, one poll later.
+//! 6. *Witnesses.* The second and third choice hear of a decision before anything is exported. So it
+//!    survives two gateways; with fewer than three of them two agents remember as well, one poll later. Who
+//!    is the last of a fleet, or hears no other, exports when an agent has confirmed.
 //!
 //! A verdict that was proposed sticks, whoever commits it in the end: nobody who heard of it is contradicted.
 //! Agents say which gateways they hear, so a cut between two gateways is not taken for a death.
@@ -60,17 +61,27 @@
 //!
 //! # What is not kept
 //!
-//! Of two gateways that both die within a second of a decision nobody is left to remember it: the trace is
-//! decided again, with the same spans. An agent that reaches no live gateway for longer than the fence is not
-//! waited for: its spans follow the decision. Of two gateways that do not hear each other and that no agent
-//! hears both, each decides after 20 s. Senders that are not ours do not send again what a killed gateway
-//! had.
+//! `docs/churn-simulation.md` has how often each of these was seen.
+//!
+//! - An agent that no gateway has answered for 5 s, or only the moment before, is not waited for: its spans
+//!   follow the decision. So it is when all gateways die and its slices are a minute old.
+//! - An agent that is cut off from the owner, while everybody who hears both is cut off from the owner as
+//!   well, or dies: the owner decides after the fence, 10 s, without what lies on the other side.
+//! - Of two gateways that do not hear each other and that no agent hears both, each decides after 20 s.
+//! - Of two gateways one hangs just after it has come back, or of three two: nobody has the majority to say
+//!   so, and decisions wait for the slices.
+//! - A decision that is forgotten because too many are remembered, while agents still retain its spans, is
+//!   made again if its holder is lost. That is counted, as `forgotten`.
+//! - Senders that are not ours do not send again what a killed gateway had.
+//!
+//! Two gateways that die within a second of each other lose no decision: two more know it, and when fewer
+//! than three are left, or none of them is heard, it is made when an agent knows it.
 //!
 //! # What each rule is for
 //!
 //! Most switches of [`rules::Rules`] have a schedule of the simulation that goes wrong without them
-//! (`tests/src/simulation/seeds.rs`). The others take several faults at a time: of those `tests` shows by hand
-//! what each does.
+//! (`tests/src/simulation/seeds.rs`). The others take several faults at a time: of those `tests` shows by
+//! hand what each does.
 
 pub mod action;
 pub mod agent;
@@ -98,11 +109,15 @@ mod waits;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use self::action::{Action, Answer, Failure, Inbound, Message};
 use self::facts::{Facts, Instance, Name, State};
 use self::message::{
-    Agreement, Decisions, Delivery, Hello, HelloAnswer, Poll, PollAnswer, Receipt, Req, Verdict,
+    Agreement, Decisions, Delivery, Hello, HelloAnswer, Origin, Outcome, Part, Poll, PollAnswer,
+    Receipt, Req, Verdict,
 };
+pub use self::propose::Due;
 use self::rules::Rules;
 pub use self::stand::Stand;
 pub use self::stats::{Conduct, Fence, FenceStats, Stats};
@@ -136,15 +151,25 @@ pub struct Ownership {
     shard: OneShard,
 }
 
-/// The shard, and the last time that somebody sent it spans.
+/// The shard, what a driver keeps of it, and the last time that somebody sent it spans.
 #[derive(Debug)]
 struct OneShard {
     traces: Traces,
+    plain: BTreeMap<TraceKey, Plain>,
     disturbed: Millis,
+}
+
+/// What is known of a trace of which the state machine keeps nothing.
+#[derive(Debug, Clone, Copy)]
+struct Plain {
+    first: Millis,
+    origin: Origin,
+    bytes: u64,
 }
 
 impl Shards for OneShard {
     fn follow(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.adopt(before, stand);
         if before.epoch != stand.epoch {
             self.traces.on_view(before, stand, now, out);
         }
@@ -155,11 +180,91 @@ impl Shards for OneShard {
     }
 
     fn are_idle(&self) -> bool {
-        self.traces.is_idle()
+        self.traces.is_idle() && self.undecided() == 0
     }
 
     fn disturbed(&self) -> Millis {
         self.disturbed
+    }
+}
+
+impl OneShard {
+    fn on_delivery(
+        &mut self,
+        stand: &Stand,
+        inbound: Inbound,
+        delivery: &Delivery,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let mut outcomes = Vec::with_capacity(delivery.parts.len());
+        let mut passed: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
+        for (index, part) in delivery.parts.iter().enumerate() {
+            let outcome = match self.traces.admit(stand, part, delivery.hops, now) {
+                Admission::Store { first, origin, .. } => {
+                    let first = self.note(part, first, origin);
+                    out.push(Action::Store { inbound, part: index, key: part.key, first });
+                    Some(Outcome::Held(stand.me.clone()))
+                }
+                Admission::Follow(decision) => {
+                    out.push(Action::Follow { inbound, part: index, verdict: decision.verdict });
+                    Some(Outcome::Decided(decision))
+                }
+                Admission::Repeated(decision) => {
+                    out.push(Action::Repeated { inbound, part: index });
+                    Some(Outcome::Decided(decision))
+                }
+                Admission::Pass(to) => {
+                    passed.entry(to).or_default().push(index);
+                    None
+                }
+                Admission::Refuse => Some(Outcome::Refused),
+            };
+            outcomes.push(outcome);
+        }
+        self.traces.dispatch(stand, inbound, delivery, (outcomes, passed), now, out);
+    }
+
+    /// Notes a part that is stored, unless the state machine has; returns when its trace began.
+    fn note(&mut self, part: &Part, first: Millis, origin: Origin) -> Millis {
+        if self.traces.holds(part.key) {
+            return first;
+        }
+        let plain = self.plain.entry(part.key).or_insert(Plain { first, origin, bytes: 0 });
+        plain.first = plain.first.min(first);
+        plain.origin = plain.origin.min(origin);
+        plain.bytes += u64::from(part.bytes);
+        plain.first
+    }
+
+    /// Before a change of view, and when we are another instance.
+    fn adopt(&mut self, before: &Stand, stand: &Stand) {
+        self.forget_decided();
+        let Self { traces, plain, .. } = self;
+        let all = before.me != stand.me;
+        plain.retain(|key, plain| {
+            let stays = !all && stand.owns(*key);
+            if !stays {
+                traces.adopt(*key, (plain.first, plain.origin), plain.bytes, before.me.inst);
+            }
+            stays
+        });
+    }
+
+    fn due(&self, key: TraceKey, verdict: Verdict) -> Due {
+        let plain = self.plain.get(&key).copied();
+        let Plain { first, origin, .. } =
+            plain.unwrap_or(Plain { first: Millis::MAX, origin: Origin::Replay, bytes: 0 });
+        Due { key, verdict, first, origin }
+    }
+
+    fn undecided(&self) -> usize {
+        let known = |key: TraceKey| self.traces.holds(key) || self.traces.has_decided(key);
+        self.plain.keys().filter(|key| !known(**key)).count() + self.traces.len()
+    }
+
+    fn forget_decided(&mut self) {
+        self.plain.retain(|key, _| !self.traces.has_decided(*key));
     }
 }
 
@@ -169,7 +274,7 @@ impl Ownership {
     /// A gateway that has just started, and knows nobody.
     pub fn new(config: Config, now: Millis) -> Self {
         let traces = Traces::new(0, config.remember, config.remember_max);
-        let shard = OneShard { traces, disturbed: now };
+        let shard = OneShard { traces, plain: BTreeMap::new(), disturbed: now };
         Self { steward: Steward::new(&config, now), shard }
     }
 
@@ -218,7 +323,7 @@ impl Ownership {
     ) {
         self.wake(now, out);
         self.shard.disturbed = now;
-        self.shard.traces.on_delivery(self.steward.stand(), inbound, delivery, now, out);
+        self.shard.on_delivery(self.steward.stand(), inbound, delivery, now, out);
     }
 
     /// What was passed on or handed over is answered.
@@ -286,7 +391,9 @@ impl Ownership {
         out: &mut Vec<Action>,
     ) {
         self.wake(now, out);
-        self.shard.traces.on_judged(self.steward.stand(), judged, now, out);
+        let due = judged.iter().map(|(key, verdict)| self.shard.due(*key, *verdict));
+        let due: Vec<Due> = due.collect();
+        self.shard.traces.on_due(self.steward.stand(), &due, now, out);
     }
 
     /// The backend has the spans with which these traces were decided here.
@@ -296,6 +403,7 @@ impl Ownership {
 
     /// To be called every 250 ms. `exporting` says whether kept spans still wait for a backend.
     pub fn on_tick(&mut self, exporting: bool, now: Millis, out: &mut Vec<Action>) {
+        self.shard.forget_decided();
         self.steward.on_tick(&mut self.shard, now, out);
         self.shard.traces.on_tick(self.steward.stand(), now, out);
         self.steward.leave_if_done(&self.shard, exporting, now, out);
@@ -345,12 +453,12 @@ impl Ownership {
 
     /// Undecided traces here.
     pub fn len(&self) -> usize {
-        self.shard.traces.len()
+        self.shard.undecided()
     }
 
     /// Whether no undecided trace is here.
     pub fn is_empty(&self) -> bool {
-        self.shard.traces.is_empty()
+        self.len() == 0
     }
 
     /// What was counted.

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+
 use crate::Millis;
 use crate::buffer::deadline::{BUCKET_MS, Deadlines};
 use crate::buffer::duplicates::Duplicates;
@@ -134,6 +136,8 @@ pub struct Shard {
     graves: Vec<Location>,
     /// Bytes of traces that were judged and are not settled.
     judged_bytes: u64,
+    /// Where they are: the verdict comes while their entries are still in the processor's caches.
+    judged: HashTable<(TraceKey, u32)>,
 }
 
 /// A trace that was decided.
@@ -168,6 +172,7 @@ impl Shard {
             dying: Vec::with_capacity(DYING_MAX),
             graves: Vec::with_capacity(DYING_MAX),
             judged_bytes: 0,
+            judged: HashTable::new(),
             config,
         }
     }
@@ -231,6 +236,7 @@ impl Shard {
             + self.duplicates.footprint()
             + self.deadlines.footprint()
             + self.memory.bytes()
+            + self.judged.allocation_size() as u64
     }
 
     fn advance(&mut self, now: Millis) {

@@ -4,7 +4,7 @@
 //! what it knows of the others. When one of them is lost, what lay there goes to the next owners, flagged,
 //! and the gateways are told when all of it has arrived, because they wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub(super) struct Keeper {
     places: BTreeMap<Name, Place>,
     calls: JoinSet<Called>,
     actions: Vec<AgentAction>,
+    /// Losses since whose news links have delivered everything that they had.
+    cleared: BTreeSet<Instance>,
 }
 
 /// A frame without the list of its traces.
@@ -90,6 +92,7 @@ impl Keeper {
             places: BTreeMap::new(),
             calls: JoinSet::new(),
             actions: Vec::new(),
+            cleared: BTreeSet::new(),
         }
     }
 
@@ -109,6 +112,7 @@ impl Keeper {
                 }
                 _ = tick.tick() => {
                     let now = self.core.now();
+                    self.note_cleared();
                     self.side.on_tick(now, &mut self.actions);
                 }
             }
@@ -219,15 +223,8 @@ impl Keeper {
             let now = self.core.now();
             return self.side.on_failed(req, Failure::TimedOut, now, &mut self.actions);
         };
-        // What links have not delivered yet may have been aimed at the lost one.
-        let oldest = self.core.oldest();
-        let learned: BTreeMap<_, Millis> = self.side.losses().collect();
-        // Looked at after `oldest`: what a link has delivered by then is here.
-        let caught_up = self.news.is_empty();
-        let clear = |lost: &&Instance| {
-            caught_up && learned.get(lost).is_some_and(|learned| oldest > *learned)
-        };
-        let done = poll.done.iter().filter(clear).cloned().collect();
+        self.note_cleared();
+        let done = poll.done.iter().filter(|lost| self.cleared.contains(lost)).cloned().collect();
         let poll = Poll { done, ..poll };
         let from = self.core.identity.member(State::Serving);
         let request = messages::poll(&poll, from, self.core.digest(), &self.core.seed);
@@ -240,6 +237,22 @@ impl Keeper {
             let result = client.call(Method::Poll, frame, identity, &none, within).await;
             Called { req, what: What::Poll, result }
         });
+    }
+
+    /// What links have not delivered yet may have been aimed at a lost gateway. Once they have, what they get
+    /// later goes to others: a loss that was cleared stays so, or gateways would wait for it again with
+    /// every request that happens to be under way.
+    fn note_cleared(&mut self) {
+        let Self { side, cleared, .. } = self;
+        if side.losses().all(|(lost, _)| cleared.contains(lost)) {
+            return cleared.retain(|known| side.losses().any(|(lost, _)| lost == known));
+        }
+        let oldest = self.core.oldest();
+        // Looked at after `oldest`: what a link has delivered by then is here.
+        if self.news.is_empty() {
+            let delivered = side.losses().filter(|(_, learned)| oldest > *learned);
+            cleared.extend(delivered.map(|(lost, _)| lost.clone()));
+        }
     }
 
     fn settle(&mut self, called: Called) {
@@ -301,3 +314,6 @@ pub(super) fn millis(start: Instant, at: Instant) -> Millis {
     let at = u128::from(PAST) + after;
     u64::try_from(at.saturating_sub(before)).unwrap_or(Millis::MAX / 2)
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,9 +111,9 @@ impl Manner {
     }
 
     /// As a shard wants it: which traces need not be asked for.
-    pub fn at(&self, now: Millis, generation: u64) -> custody::Manner {
+    pub fn at(&self, now: Millis) -> custody::Manner {
         let origin = self.origin.filter(|_| self.is_plain());
-        let steady = origin.map(|origin| Steady::new(generation, origin)).unwrap_or_default();
+        let steady = origin.map(Steady::new).unwrap_or_default();
         custody::Manner { steady, first: now.saturating_sub(self.age) }
     }
 

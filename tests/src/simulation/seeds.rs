@@ -20,6 +20,10 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     // The last gateway was killed within a poll of decisions that no agent had heard of yet.
     (Class::TwoKills, 0x2),
     (Class::TwoKills, 0x154),
+    // What an agent had sent again counted as known after it had reached nobody for a while.
+    (Class::TwoKills, 9_500_226),
+    // Agents forgot what lay with a gateway that was leaving, and could not hand over.
+    (Class::Mixed, 0x218),
 ];
 
 /// A rule, what turns it off, and a schedule that goes wrong in this way without it.
@@ -36,10 +40,9 @@ pub const MUTATIONS: &[Mutation] = &[
     ("instances", |rules| rules.instances = false, Class::KillSameIdentity, 500001, Kind::Split),
     ("retain", |rules| rules.retain = false, Class::KillNearDeadline, 500015, Kind::Lost),
     ("age", |rules| rules.age = false, Class::Rolling, 500000, Kind::Late),
-    ("detour", |rules| rules.detour = false, Class::Mixed, 500388, Kind::Wedge),
+    ("detour", |rules| rules.detour = false, Class::Mixed, 500388, Kind::Split),
     ("re_examine", |rules| rules.re_examine = false, Class::Rolling, 500010, Kind::Double),
     ("suspect", |rules| rules.suspect = false, Class::Pause60, 500006, Kind::Late),
-    ("relay", |rules| rules.relay = false, Class::Partition, 8001507, Kind::Split),
     ("agent_relay", |rules| rules.agent_relay = false, Class::CutGateways, 500008, Kind::Late),
     ("rejoin", |rules| rules.rejoin = false, Class::Pause60, 500000, Kind::Double),
     ("accepted", |rules| rules.accepted = false, Class::Mixed, 500023, Kind::Split),
@@ -48,5 +51,5 @@ pub const MUTATIONS: &[Mutation] = &[
     ("third", |rules| rules.third = false, Class::TwoKills, 6000006, Kind::Double),
     ("agents_witness", |rules| rules.agents_witness = false, Class::TwoKills, 500037, Kind::Double),
     ("sticky", |rules| rules.sticky = false, Class::Rolling, 500001, Kind::Double),
-    ("agreement", |rules| rules.agreement = false, Class::Mixed, 500370, Kind::Split),
+    ("agreement", |rules| rules.agreement = false, Class::Mixed, 500231, Kind::Split),
 ];

@@ -62,6 +62,8 @@ pub(crate) enum Stage {
 pub(crate) struct Index {
     by_key: HashTable<u32>,
     entries: Slab<Entry, CHUNK>,
+    /// Whether there ever were two traces with one key.
+    twins: bool,
 }
 
 impl Index {
@@ -86,6 +88,7 @@ impl Index {
     /// Adds a trace that [`Index::find`] does not know.
     pub(crate) fn insert(&mut self, entry: Entry) -> u32 {
         let key = entry.key.0;
+        self.twins |= self.find_key(entry.key, |_| true).is_some();
         let entries = &mut self.entries;
         let slot = entries.insert(entry);
         self.by_key
@@ -113,6 +116,16 @@ impl Index {
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Entry> {
         self.entries.get_mut(slot)
+    }
+
+    /// Whether more than one trace may have a key.
+    pub(crate) fn may_have_twins(&self) -> bool {
+        self.twins
+    }
+
+    /// All traces.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut()
     }
 
     /// Traces held.

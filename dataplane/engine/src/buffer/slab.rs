@@ -122,6 +122,15 @@ impl<T, const N: usize> Slab<T, N> {
     }
 
     /// Values held.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        let slots = self.chunks.iter_mut().flat_map(|chunk| &mut chunk.slots);
+        slots.filter_map(|slot| match slot {
+            Slot::Used(value) => Some(value),
+            Slot::Vacant(_) => None,
+        })
+    }
+
+    /// Values.
     pub(crate) fn len(&self) -> usize {
         self.len
     }

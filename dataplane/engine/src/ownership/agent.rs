@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::action::{AgentAction, BatchId, Failure};
 use super::decided::DecidedTraces;
-use super::facts::{Facts, Instance, Name, State};
+use super::facts::{Change, Fact, Facts, Instance, Name, State};
 use super::losses::Losses;
 use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
 use super::retention::{Piece, Progress, Retention};
@@ -76,6 +76,8 @@ pub struct AgentSide {
 struct Gateway {
     /// When it answered last.
     answered: Millis,
+    /// When it did not answer a delivery last.
+    failed: Millis,
     /// Since when it has answered without a gap.
     in_touch: Millis,
     /// Which instance of it has been told what we remember.
@@ -179,7 +181,10 @@ impl AgentSide {
         now: Millis,
         out: &mut Vec<AgentAction>,
     ) {
-        self.stats.retried += u64::from(self.retention.failed(req, now));
+        if let Some(to) = self.retention.failed(req, now) {
+            self.stats.retried += 1;
+            self.gateways.entry(to).or_default().failed = now;
+        }
         self.dispatch(now, out);
     }
 
@@ -208,7 +213,8 @@ impl AgentSide {
             .filter(|fact| self.config.rules.gossip || fact.of.name == answer.from.name);
         for fact in own {
             if let Some(change) = self.facts.merge(fact, now) {
-                lost.extend(Losses::implied(&change, self.config.rules.instances));
+                let superseded = self.config.rules.instances && !self.is_left_to_peers(&change);
+                lost.extend(Losses::implied(&change, superseded));
             }
         }
         lost.extend(answer.losses.iter().cloned());
@@ -267,18 +273,23 @@ impl AgentSide {
 
 impl AgentSide {
     fn dispatch(&mut self, now: Millis, out: &mut Vec<AgentAction>) {
-        let (view, requests) = (&self.view, &mut self.requests);
+        let (view, requests, gateways) = (&self.view, &mut self.requests, &self.gateways);
         let next = || {
             *requests += 1;
             Req(*requests)
         };
-        self.retention.dispatch(view, self.config.rules.age, next, now, out);
+        // One that failed is tried again when it has answered a poll, or when none answers.
+        let answers = |id: &str| gateways.get(id).is_none_or(|one| one.answered >= one.failed);
+        self.retention.dispatch(view, answers, self.config.rules.age, next, now, out);
     }
 
     fn heard(&mut self, name: &Name, now: Millis) {
         let gateway = self.gateways.entry(Arc::clone(name)).or_default();
         if gateway.answered + AGENT_SILENT <= now {
             gateway.in_touch = now;
+            if self.config.rules.doubt {
+                self.retention.doubt();
+            }
         }
         let back = gateway.answered + HOLDER_SILENT <= now;
         gateway.answered = now;
@@ -330,6 +341,16 @@ impl AgentSide {
         self.stats.replayed += self.retention.lose(lost, lies_there, origin, now);
     }
 
+    /// Who was on its way out and is back had either left or died on the way. Other gateways heard its last
+    /// words, if it had any, and tell of a loss; we may have met the new one before we asked them.
+    fn is_left_to_peers(&self, change: &Change) -> bool {
+        let Change::Superseded { before, .. } = change else {
+            return false;
+        };
+        let is_peer = |fact: &&Fact| fact.state == State::Serving && fact.of.name != before.of.name;
+        before.state == State::Draining && self.facts.iter().any(|fact| is_peer(&fact))
+    }
+
     /// Every gateway that serves has answered all the while, so each has waited for us before it decided.
     /// If one has not, what we send again may be new to it.
     fn is_in_touch(&self, lost: &Instance, now: Millis) -> bool {
@@ -353,9 +374,13 @@ impl AgentSide {
         let after = if rules.retain { RETAIN_AFTER_WAIT } else { RETAIN_SHORT };
         let old = now.saturating_sub(self.waits.longest(now) + after);
         let gateways = &self.gateways;
+        let facts = &self.facts;
         let is_free = |piece: &Piece, holder: &Instance| {
             let answered = gateways.get(&holder.name).map_or(0, |gateway| gateway.answered);
-            !rules.pin || answered + HOLDER_SILENT >= now || piece.born + RETAIN_PINNED_MAX < old
+            // One that is leaving may not get rid of it.
+            let leaves = facts.find(&holder.name).is_some_and(|fact| fact.state > State::Serving);
+            let settled = answered + HOLDER_SILENT >= now && !leaves;
+            !rules.pin || settled || piece.born + RETAIN_PINNED_MAX < old
         };
         self.retention.forget(old, is_free, out);
     }
@@ -439,3 +464,6 @@ impl AgentSide {
         names
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::action::{Action, By, Message};
 use super::facts::Name;
-use super::message::{Agreement, Decision, Decisions, Req, Verdict};
+use super::message::{Agreement, Decision, Decisions, Origin, Req, Verdict};
 use super::outbox::Why;
 use super::stand::{Stand, Witnesses};
 use super::timers::{
     AGENT_CONFIRMS, AGENT_WITNESSES_TOLD, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, REQUEST,
 };
-use super::traces::{Phase, Tentative, Traces};
+use super::traces::{Phase, Tentative, Trace, Traces};
 use crate::Millis;
 use crate::key::TraceKey;
 
@@ -30,6 +30,19 @@ struct Confided {
     verdict: Verdict,
     since: Millis,
     unsure: bool,
+}
+
+/// A trace that is due, with what its driver has kept of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The trace.
+    pub key: TraceKey,
+    /// How it was judged.
+    pub verdict: Verdict,
+    /// When its first span was taken in by anybody.
+    pub first: Millis,
+    /// The least of its spans' origins.
+    pub origin: Origin,
 }
 
 #[derive(Debug)]
@@ -59,41 +72,35 @@ impl Proposals {
 impl Traces {
     /// These traces are due and were judged. Only traces for which [`Stand::may_decide`] and
     /// [`Stand::owns`] hold should be among them; a trace for which they do not is put back.
-    pub fn on_judged(
-        &mut self,
-        stand: &Stand,
-        judged: &[(TraceKey, Verdict)],
-        now: Millis,
-        out: &mut Vec<Action>,
-    ) {
+    pub fn on_due(&mut self, stand: &Stand, due: &[Due], now: Millis, out: &mut Vec<Action>) {
         let mut groups: BTreeMap<Witnesses, Vec<(TraceKey, Verdict)>> = BTreeMap::new();
-        for (key, verdict) in judged {
-            let allowed = stand.may_decide(now) && stand.owns(*key);
-            let Some(trace) = self.held.get_mut(key).filter(|trace| trace.phase == Phase::Open)
-            else {
-                continue;
-            };
+        for due in due {
+            let allowed = stand.may_decide(now) && stand.owns(due.key);
+            let Some(mut trace) = self.trace(due, stand.me.inst) else { continue };
             if !allowed || !stand.is_found(trace.first, now) {
-                out.push(Action::PutBack { key: *key, at: now + BACK_OFF });
+                out.push(Action::PutBack { key: due.key, at: now + BACK_OFF });
                 continue;
             }
-            let fresh = Tentative { verdict: *verdict, since: now };
+            let fresh = Tentative { verdict: due.verdict, since: now };
             let mut tentative = trace.tentative.unwrap_or(fresh);
             if !stand.rules.sticky {
-                tentative.verdict = *verdict;
+                tentative.verdict = due.verdict;
             }
             trace.tentative = Some(tentative);
             let overdue = now > tentative.since + FENCE;
-            let witnesses = stand.witnesses(*key);
+            let witnesses = stand.witnesses(due.key);
             let nobody = witnesses.places().next().is_none();
             if overdue || !stand.rules.propose || (nobody && !stand.confides) {
                 self.stats.decided_alone += u64::from(stand.view.len() > 1);
-                let unsure = self.is_unsure(stand, *key);
-                self.commit((*key, tentative.verdict), unsure, now, out);
-            } else if nobody {
-                self.confide(stand, (*key, tentative.verdict), now);
+                let unsure = is_unsure(stand, trace.first);
+                self.commit((due.key, tentative.verdict), unsure, now, out);
+                continue;
+            }
+            self.held.insert(due.key, trace);
+            if nobody {
+                self.confide(stand, (due.key, tentative.verdict), now);
             } else {
-                groups.entry(witnesses).or_default().push((*key, tentative.verdict));
+                groups.entry(witnesses).or_default().push((due.key, tentative.verdict));
             }
         }
         for (witnesses, keys) in groups {
@@ -101,6 +108,16 @@ impl Traces {
                 self.propose(stand, witnesses, keys, now, out);
             }
         }
+    }
+
+    /// What is known of a trace that is due, if it is open.
+    fn trace(&self, due: &Due, inst: u64) -> Option<Trace> {
+        let Due { key, first, origin, .. } = *due;
+        let plain = Trace { first, bytes: 0, phase: Phase::Open, tentative: None, origin, inst };
+        let trace = self.held.get(&key).copied().unwrap_or(plain);
+        let trace =
+            Trace { first: trace.first.min(first), origin: trace.origin.min(origin), ..trace };
+        (trace.phase == Phase::Open).then_some(trace)
     }
 
     fn propose(
@@ -201,7 +218,7 @@ impl Traces {
         };
         for (key, verdict) in proposal.keys {
             if agreed {
-                let unsure = self.is_unsure(stand, key);
+                let unsure = is_unsure(stand, self.first(key));
                 self.commit((key, verdict), unsure, now, out);
             } else {
                 self.stats.unanswered += 1;
@@ -210,10 +227,9 @@ impl Traces {
         }
     }
 
-    /// Whether spans may be missing.
-    fn is_unsure(&self, stand: &Stand, key: TraceKey) -> bool {
-        let first = self.held.get(&key).map_or(0, |trace| trace.first);
-        stand.rules.doubt && (!stand.sure || first < stand.cold.since)
+    /// When the first span of a trace was taken in.
+    fn first(&self, key: TraceKey) -> Millis {
+        self.held.get(&key).map_or(0, |trace| trace.first)
     }
 
     fn commit(
@@ -256,6 +272,11 @@ impl Traces {
     }
 }
 
+/// Whether spans of a trace that began then may be missing.
+fn is_unsure(stand: &Stand, first: Millis) -> bool {
+    stand.rules.doubt && (!stand.sure || first < stand.cold.since)
+}
+
 // === Agents as witnesses ===
 
 impl Traces {
@@ -265,7 +286,7 @@ impl Traces {
         if let Some(trace) = self.held.get_mut(&key) {
             trace.phase = Phase::Proposed(req);
         }
-        let unsure = self.is_unsure(stand, key);
+        let unsure = is_unsure(stand, self.first(key));
         self.proposals.confided.insert(key, Confided { req, verdict, since: now, unsure });
     }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::action::{AgentAction, BatchId};
 use super::facts::{Instance, Name};
-use super::message::{Delivery, Origin, Part, Req};
-use super::outbox::back_off;
-use super::timers::{AGENT_REQUEST, CHOICES};
+use super::message::{Origin, Req};
 use crate::Millis;
 use crate::key::TraceKey;
 use crate::ring::View;
+
+mod piece;
 
 /// Pieces under way to one gateway; others wait for an answer. 256 batches of 64 KiB are 16 MiB.
 const UNDER_WAY_MAX: usize = 256;
@@ -26,8 +26,10 @@ pub(super) struct Piece {
     /// When the agent took it in.
     pub(super) born: Millis,
     pub(super) progress: Progress,
-    /// How many choices have failed.
+    /// How often it was not stored.
     failures: u32,
+    /// How often of these a gateway said so.
+    refusals: u32,
     /// Sent again because of a loss.
     origin: Origin,
     /// Losses that are not done before this piece is stored.
@@ -98,6 +100,7 @@ impl Retention {
             born: now,
             progress: Progress::Waiting { until: now },
             failures: 0,
+            refusals: 0,
             origin: Origin::Agent,
             owed: Vec::new(),
         });
@@ -113,11 +116,7 @@ impl Retention {
         now: Millis,
     ) {
         self.batches.insert(batch, Batch { pieces: 0, stored: Stored::Yes });
-        let mut by_holder: BTreeMap<Option<&Instance>, Vec<(TraceKey, u32)>> = BTreeMap::new();
-        for (trace, holder) in traces.iter().zip(holders.iter().chain(std::iter::repeat(&None))) {
-            by_holder.entry(holder.as_ref()).or_default().push(*trace);
-        }
-        for (holder, traces) in by_holder {
+        for (holder, traces) in by_holder(traces, holders) {
             let progress = match holder {
                 Some(holder) => Progress::Held { holder: holder.clone() },
                 None => Progress::Waiting { until: now },
@@ -125,7 +124,8 @@ impl Retention {
             let failures = u32::from(holder.is_none());
             let owed = lost.iter().filter(|_| holder.is_none()).cloned().collect();
             let origin = Origin::Agent;
-            self.insert(Piece { batch, traces, born, progress, failures, origin, owed });
+            let refusals = failures;
+            self.insert(Piece { batch, traces, born, progress, failures, refusals, origin, owed });
         }
     }
 
@@ -210,15 +210,17 @@ impl Retention {
 // === Sending ===
 
 impl Retention {
-    /// Sends what waits no longer, each trace to its choice.
+    /// Sends what waits no longer, each trace to its choice among those that answer.
     pub(super) fn dispatch(
         &mut self,
         view: &View,
+        answers: impl Fn(&str) -> bool,
         age: bool,
         mut next: impl FnMut() -> Req,
         now: Millis,
         out: &mut Vec<AgentAction>,
     ) {
+        let answers: Vec<bool> = view.members().iter().map(|member| answers(&member.id)).collect();
         while let Some((until, id)) = self.waiting.first().copied()
             && until <= now
         {
@@ -226,7 +228,7 @@ impl Retention {
                 self.waiting.remove(&(until, id));
                 continue;
             };
-            for (choice, traces) in piece.by_choice(view) {
+            for (choice, traces) in piece.by_choice(view, &answers) {
                 let to: Option<Name> = choice.map(|place| view.members()[place].id.as_str().into());
                 let crowded = to.as_ref().is_some_and(|to| {
                     self.under_way.get(to).is_some_and(|number| *number >= UNDER_WAY_MAX)
@@ -252,9 +254,19 @@ impl Retention {
         for (until, id) in std::mem::take(&mut self.waiting) {
             if let Some(piece) = self.pieces.get_mut(&id) {
                 let until = until.min(now);
-                piece.failures = 0;
+                (piece.failures, piece.refusals) = (0, 0);
                 piece.progress = Progress::Waiting { until };
                 self.waiting.insert((until, id));
+            }
+        }
+    }
+
+    /// A gateway may have stopped waiting for us: it may have decided without what is not stored yet.
+    pub(super) fn doubt(&mut self) {
+        let open = self.sent.values().chain(self.waiting.iter().map(|(_, id)| id));
+        for id in open {
+            if let Some(piece) = self.pieces.get_mut(id) {
+                piece.origin = Origin::Agent;
             }
         }
     }
@@ -270,23 +282,21 @@ impl Retention {
         let Some(piece) = self.sent.get(&req).copied().and_then(|id| self.remove(id)) else {
             return;
         };
-        let mut by_holder: BTreeMap<Option<&Instance>, Vec<(TraceKey, u32)>> = BTreeMap::new();
-        for (trace, holder) in
-            piece.traces.iter().zip(holders.iter().chain(std::iter::repeat(&None)))
-        {
-            by_holder.entry(holder.as_ref()).or_default().push(*trace);
-        }
-        for (holder, traces) in by_holder {
+        for (holder, traces) in by_holder(&piece.traces, holders) {
             let number = traces.len();
             let piece = Piece { traces, ..piece.clone() };
             match holder {
                 Some(holder) => {
                     let progress = Progress::Held { holder: holder.clone() };
                     let batch = piece.batch;
-                    self.insert(Piece { progress, failures: 0, owed: Vec::new(), ..piece });
+                    let (failures, owed) = (0, Vec::new());
+                    self.insert(Piece { progress, failures, refusals: 0, owed, ..piece });
                     self.store(batch, number, out);
                 }
-                None => self.insert(piece.after_failure(now)),
+                None => {
+                    let refusals = piece.refusals + 1;
+                    self.insert(Piece { refusals, ..piece.after_failure(now) });
+                }
             }
         }
     }
@@ -305,13 +315,15 @@ impl Retention {
         }
     }
 
-    /// A delivery was not answered; whether it was one that is waited for.
-    pub(super) fn failed(&mut self, req: Req, now: Millis) -> bool {
-        let Some(piece) = self.sent.get(&req).copied().and_then(|id| self.remove(id)) else {
-            return false;
+    /// A delivery was not answered; whose answer it was that did not come.
+    pub(super) fn failed(&mut self, req: Req, now: Millis) -> Option<Name> {
+        let piece = self.sent.get(&req).copied().and_then(|id| self.remove(id))?;
+        let to = match &piece.progress {
+            Progress::Sent { to, .. } => Some(Arc::clone(to)),
+            Progress::Waiting { .. } | Progress::Held { .. } => None,
         };
         self.insert(piece.after_failure(now));
-        true
+        to
     }
 }
 
@@ -426,49 +438,14 @@ impl Retention {
     }
 }
 
-// === impl Piece ===
-
-impl Piece {
-    fn bytes(&self) -> u64 {
-        self.traces.iter().map(|(_, bytes)| u64::from(*bytes)).sum()
+/// Traces by who holds them; those that nobody is named for, by nobody.
+fn by_holder<'a>(
+    traces: &[(TraceKey, u32)],
+    holders: &'a [Option<Instance>],
+) -> BTreeMap<Option<&'a Instance>, Vec<(TraceKey, u32)>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (trace, holder) in traces.iter().zip(holders.iter().chain(std::iter::repeat(&None))) {
+        groups.entry(holder.as_ref()).or_default().push(*trace);
     }
-
-    /// Its traces by the member that is to get them next.
-    fn by_choice(&self, view: &View) -> BTreeMap<Option<usize>, Vec<(TraceKey, u32)>> {
-        let mut groups: BTreeMap<Option<usize>, Vec<(TraceKey, u32)>> = BTreeMap::new();
-        let choices = view.len().clamp(1, CHOICES);
-        for trace in &self.traces {
-            let choice = view.ranked(trace.0).nth(self.failures as usize % choices);
-            groups.entry(choice).or_default().push(*trace);
-        }
-        groups
-    }
-
-    /// The next choice at once; after the last of them a pause, then the first again.
-    fn after_failure(self, now: Millis) -> Self {
-        let failures = self.failures + 1;
-        let rounds = failures / CHOICES as u32;
-        let again = failures.is_multiple_of(CHOICES as u32);
-        let until = now + if again { back_off(rounds - 1) } else { 0 };
-        Self { failures, progress: Progress::Waiting { until }, ..self }
-    }
-
-    fn deliver(&self, to: &Name, req: Req, age: bool, now: Millis) -> AgentAction {
-        let age = if age { now - self.born } else { 0 };
-        let part = |(key, bytes): &(TraceKey, u32)| Part {
-            key: *key,
-            age,
-            bytes: *bytes,
-            origin: self.origin,
-            tentative: None,
-        };
-        let parts = self.traces.iter().map(part).collect();
-        AgentAction::Deliver {
-            to: Arc::clone(to),
-            req,
-            batch: self.batch,
-            delivery: Delivery { parts, hops: 0 },
-            deadline: now + AGENT_REQUEST,
-        }
-    }
+    groups
 }

@@ -1,14 +1,14 @@
 //! The traces of one shard: which are here, whose they are, and what goes where. One a shard, driven by the
 //! thread that owns the shard's buffer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::action::{Action, By, Failure, Inbound};
+use super::action::{Action, By, Failure};
 use super::decided::{ByKey, DecidedTraces, Learned};
 use super::facts::{Instance, Name};
 use super::forward::Forwards;
 use super::handover::Parcels;
-use super::message::{Agreement, Decision, Delivery, Origin, Outcome, Part, Receipt, Req, Verdict};
+use super::message::{Agreement, Decision, Origin, Part, Receipt, Req, Verdict};
 use super::outbox::{Outbox, Why};
 use super::propose::Proposals;
 use super::stand::Stand;
@@ -86,6 +86,7 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct Traces {
     pub(super) number: u32,
+
     pub(super) requests: u64,
     pub(super) held: ByKey<Trace>,
     /// Held, open, and others' to decide.
@@ -120,50 +121,19 @@ impl Traces {
         }
     }
 
-    /// Spans come in: from a client, an agent or another gateway.
-    pub fn on_delivery(
-        &mut self,
-        stand: &Stand,
-        inbound: Inbound,
-        delivery: &Delivery,
-        now: Millis,
-        out: &mut Vec<Action>,
-    ) {
-        let mut outcomes = Vec::with_capacity(delivery.parts.len());
-        let mut passed: BTreeMap<Name, Vec<usize>> = BTreeMap::new();
-        for (index, part) in delivery.parts.iter().enumerate() {
-            let outcome = match self.admit(stand, part, delivery.hops, now) {
-                Admission::Store { first, .. } => {
-                    out.push(Action::Store { inbound, part: index, key: part.key, first });
-                    Some(Outcome::Held(stand.me.clone()))
-                }
-                Admission::Follow(decision) => {
-                    out.push(Action::Follow { inbound, part: index, verdict: decision.verdict });
-                    Some(Outcome::Decided(decision))
-                }
-                Admission::Repeated(decision) => {
-                    out.push(Action::Repeated { inbound, part: index });
-                    Some(Outcome::Decided(decision))
-                }
-                Admission::Pass(to) => {
-                    passed.entry(to).or_default().push(index);
-                    None
-                }
-                Admission::Refuse => Some(Outcome::Refused),
-            };
-            outcomes.push(outcome);
-        }
-        self.dispatch(stand, inbound, delivery, (outcomes, passed), now, out);
-    }
-
     /// Takes in one part of a delivery. What is to be passed on is left to [`Self::dispatch`].
     ///
-    /// Later parts of a trace that is stored here and is nobody else's change nothing, while the view stays
-    /// as it is and the trace is not proposed, if their first span is not older than that of the trace and
-    /// their origin counts as much as its own: the driver need not ask for them.
+    /// Of a part that is to be stored, is not foreign, and of whose trace nothing more is known, nothing is
+    /// noted: the driver keeps what there is to know, beside the spans, and says so with [`Self::on_due`] or
+    /// [`Self::adopt`]. So it need not ask for a later part of such a trace, while that is not proposed, if
+    /// its first span is not older and its origin counts as much.
     pub fn admit(&mut self, stand: &Stand, part: &Part, hops: u8, now: Millis) -> Admission {
         let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
         match self.place(stand, &part, hops, now) {
+            Place::Buffer { foreign: false } if self.is_plain(&part) => {
+                let first = now.saturating_sub(part.age);
+                Admission::Store { first, foreign: false, origin: part.origin }
+            }
             Place::Buffer { foreign } => {
                 let trace = self.store(&part, foreign, stand.me.inst, now);
                 Admission::Store { first: trace.first, foreign, origin: trace.origin }
@@ -223,11 +193,25 @@ impl Traces {
         trace
     }
 
-    /// Asks for the bytes of all traces that will leave under a new view: a driver that does not ask for each
-    /// part does not say of each how many bytes it has.
-    pub fn weigh_leaving(&mut self, stand: &Stand, bytes: impl Fn(TraceKey) -> u64) {
-        let leaving = self.held.iter_mut().filter(|(key, _)| !stand.owns(**key));
-        leaving.for_each(|(key, trace)| trace.bytes = bytes(*key));
+    /// Whether nothing has to be noted of a part that is stored.
+    fn is_plain(&self, part: &Part) -> bool {
+        part.tentative.is_none() && !self.held.contains_key(&part.key)
+    }
+
+    /// Takes over a trace of which the driver has kept what is known, as an instance of us took it in: it
+    /// will leave, or we are another instance now.
+    pub fn adopt(
+        &mut self,
+        key: TraceKey,
+        (first, origin): (Millis, Origin),
+        bytes: u64,
+        inst: u64,
+    ) {
+        let plain = Trace { first, bytes, phase: Phase::Open, tentative: None, origin, inst };
+        let trace = self.held.entry(key).or_insert(plain);
+        trace.first = trace.first.min(first);
+        trace.origin = trace.origin.min(origin);
+        trace.bytes = bytes;
     }
 
     /// Says how many bytes a trace has.
@@ -315,10 +299,9 @@ impl Traces {
             }
             Learned::New => self.stats.learned += 1,
         }
-        if self.release(decision.key) {
-            let verdict = decision.verdict;
-            out.push(Action::Settle { key: decision.key, verdict, by: By::Other });
-        }
+        self.release(decision.key);
+        let Decision { key, verdict, .. } = *decision;
+        out.push(Action::Settle { key, verdict, by: By::Other });
     }
 
     /// Takes a trace out of what is undecided; whether it was there.
@@ -386,7 +369,7 @@ impl Traces {
             && self.outbox.owners_know()
     }
 
-    /// Nothing is here or on its way from here at all.
+    /// Nothing of which something is noted is here, or on its way from here.
     pub fn is_idle(&self) -> bool {
         self.held.is_empty()
             && self.parcels.is_empty()
@@ -394,12 +377,22 @@ impl Traces {
             && self.outbox.is_empty()
     }
 
-    /// Undecided traces here.
+    /// Whether anything is noted of an undecided trace.
+    pub(super) fn holds(&self, key: TraceKey) -> bool {
+        self.held.contains_key(&key)
+    }
+
+    /// Whether it is remembered how the trace was decided.
+    pub(super) fn has_decided(&self, key: TraceKey) -> bool {
+        self.decided.find(key).is_some()
+    }
+
+    /// Undecided traces of which something is noted.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether no undecided trace is here.
+    /// Whether nothing is noted of any.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }

@@ -176,7 +176,10 @@ impl Arrival<'_> {
             Some(slot) => {
                 shard.backdate(slot, first);
                 if let Some(entry) = shard.index.get_mut(slot) {
-                    entry.steady = steady;
+                    entry.steady = match steady == Steady::default() {
+                        true => steady,
+                        false => entry.steady.joined(steady),
+                    };
                 }
                 Place::Held(slot)
             }

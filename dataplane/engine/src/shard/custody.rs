@@ -9,6 +9,7 @@ use crate::batch::Batch;
 use crate::buffer::deadline::BUCKET_MS;
 use crate::buffer::index::{Entry, Stage};
 use crate::key::TraceKey;
+use crate::ownership::Due;
 use crate::ownership::action::By;
 use crate::ownership::message::{Origin, Verdict};
 use crate::scan::{Group, ScanError, Shape};
@@ -44,13 +45,10 @@ pub trait Guide {
     fn leave_group(&mut self);
 }
 
-/// A trace whose spans simply join it, so that nobody is asked about them: of a generation, which ends when
-/// that may change, and of spans of an [`Origin`]. None: somebody is asked.
-///
-/// A generation ends with each change of the ring. There are 16,383; no trace lives through as many, for
-/// an hour at most, since a ring that changed four times a second for an hour would decide nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Steady(u16);
+/// A trace whose spans simply join it, so that nobody is asked about them, if their [`Origin`] counts as much
+/// as that of those before. None: somebody is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Steady(u8);
 
 /// How all spans of a request come in, unless a [`Guide`] says otherwise.
 #[derive(Debug, Clone, Copy)]
@@ -85,17 +83,29 @@ pub struct Admitted {
 // === impl Steady ===
 
 impl Steady {
-    /// Nobody is asked about spans of this origin, or one that counts more, in this generation.
-    pub fn new(generation: u64, origin: Origin) -> Self {
-        const GENERATIONS: u64 = 0x3fff;
-        Self(((generation % GENERATIONS + 1) as u16) << 2 | origin as u16)
+    /// Of spans of this origin.
+    pub fn new(origin: Origin) -> Self {
+        Self(origin as u8 + 1)
     }
 
     /// Whether spans that come in like `manner` join a trace like this without further ado.
     #[inline]
     pub(super) fn admits(self, manner: Self) -> bool {
-        let generations = self.0 ^ manner.0;
-        manner != Self::default() && generations >> 2 == 0 && self.0 <= manner.0
+        self.0 != 0 && self.0 <= manner.0
+    }
+
+    /// Of spans of both, if somebody is asked about neither.
+    pub(super) fn joined(self, other: Self) -> Self {
+        if self.0 == 0 { other } else { self.min(other) }
+    }
+
+    fn origin(self) -> Origin {
+        match self.0 {
+            1 => Origin::Client,
+            2 => Origin::Agent,
+            // Of what is not steady others know more: this counts least.
+            _ => Origin::Replay,
+        }
     }
 }
 
@@ -126,6 +136,20 @@ impl Shard {
         }
     }
 
+    /// Tells of the traces that are `wanted`: what was taken in when first, from where, how many bytes. From
+    /// now on somebody is asked about their spans.
+    pub fn unsettle(
+        &mut self,
+        wanted: impl Fn(TraceKey) -> bool,
+        mut tell: impl FnMut(TraceKey, Millis, Origin, u64),
+    ) {
+        for entry in self.index.iter_mut().filter(|entry| wanted(entry.key)) {
+            let origin = entry.steady.origin();
+            entry.steady = Steady::default();
+            tell(entry.key, entry.first_seen, origin, entry.facts.bytes);
+        }
+    }
+
     /// Bytes of spans that are held of a trace.
     pub fn weight(&self, key: TraceKey) -> u64 {
         let slot = self.index.find_key(key, |_| true);
@@ -141,7 +165,7 @@ impl Shard {
         now: Millis,
         most: usize,
         owned: impl Fn(TraceKey) -> bool,
-        judged: &mut Vec<(TraceKey, Verdict)>,
+        judged: &mut Vec<Due>,
     ) -> bool {
         self.advance(now);
         for _ in 0..most {
@@ -165,7 +189,7 @@ impl Shard {
         now: Millis,
         (bytes, most): (u64, usize),
         owned: impl Fn(TraceKey) -> bool,
-        judged: &mut Vec<(TraceKey, Verdict)>,
+        judged: &mut Vec<Due>,
     ) {
         self.advance(now);
         let (mut slots, mut from) = (Vec::new(), 0);
@@ -191,7 +215,7 @@ impl Shard {
     }
 
     /// Judges at most `most` traces, due or not, oldest first: the process stops, and nobody takes them.
-    pub fn judge_any(&mut self, most: usize, judged: &mut Vec<(TraceKey, Verdict)>) {
+    pub fn judge_any(&mut self, most: usize, judged: &mut Vec<Due>) {
         for _ in 0..most {
             let Some(slot) = self.deadlines.pop(&mut self.index) else {
                 return;
@@ -200,12 +224,7 @@ impl Shard {
         }
     }
 
-    fn judge_slot(
-        &mut self,
-        slot: u32,
-        early: Option<Early>,
-        judged: &mut Vec<(TraceKey, Verdict)>,
-    ) {
+    fn judge_slot(&mut self, slot: u32, early: Option<Early>, judged: &mut Vec<Due>) {
         let Self { config, programs, index, judged_bytes, .. } = self;
         let Some(entry) = index.get_mut(slot) else {
             return;
@@ -219,18 +238,27 @@ impl Shard {
         // The note tells others which policy it was, and ours when the trace is settled.
         let policy = verdict.and_then(|verdict| verdict.policy);
         let note = policy.map_or(0, |policy| u32::from(policy) + 1);
-        judged.push((entry.key, Verdict { keep, note }));
+        let (key, first, origin) = (entry.key, entry.first_seen, entry.steady.origin());
+        judged.push(Due { key, verdict: Verdict { keep, note }, first, origin });
+        self.judged.insert_unique(key.0, (key, slot), |(key, _)| key.0);
     }
 
     /// The decision on a trace did not come about: it is due again at `at`.
     pub fn put_back(&mut self, key: TraceKey, now: Millis, at: Millis) {
         self.advance(now);
         self.bury();
+        self.judged_slot(key);
         let judged = |entry: &Entry| matches!(entry.stage, Stage::Judged(_));
         while let Some(slot) = self.index.find_key(key, judged) {
             self.reopen(slot);
             self.deadlines.insert(&mut self.index, slot, self.now, at);
         }
+    }
+
+    fn judged_slot(&mut self, key: TraceKey) -> Option<u32> {
+        let found = self.judged.find_entry(key.0, |(judged, _)| *judged == key).ok()?;
+        let ((_, slot), _) = found.remove();
+        Some(slot)
     }
 
     fn reopen(&mut self, slot: u32) {
@@ -247,19 +275,21 @@ impl Shard {
         self.headers.start_gathering();
     }
 
-    /// A trace is decided: its spans go to `out` or nowhere, and the verdict is remembered.
+    /// A trace is decided: its spans go to `out` or nowhere, and the verdict is remembered. One that others
+    /// decided may not be here.
     pub fn conclude(&mut self, key: TraceKey, verdict: Verdict, by: By, out: &mut Batch) {
-        let mut found = false;
-        while let Some((slot, entry)) = self.withdraw(key) {
-            found = true;
+        let mut next = self.withdraw(key);
+        let found = next.is_some();
+        while let Some((slot, entry)) = next {
             self.count_decision(&entry, verdict, by);
             self.programs.leave(entry.program);
             if verdict.keep {
                 self.gather(&entry, out);
             }
             self.forget(slot, &entry, Some(verdict.keep));
+            next = self.twin(key);
         }
-        if !found {
+        if !found && by == By::Us {
             self.memory.remember(key, verdict.keep);
         }
     }
@@ -267,14 +297,21 @@ impl Shard {
     /// A trace goes elsewhere, undecided: its spans go to `out`. Returns how many.
     pub fn take(&mut self, key: TraceKey, out: &mut Batch) -> u64 {
         let mut spans = 0;
-        while let Some((slot, entry)) = self.withdraw(key) {
+        let mut next = self.withdraw(key);
+        while let Some((slot, entry)) = next {
             spans += u64::from(entry.facts.spans);
             self.programs.leave(entry.program);
             self.gather(&entry, out);
             self.forget(slot, &entry, None);
+            next = self.twin(key);
         }
         self.stats.taken += spans;
         spans
+    }
+
+    /// The next trace with the key of one that was withdrawn.
+    fn twin(&mut self, key: TraceKey) -> Option<(u32, Entry)> {
+        if self.index.may_have_twins() { self.withdraw(key) } else { None }
     }
 
     /// Takes out of the index what is there of a trace, one trace ID at a time.
@@ -282,7 +319,7 @@ impl Shard {
         if self.dying.len() + 1 >= DYING_MAX {
             self.bury();
         }
-        let slot = self.index.find_key(key, |_| true)?;
+        let slot = self.judged_slot(key).or_else(|| self.index.find_key(key, |_| true))?;
         let open = self.index.get(slot).is_some_and(|entry| entry.stage == Stage::Open);
         if open {
             self.cancel(slot);

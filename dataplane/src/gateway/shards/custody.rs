@@ -48,17 +48,9 @@ impl Worker {
     /// Takes the shard's part of a request.
     pub(super) fn deliver(&mut self, work: &Work, done: oneshot::Sender<Taken>, now: Millis) {
         self.elsewhere.clear();
-        let manner = work.manner.at(now, self.generation);
+        let manner = work.manner.at(now);
         let Self { shard, traces, stand, elsewhere, actions, kept, .. } = self;
-        let mut way = Way {
-            traces,
-            stand,
-            manner: &work.manner,
-            generation: self.generation,
-            now,
-            elsewhere,
-            actions,
-        };
+        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere, actions };
         let guided = (manner, &mut way as &mut dyn Guide);
         let admitted = shard.admit(&work.request, &work.shape, guided, now, kept);
         for key in &self.elsewhere.foreign {

@@ -53,7 +53,6 @@ pub(super) struct Way<'a> {
     pub(super) traces: &'a mut Traces,
     pub(super) stand: &'a Stand,
     pub(super) manner: &'a Manner,
-    pub(super) generation: u64,
     pub(super) now: Millis,
     pub(super) elsewhere: &'a mut Elsewhere,
     pub(super) actions: &'a mut Vec<Action>,
@@ -100,7 +99,7 @@ impl Way<'_> {
         let Self { traces, stand, manner, elsewhere, .. } = self;
         let went = match traces.admit(stand, &part, manner.hops, self.now) {
             Admission::Store { first, foreign: false, origin } => {
-                return Place::Store(first, Steady::new(self.generation, origin));
+                return Place::Store(first, Steady::new(origin));
             }
             Admission::Store { first, .. } => {
                 elsewhere.foreign.push(part.key);

@@ -9,9 +9,8 @@ use arc_swap::ArcSwap;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
-use ringtail_engine::ownership::message::Verdict;
 use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
-use ringtail_engine::ownership::{Stand, Traces};
+use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
 use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats};
 use tokio::sync::{mpsc, oneshot};
@@ -83,8 +82,6 @@ pub(super) struct Worker {
     /// Deliveries whose traces have not all found their place.
     pub(super) inbound: BTreeMap<u64, Delivered>,
     pub(super) deliveries: u64,
-    /// Of traces whose spans simply join them; ends with each change of what is ours.
-    pub(super) generation: u64,
     /// Spans that are kept, and the traces among them that were decided here.
     pub(super) kept: Batch,
     pub(super) kept_keys: Vec<TraceKey>,
@@ -96,7 +93,7 @@ pub(super) struct Worker {
     // Used again for each request or turn, so that nothing is allocated for one.
     pub(super) elsewhere: Elsewhere,
     pub(super) actions: Vec<Action>,
-    judged: Vec<(TraceKey, Verdict)>,
+    judged: Vec<Due>,
 }
 
 // === impl Counted ===
@@ -134,7 +131,6 @@ impl Worker {
             parcels: Parcels::default(),
             inbound: BTreeMap::new(),
             deliveries: 0,
-            generation: 0,
             kept: Batch::default(),
             kept_keys: Vec::new(),
             kept_since: None,
@@ -177,22 +173,25 @@ impl Worker {
     fn follow(&mut self) {
         let stand = self.outside.stands.load_full();
         let before = std::mem::replace(&mut self.stand, stand);
-        if before.epoch != self.stand.epoch || before.me != self.stand.me {
-            self.generation += 1;
+        let another = before.me != self.stand.me;
+        if before.epoch != self.stand.epoch || another {
+            self.adopt(before.me.inst, another);
         }
         if before.epoch != self.stand.epoch {
             let now = self.outside.clock.now();
-            self.weigh_leaving();
             self.traces.on_view(&before, &self.stand, now, &mut self.actions);
             self.perform(now);
             self.publish();
         }
     }
 
-    /// What leaves goes in parcels of a size.
-    fn weigh_leaving(&mut self) {
+    /// Tells the state machine of all traces that leave, or of all that were taken in as another instance.
+    fn adopt(&mut self, inst: u64, all: bool) {
         let Self { traces, shard, stand, .. } = self;
-        traces.weigh_leaving(stand, |key| shard.weight(key));
+        shard.unsettle(
+            |key| all || !stand.owns(key),
+            |key, first, origin, bytes| traces.adopt(key, (first, origin), bytes, inst),
+        );
     }
 
     /// Does what was asked; returns the sender of a `Finish`.
@@ -286,7 +285,7 @@ impl Worker {
             shard.judge_oldest(now, (excess, DECISIONS_PER_TURN), owns, judged);
         }
         if !judged.is_empty() {
-            traces.on_judged(stand, judged, now, actions);
+            traces.on_due(stand, judged, now, actions);
             self.perform(now);
         }
         more
@@ -301,7 +300,7 @@ impl Worker {
             if self.judged.is_empty() {
                 break;
             }
-            for (key, verdict) in std::mem::take(&mut self.judged) {
+            for Due { key, verdict, .. } in std::mem::take(&mut self.judged) {
                 self.conclude(key, verdict);
             }
         }
@@ -339,7 +338,7 @@ impl Worker {
         let gauges = &self.gauges;
         let progress = self.stand.epoch << 2
             | u64::from(self.traces.is_complete(&self.stand)) << 1
-            | u64::from(self.traces.is_idle() && self.kept.is_empty());
+            | u64::from(self.traces.is_idle() && held.traces == 0 && self.kept.is_empty());
         // Seen by whoever sees what comes after it.
         gauges.progress.store(progress, std::sync::atomic::Ordering::Release);
         let pairs = [

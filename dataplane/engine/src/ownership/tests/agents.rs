@@ -4,7 +4,7 @@ use super::*;
 use crate::ownership::action::{AgentAction, BatchId};
 use crate::ownership::agent::{AgentConfig, AgentSide};
 use crate::ownership::message::PollAnswer;
-use crate::ownership::timers::RETAIN_AFTER_WAIT;
+use crate::ownership::timers::{AGENT_SILENT, RETAIN_AFTER_WAIT};
 
 const WAIT: Millis = 30_000;
 const BATCH: BatchId = BatchId(1);
@@ -31,6 +31,14 @@ impl Kept {
         kept.hear("a", &[]);
         kept.hear("b", &[]);
         kept
+    }
+
+    /// A gateway answers a poll, and says what it is up to.
+    fn tell(&mut self, name: &str, state: State) {
+        let from = Instance::new(name, 1);
+        let facts = [Fact { of: from.clone(), state }].into();
+        let answer = PollAnswer { from, facts, losses: Arc::default(), decided: Arc::default() };
+        self.side.on_poll_answer(Req(0), &answer, self.now, &mut self.out);
     }
 
     /// A gateway answers a poll.
@@ -97,4 +105,45 @@ fn what_lay_with_the_holder_that_was_named_is_sent_again() {
             !kept.sent().is_empty()
         },
     );
+}
+
+/// It may not get rid of it, and be gone then.
+#[test]
+fn what_lies_with_one_that_leaves_is_kept() {
+    let mut kept = Kept::new(Rules::ALL);
+    kept.store("a", "a");
+    kept.now += WAIT + RETAIN_AFTER_WAIT + TICK;
+    kept.tell("a", State::Draining);
+    kept.side.on_tick(kept.now, &mut kept.out);
+    assert_eq!(kept.side.retained_bytes(), u64::from(KEPT));
+}
+
+#[test]
+fn one_that_fails_is_passed_over_until_it_answers() {
+    let mut kept = Kept::new(Rules::ALL);
+    let key = key_of(kept.side.view().clone(), &["a"]);
+    kept.side.on_batch(BATCH, &[(key, KEPT)], kept.now, &mut kept.out);
+    let (_, req) = kept.sent()[0].clone();
+    kept.now += 1;
+    kept.side.on_failed(req, Failure::TimedOut, kept.now, &mut kept.out);
+    kept.side.on_batch(BatchId(2), &[(key, KEPT)], kept.now, &mut kept.out);
+    kept.tell("a", State::Serving);
+    kept.side.on_batch(BatchId(3), &[(key, KEPT)], kept.now, &mut kept.out);
+    let sent: Vec<String> = kept.sent().into_iter().map(|(to, _)| to).collect();
+    assert_eq!(sent, ["a", "b", "b", "a"]);
+}
+
+/// The pause after several failures is over when somebody answers.
+#[test]
+fn what_waits_goes_to_one_that_is_back() {
+    let mut kept = Kept::new(Rules::ALL);
+    let key = key_of(kept.side.view().clone(), &["a"]);
+    kept.side.on_batch(BATCH, &[(key, KEPT)], kept.now, &mut kept.out);
+    kept.now += AGENT_SILENT;
+    while let Some((_, req)) = kept.sent().pop() {
+        kept.out.clear();
+        kept.side.on_failed(req, Failure::TimedOut, kept.now, &mut kept.out);
+    }
+    kept.tell("a", State::Serving);
+    assert_eq!(kept.sent().len(), 1);
 }

@@ -53,13 +53,13 @@ fn the_others_are_told_who_is_heard() {
         |rules| {
             let mut bench = Bench::serving(rules, &["a", "c"]);
             bench.live(SUSPECT);
-            let heard = bench.out.iter().filter_map(|action| match action {
+            let mut heard = bench.out.iter().filter_map(|action| match action {
                 Action::Send { to, message: Message::Hello(hello), .. } if **to == *"a" => {
                     Some(hello.status.heard.clone())
                 }
                 _ => None,
             });
-            heard.last().is_some_and(|heard| heard.iter().any(|(name, _)| **name == *"c"))
+            heard.next_back().is_some_and(|heard| heard.iter().any(|(name, _)| **name == *"c"))
         },
     );
 }

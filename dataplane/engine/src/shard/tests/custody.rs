@@ -79,7 +79,7 @@ fn store(first: Millis) -> Place {
 fn judge(shard: &mut Shard, now: Millis) -> Vec<TraceKey> {
     let mut judged = Vec::new();
     shard.judge_due(now, 100, |_| true, &mut judged);
-    judged.into_iter().map(|(key, _)| key).collect()
+    judged.into_iter().map(|due| due.key).collect()
 }
 
 fn interleaved() -> Vec<u8> {
@@ -194,20 +194,24 @@ fn what_is_not_owned_is_not_judged_and_what_is_too_large_is_judged_soon() {
 #[test]
 fn nobody_is_asked_about_a_steady_trace() {
     let (mut shard, mut out) = shard();
-    let mut guide = places(|_| Place::Store(1_000, Steady::new(7, From::Agent)));
-    let mut asked = |shard: &mut Shard, guide: &mut Places<_>, generation, origin, first| {
+    let mut guide = places(|_| Place::Store(1_000, Steady::new(From::Agent)));
+    let mut asked = |shard: &mut Shard, origin, first| {
         let request = one_group(vec![span(id(3), first, 0)]);
-        let manner = Manner { steady: Steady::new(generation, origin), first };
+        let manner = Manner { steady: Steady::new(origin), first };
         guide.asked.clear();
-        admit_by(shard, &request, (manner, guide), first, &mut out);
+        admit_by(shard, &request, (manner, &mut guide), first, &mut out);
         guide.asked.len()
     };
-    assert_eq!(asked(&mut shard, &mut guide, 7, From::Agent, 1_000), 1, "it is new");
-    assert_eq!(asked(&mut shard, &mut guide, 7, From::Agent, 1_001), 0);
-    assert_eq!(asked(&mut shard, &mut guide, 7, From::Replay, 1_002), 0);
-    assert_eq!(asked(&mut shard, &mut guide, 7, From::Client, 1_003), 1, "this counts less");
-    assert_eq!(asked(&mut shard, &mut guide, 8, From::Agent, 1_004), 1, "the ring changed");
-    assert_eq!(asked(&mut shard, &mut guide, 7, From::Agent, 999), 1, "it is older");
+    assert_eq!(asked(&mut shard, From::Agent, 1_000), 1, "it is new");
+    assert_eq!(asked(&mut shard, From::Agent, 1_001), 0);
+    assert_eq!(asked(&mut shard, From::Replay, 1_002), 0);
+    assert_eq!(asked(&mut shard, From::Client, 1_003), 1, "this counts less");
+    assert_eq!(asked(&mut shard, From::Agent, 999), 1, "it is older");
+    let mut told = Vec::new();
+    shard.unsettle(|_| true, |key, first, origin, _| told.push((key, first, origin)));
+    assert_eq!(told, [(key(id(3)), 1_000, From::Agent)]);
+    assert_eq!(asked(&mut shard, From::Agent, 1_004), 1, "the ring changed");
+    assert_eq!(asked(&mut shard, From::Agent, 1_005), 0);
     assert_eq!(judge(&mut shard, 11_000).len(), 1);
-    assert_eq!(asked(&mut shard, &mut guide, 7, From::Agent, 11_000), 1, "it was judged");
+    assert_eq!(asked(&mut shard, From::Agent, 11_000), 1, "it was judged");
 }
