@@ -104,7 +104,7 @@ table! {
     HAND_OVER_SECONDS = Counter "ringtail_hand_over_seconds" []
         "For how long something that belongs to other gateways was here or on its way from here";
     FENCES = Counter "ringtail_fences" ["cause"]
-        "Times that a serving gateway decided nothing: others do not agree yet, agents have not sent again, minority";
+        "Times that a serving gateway decided nothing, by what it waited for";
     FENCE_SECONDS = Counter "ringtail_fence_seconds" ["cause"]
         "For how long a serving gateway decided nothing, by what it waited for";
     FENCE_TIMEOUTS = Counter "ringtail_fence_timeouts" ["cause"]

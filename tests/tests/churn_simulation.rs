@@ -48,8 +48,8 @@ const RESIDUAL: &[(Class, &[Kind], &str)] = &[
     (
         Class::Partition,
         &[Kind::Stranded, Kind::Split],
-        "an agent that is alone on its side, or that does not hear the first two choices one after the other, \
-         is back too late",
+        "an agent that is alone on its side, or that tries two choices in vain one after the other, is back \
+         too late",
     ),
     (
         Class::LargeFleet,

@@ -154,6 +154,25 @@ async fn what_a_killed_gateway_held_is_sent_again() {
     check(&backend);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_cannot_keep_is_counted_where_anybody_looks() {
+    let backend = Backend::start().await;
+    let manifest = manifest(WAIT, ERRORS) + "  agent: {retention: {maxBytes: 1Ki}}\n";
+    let shop = Shop::start(&manifest, &backend.address.to_string(), 1, 1);
+    send_half(0, &[&shop.agents[0]]).await;
+    let unprotected = |agent: &Process| agent.stats().churn.unprotected_spans;
+    let half = TRACES * 2;
+    wait_until("some of them let go", || unprotected(&shop.agents[0]) > 0);
+    assert!(unprotected(&shop.agents[0]) <= half);
+    assert!(shop.agents[0].metric("ringtail_unprotected_spans", "") > 0.0);
+    shop.gateways[0].wait_for("the agent's word", |stats| {
+        stats.ring.observers.iter().any(|observer| observer.unprotected_spans > 0)
+    });
+    send_half(1, &[&shop.agents[0]]).await;
+    check(&backend);
+    shop.stop();
+}
+
 /// Sends one of the four spans of every trace.
 async fn send_part(to: &Process, part: u32) {
     let address = format!("http://{}", to.grpc());

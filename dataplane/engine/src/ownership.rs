@@ -27,9 +27,9 @@
 //!    so within the lease; and after a loss only when the agents have sent again what lay there.
 //! 4. *Drain.* A leaving gateway hands over, waits until all is quiet, and says so.
 //! 5. *Replay.* Agents retain by holder and send again what lay with a lost instance.
-//! 6. *Witnesses.* The second and third choice hear of a decision before anything is exported. So it survives
-//!    two gateways; with fewer than three of them two agents remember as well, one poll later. Who is the last
-//!    of a fleet, or hears no other, exports when an agent has confirmed.
+//! 6. *Witnesses.* The second and third choice hear of a decision before anything is exported. So it
+//!    survives two gateways; with fewer than three of them two agents remember as well, one poll later. Who
+//!    is the last of a fleet, or hears no other, exports when an agent has confirmed.
 //!
 //! A verdict that was proposed sticks, whoever commits it in the end: nobody who heard of it is contradicted.
 //! Agents say which gateways they hear, so a cut between two gateways is not taken for a death.
@@ -65,23 +65,23 @@
 //!
 //! - An agent that no gateway has answered for 5 s, or only the moment before, is not waited for: its spans
 //!   follow the decision. So it is when all gateways die and its slices are a minute old.
-//! - An agent that is cut off from the owner, while everybody who hears both is cut off from the owner as well,
-//!   or dies: the owner decides after the fence, 10 s, without what lies on the other side.
+//! - An agent that is cut off from the owner, while everybody who hears both is cut off from the owner as
+//!   well, or dies: the owner decides after the fence, 10 s, without what lies on the other side.
 //! - Of two gateways that do not hear each other and that no agent hears both, each decides after 20 s.
-//! - Of two gateways one hangs just after it has come back, or of three two: nobody has the majority to say so,
-//!   and decisions wait for the slices.
-//! - A decision that is forgotten because too many are remembered, while agents still retain its spans, is made
-//!   again if its holder is lost. That is counted, as `forgotten`.
+//! - Of two gateways one hangs just after it has come back, or of three two: nobody has the majority to say
+//!   so, and decisions wait for the slices.
+//! - A decision that is forgotten because too many are remembered, while agents still retain its spans, is
+//!   made again if its holder is lost. That is counted, as `forgotten`.
 //! - Senders that are not ours do not send again what a killed gateway had.
 //!
-//! Two gateways that die within a second of each other lose no decision: two more know it, and when fewer than
-//! three are left, or none of them is heard, it is made when an agent knows it.
+//! Two gateways that die within a second of each other lose no decision: two more know it, and when fewer
+//! than three are left, or none of them is heard, it is made when an agent knows it.
 //!
 //! # What each rule is for
 //!
 //! Most switches of [`rules::Rules`] have a schedule of the simulation that goes wrong without them
-//! (`tests/src/simulation/seeds.rs`). The others take several faults at a time: of those `tests` shows by hand
-//! what each does.
+//! (`tests/src/simulation/seeds.rs`). The others take several faults at a time: of those `tests` shows by
+//! hand what each does.
 
 pub mod action;
 pub mod agent;

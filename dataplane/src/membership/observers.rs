@@ -114,6 +114,8 @@ mod tests {
         let later = |seconds| start + Duration::from_secs(seconds);
         observers.note_at(&from("b", Role::Gateway), 2, start);
         observers.note_at(&from("a", Role::Agent), 1, later(6));
+        observers.note_unprotected("a", 7);
+        observers.note_unprotected("unheard", 7);
         observers.note_at(&from("a", Role::Agent), 0xabc, later(6));
         for (id, role, digest) in
             [("nobody", Role::Unspecified, 1), ("undecided", Role::Agent, 0), ("", Role::Agent, 1)]
@@ -124,6 +126,7 @@ mod tests {
         let shown: Vec<_> = list.iter().map(|o| (o.identity.as_str(), o.digest.as_str())).collect();
         assert_eq!(shown, [("a", "0000000000000abc"), ("b", "0000000000000002")]);
         assert_eq!((list[0].role, list[1].age_millis), (stats::Role::Agent, 6000));
+        assert_eq!((list[0].unprotected_spans, list[1].unprotected_spans), (7, 0));
         assert_eq!(observers.list_at(later(11)).len(), 1);
     }
 

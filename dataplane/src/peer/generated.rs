@@ -227,8 +227,7 @@ pub struct PollRequest {
     /// Key of the seed that the agent places keys by.
     #[prost(fixed64, tag = "6")]
     pub seed_id: u64,
-    /// Spans since the agent's start that it could not keep until they must have been decided. Shown, not acted
-    /// upon.
+    /// Spans that it could not keep until they were decided, since its start. Shown, not acted upon.
     #[prost(uint64, tag = "7")]
     pub unprotected_spans: u64,
 }

@@ -238,14 +238,18 @@ impl Fleet {
         RunError::Overdue { identity: identity.to_owned(), what, after: START_WITHIN }
     }
 
-    /// Gives an order that ends every process of a tier.
+    /// Gives an order that ends every process of a tier. Who was told to stop before is not told again: a
+    /// second signal would cut its drain short.
     async fn order(&mut self, role: Role, order: Order) {
         for member in self.members.iter_mut().filter(|member| member.role == role) {
-            if member.told == Told::Nothing {
+            let was_told = member.told;
+            if was_told == Told::Nothing {
                 member.told = Told::Stop;
             }
-            // A member that is gone takes no orders.
-            let _ = member.orders.send(order.clone()).await;
+            if order != Order::Stop || was_told == Told::Nothing {
+                // A member that is gone takes no orders.
+                let _ = member.orders.send(order.clone()).await;
+            }
         }
     }
 

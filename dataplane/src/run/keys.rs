@@ -1,7 +1,7 @@
 //! Keys of a terminal: what each does, and how they are read while the terminal stays as it is for the rest.
 //!
 //! Lines are not gathered and nothing is echoed, but Ctrl-C is a signal as ever and what is printed looks as
-//! ever. However the fleet ends, the terminal gets its old ways back: with [`Keys`], which ends with the watch.
+//! ever. However the fleet ends, the terminal gets its old ways back, as [`Keys`] are dropped then.
 
 use std::io::{self, IsTerminal, Stdin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -346,8 +346,8 @@ impl SpanTruth {
 }
 
 impl Contacts {
-    /// Since when a gateway has answered an agent without a gap of [`AGENT_SILENT`] after `from`: zero if there
-    /// was no such gap, `None` if it goes on at `to`.
+    /// Since when a gateway has answered an agent without a gap of [`AGENT_SILENT`] after `from`: zero if
+    /// there was no such gap, `None` if it goes on at `to`.
     fn back(&self, agent: usize, from: u64, to: u64) -> Option<u64> {
         let times = &self.0[agent];
         let times = &times[times.partition_point(|at| *at <= from)..];

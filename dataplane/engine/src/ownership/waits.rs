@@ -1,4 +1,5 @@
-//! How long gateways hold a trace, as far as an agent knows it: the manifest may change while traces are held.
+//! How long gateways hold a trace, as far as an agent knows it: the manifest may change while traces are
+//! held.
 
 use crate::Millis;
 

@@ -1,5 +1,5 @@
-//! What the demo does to its own fleet while customers are about: one gateway comes, one is told to leave, one
-//! is killed.
+//! What the demo does to its own fleet while customers are about: one gateway comes, one is told to leave,
+//! and one is killed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
