@@ -218,9 +218,9 @@ impl Options {
 
     fn describe(&self) -> String {
         format!(
-            "{} spans a second to a fleet, 8 spans a trace over {} s and all agents in turn, decisions after \
-             {} s; half of the traces have an ERROR, in their first span or in their last, and are to be kept. \
-             Rows show the worst of their rounds; {} fleets at a time.",
+            "{} spans a second to a fleet, 8 spans a trace over {} s and all agents in turn, decisions \
+             after {} s; half of the traces have an ERROR, in their first span or in their last, and are to \
+             be kept. Rows show the worst of their rounds; {} fleets at a time.",
             self.rate, self.spread, self.decision_wait, self.jobs
         )
     }

@@ -1,5 +1,5 @@
-//! Who is listed as a gateway, as each process of a fleet sees it: one truth, and a view a process that may be
-//! held back, or name detours.
+//! Who is listed as a gateway, as each process of a fleet sees it: one truth, and for each process a view
+//! that may be held back, or name detours.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -49,8 +49,8 @@ fn later(trials: &[Trial]) -> Option<String> {
     let [p50, p99] = [|t: &Trial| t.verdict.delay_p50, |t: &Trial| t.verdict.delay_p99]
         .map(|delay| rows[0].worst(delay) - rows[1].worst(delay));
     Some(format!(
-        "In calm, decisions of gateways that agree are {p50:+.2} s (p50) and {p99:+.2} s (p99) later than those of \
-         gateways that do not know each other."
+        "In calm, decisions of gateways that agree are {p50:+.2} s (p50) and {p99:+.2} s (p99) later \
+         than those of gateways that do not know each other."
     ))
 }
 
