@@ -44,6 +44,8 @@ const PROOFS: [(&str, Proof); 21] = [
         "cargo run --profile dist -p ringtail-bench",
         Proof::Listed("builds for minutes and measures"),
     ),
+    ("cargo test -p ringtail-tests --test churn_simulation", Proof::Listed("a test itself")),
+    ("RINGTAIL_SCHEDULES=100000", Proof::Listed("the same test, for half an hour")),
     ("ringtail-bench sink", Proof::Listed("loads the machine for as long as it is let")),
     ("ringtail-bench generate", Proof::Listed("loads the machine for as long as it is let")),
     ("kill -TERM %1", Proof::Listed("ends the sink of the line above")),

@@ -300,9 +300,7 @@ impl Membership {
         }
         self.learn(&status.losses, now);
         self.relay(&status.heard, now);
-        if status.cold > 0 && now + status.cold > self.cold.until {
-            self.cold = Cold { since: now, until: now + status.cold };
-        }
+        self.cold = self.cold.extended(status.cold, now);
         let us = status.facts.iter().find(|fact| fact.of.name == self.me.name);
         let knows_us = us.map_or(0, |fact| fact.of.inst);
         if let Some(peer) = self.peers.get_mut(&status.from.name)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::facts::{Instance, State};
 use super::rules::Rules;
+use super::timers::REQUEST;
 use crate::Millis;
 use crate::key::TraceKey;
 use crate::ring::{Member, View};
@@ -47,6 +48,19 @@ pub(super) struct Cold {
     pub(super) since: Millis,
     /// When the agents have found it.
     pub(super) until: Millis,
+}
+
+impl Cold {
+    /// Somebody says for how long agents may still be looking for it or for its peers. What was said before
+    /// comes again with every hello, a little earlier or later.
+    pub(super) fn extended(self, cold: Millis, now: Millis) -> Self {
+        let until = now + cold;
+        match self.until {
+            _ if cold == 0 => self,
+            known if until > known + REQUEST => Self { since: now, until },
+            known => Self { until: until.max(known), ..self },
+        }
+    }
 }
 
 /// A member of the view as we see it.
@@ -132,5 +146,21 @@ pub(super) struct Witnesses(pub(super) [Option<u16>; 2]);
 impl Witnesses {
     pub(super) fn places(self) -> impl Iterator<Item = usize> {
         self.0.into_iter().flatten().map(usize::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cold_start_that_is_told_again_is_the_same() {
+        let cold = Cold::default().extended(15_000, 100_000);
+        assert_eq!((cold.since, cold.until), (100_000, 115_000));
+        let again = cold.extended(14_300, 100_750);
+        assert_eq!((again.since, again.until), (100_000, 115_050));
+        assert_eq!(again.extended(0, 101_000), again);
+        let another = again.extended(15_000, 110_000);
+        assert_eq!((another.since, another.until), (110_000, 125_000));
     }
 }
