@@ -76,7 +76,9 @@ impl Bench {
         bench.apply(&serde_json::to_value(definition).unwrap()).await;
         let established =
             ["wait", "--for=condition=Established", "crd/tracepipelines.ringtail.dev"];
-        bench.cluster.kubectl(established).await.unwrap();
+        // kubectl does not wait for an object that has no conditions at all yet.
+        eventually("the definition", async || bench.cluster.kubectl(established).await.is_ok())
+            .await;
         bench
             .apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}))
             .await;
