@@ -25,7 +25,7 @@ enum Proof {
 }
 
 /// The first entry whose words a command starts with says how it is proven.
-const PROOFS: [(&str, Proof); 21] = [
+const PROOFS: [(&str, Proof); 23] = [
     ("make", Proof::Target),
     ("cargo run --bin ringtail -- validate", Proof::Runs),
     ("ringtail validate", Proof::Runs),
