@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use prost::Message as _;
 use ringtail_engine::Millis;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::KeySeed;
@@ -19,7 +20,7 @@ use super::splitter::{BatchLimits, LinkIndex, Ring, Routed, Sealed, Splitter};
 use crate::ledger::{Counters, Dropped};
 use crate::membership::{Counts, Voice};
 use crate::memory::MIB;
-use crate::peer::{Identity, State};
+use crate::peer::{HelloRequest, Identity, State};
 use crate::transport::Encoding;
 
 /// The smallest batch that a tight budget may lead to: headers are repeated per batch, so smaller ones cost
@@ -400,6 +401,9 @@ impl Core {
 
 impl Voice for Core {
     fn hello(&self) -> Vec<u8> {
-        self.identity.hello(State::Serving, self.digest())
+        let unprotected_spans = self.kept.unprotected_spans.load(Relaxed);
+        // A message that follows another adds its fields to it.
+        let more = HelloRequest { unprotected_spans, ..HelloRequest::default() };
+        [self.identity.hello(State::Serving, self.digest()), more.encode_to_vec()].concat()
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::MissedTickBehavior;
 use super::core::Core;
 use super::frame::Frame;
 use crate::membership::Place;
-use crate::peer::{DeliverRequest, DeliverResponse, PollRequest, PollResponse, State, messages};
+use crate::peer::{DeliverRequest, DeliverResponse, PollResponse, State, messages};
 use crate::transport::{CallError, Client, Encoding, Method, framed};
 
 /// What the keeper is told.
@@ -228,8 +228,7 @@ impl Keeper {
         let poll = Poll { done, ..poll };
         let from = self.core.identity.member(State::Serving);
         let request = messages::poll(&poll, from, self.core.digest(), &self.core.seed);
-        let unprotected_spans = self.core.kept.unprotected_spans.load(Relaxed);
-        let request = PollRequest { unprotected_spans, ..request }.encode_to_vec();
+        let request = request.encode_to_vec();
         let frame = framed(request.len(), |out| out.extend_from_slice(&request));
         let within = self.within(deadline);
         self.calls.spawn(async move {

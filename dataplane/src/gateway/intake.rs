@@ -144,9 +144,6 @@ impl Gateway {
 
     async fn poll(&self, request: PollRequest) -> Result<Reply, Refusal> {
         self.peers.hear(request.from.as_ref(), request.digest);
-        if let Some(from) = &request.from {
-            self.peers.observers.note_unprotected(&from.id, request.unprotected_spans);
-        }
         let poll = messages::poll_of(&request).map_err(wrong)?;
         if request.seed_id != self.seed.id() {
             return Err(Refusal::Forbidden("the agent has another seed than this fleet".into()));

@@ -100,6 +100,9 @@ impl Peers {
     /// Answers who asks who we are.
     pub fn answer(&self, hello: &HelloRequest) -> HelloResponse {
         self.hear(hello.from.as_ref(), hello.digest);
+        if let Some(from) = &hello.from {
+            self.observers.note_unprotected(&from.id, hello.unprotected_spans);
+        }
         let asker = hello.from.as_ref().filter(|from| from.role() == Role::Gateway);
         HelloResponse {
             member: Some(self.member()),

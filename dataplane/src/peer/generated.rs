@@ -31,6 +31,9 @@ pub struct HelloRequest {
     /// Key of the seed that the caller places keys by, with a status.
     #[prost(fixed64, tag = "6")]
     pub seed_id: u64,
+    /// Spans that an agent could not keep until they were decided, since its start. Shown, not acted upon.
+    #[prost(uint64, tag = "7")]
+    pub unprotected_spans: u64,
 }
 /// What a gateway says of itself; who it is and its digest stand beside it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -227,9 +230,6 @@ pub struct PollRequest {
     /// Key of the seed that the agent places keys by.
     #[prost(fixed64, tag = "6")]
     pub seed_id: u64,
-    /// Spans that it could not keep until they were decided, since its start. Shown, not acted upon.
-    #[prost(uint64, tag = "7")]
-    pub unprotected_spans: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PollResponse {

@@ -146,6 +146,7 @@ pub fn hello(hello: &Hello, seed: &KeySeed) -> HelloRequest {
         status: Some(self::status(status)),
         asked: Some(asked(hello.asked)),
         seed_id: seed.id(),
+        unprotected_spans: 0,
     }
 }
 
@@ -361,7 +362,6 @@ pub fn poll(poll: &Poll, from: Member, digest: u64, seed: &KeySeed) -> PollReque
         status: Some(status),
         decided: decided.map(decision).collect(),
         seed_id: seed.id(),
-        unprotected_spans: 0,
     }
 }
 

@@ -26,6 +26,12 @@ const USUAL_RATIO: usize = 8;
 /// A size told by the sender is believed up to this ratio, so that a lie costs budget but not for nothing.
 const BELIEVED_RATIO: usize = 32;
 
+/// Frames whose sizes are added up beforehand: a delivery has two.
+const FRAMES_READ: usize = 4;
+/// What may come beside the size that was told: the members before the last one of gzip, which for a delivery
+/// are its head, and one byte for the turn in which the end of the data is seen.
+const BEFORE_BYTES: usize = 4 << 10;
+
 /// Smallest output buffer: one page.
 const MIN_OUTPUT_BYTES: usize = 4 << 10;
 
@@ -203,16 +209,28 @@ impl<'a> Inflation<'a> {
     /// The inflated size as the sender tells it, within reason, or as experience does.
     fn guess(&self) -> usize {
         let told = match self.encoding {
-            Encoding::Zstd => zstd_safe::get_frame_content_size(self.rest).ok().flatten(),
+            Encoding::Zstd => self.told_by_frames(),
             // The last four bytes of a gzip member are its size modulo 2^32.
             _ => self.rest.last_chunk::<4>().map(|size| u64::from(u32::from_le_bytes(*size))),
         };
         let told = told.and_then(|size| usize::try_from(size).ok());
         let believed = self.rest.len().saturating_mul(BELIEVED_RATIO);
         let usual = self.rest.len().saturating_mul(USUAL_RATIO);
-        // One byte more than told, for the turn in which the end of the data is seen.
-        let guess = told.map_or(usual, |size| size.saturating_add(1).min(believed));
+        let guess = told.map_or(usual, |size| size.saturating_add(BEFORE_BYTES).min(believed));
         guess.max(MIN_OUTPUT_BYTES)
+    }
+
+    /// What the first frames tell of their sizes, together: a delivery is a small frame with a large one
+    /// behind it.
+    fn told_by_frames(&self) -> Option<u64> {
+        let (mut rest, mut told) = (self.rest, None);
+        for _ in 0..FRAMES_READ {
+            let Some(size) = zstd_safe::get_frame_content_size(rest).ok().flatten() else { break };
+            told = Some(told.unwrap_or(0_u64).saturating_add(size));
+            let read = zstd_safe::find_frame_compressed_size(rest).ok();
+            rest = read.and_then(|read| rest.get(read..)).unwrap_or_default();
+        }
+        told
     }
 
     fn turn(&mut self) -> Result<Turn, InflateError> {

@@ -57,6 +57,22 @@ async fn inflating_is_charged_as_it_grows() {
     assert_eq!(server.probe.budget.used(), 0);
 }
 
+/// A delivery is a small frame with a large one behind it: the buffer is made once for both.
+#[test]
+fn the_sizes_of_several_frames_are_added_up() {
+    let (head, spans) = (noise(60), noise(700_000));
+    for compressed in [zstded, gzipped] {
+        let body = [compressed(&head), compressed(&spans)].concat();
+        let budget = Admission::new(64 * MIB as u64);
+        let mut permit = budget.empty();
+        let encoding =
+            if body.starts_with(&[0x1f, 0x8b]) { Encoding::Gzip } else { Encoding::Zstd };
+        let inflated = inflate(encoding, &body, 16 * MIB, &mut permit).unwrap();
+        assert_eq!(inflated.len(), 700_060);
+        assert!(inflated.capacity() < 710_000, "{} bytes", inflated.capacity());
+    }
+}
+
 #[test]
 fn broken_compression_is_malformed() {
     let message = noise(10_000);

@@ -142,7 +142,7 @@ impl Agent {
                     cx.out.push(Output::Ask { to, req, message, load, deadline });
                 }
                 AgentAction::Poll { to, req, poll, deadline } => {
-                    let message = Message::Poll(poll);
+                    let message = Message::Poll(Box::new(poll));
                     cx.out.push(Output::Ask { to, req, message, load: Load::new(), deadline });
                 }
                 AgentAction::Stored(_) => {}

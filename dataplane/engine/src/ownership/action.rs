@@ -16,13 +16,13 @@ pub struct Inbound(pub u64);
 #[derive(Debug, Clone)]
 pub enum Message {
     /// See [`Hello`].
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// The driver adds the bytes of the parcel with the number of this request.
     Deliver(Delivery),
     /// See [`Decisions`].
     Decisions(Decisions),
     /// See [`Poll`].
-    Poll(Poll),
+    Poll(Box<Poll>),
 }
 
 /// An answer to a question.

@@ -16,14 +16,44 @@ pub(super) type ByKey<T> = HashMap<TraceKey, T, BuildHasherDefault<KeyHasher>>;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct KeyHasher(u64);
 
-/// What is remembered of a decided trace.
+/// What is remembered of a decided trace: with its key 16 bytes in the table, of which every decision of this
+/// gateway and of those that it witnesses takes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decided {
-    pub(super) verdict: Verdict,
-    pub(super) at: Millis,
-    pub(super) exported: bool,
-    /// Made here while spans may have been missing, so that what comes later may be new to the backend.
-    pub(super) unsure: bool,
+    /// In units of 16 ms, which last for two years; earlier rather than later.
+    at: u32,
+    /// The verdict's note in the lower bits, and the flags.
+    rest: u32,
+}
+
+/// Units of time are so many milliseconds, as a power of two.
+const UNIT: u32 = 4;
+const KEEP: u32 = 1 << 31;
+const EXPORTED: u32 = 1 << 30;
+/// Made here while spans may have been missing, so that what comes later may be new to the backend.
+const UNSURE: u32 = 1 << 29;
+/// Notes are numbers of policies; a larger one is told as the largest.
+const NOTE: u32 = UNSURE - 1;
+
+impl Decided {
+    fn new(decision: &Decision, now: Millis) -> Self {
+        let at = now.saturating_sub(decision.age) >> UNIT;
+        let Decision { verdict: Verdict { keep, note }, exported, .. } = *decision;
+        let flags = if keep { KEEP } else { 0 } | if exported { EXPORTED } else { 0 };
+        Self { at: u32::try_from(at).unwrap_or(u32::MAX), rest: flags | note.min(NOTE) }
+    }
+
+    pub(super) fn verdict(self) -> Verdict {
+        Verdict { keep: self.has(KEEP), note: self.rest & NOTE }
+    }
+
+    fn has(self, flag: u32) -> bool {
+        self.rest & flag != 0
+    }
+
+    fn at(self) -> Millis {
+        Millis::from(self.at) << UNIT
+    }
 }
 
 /// See the module.
@@ -51,43 +81,43 @@ impl DecidedTraces {
         Self { by_key: ByKey::default(), order: VecDeque::new(), kept, max }
     }
 
-    pub(super) fn find(&self, key: TraceKey) -> Option<&Decided> {
-        self.by_key.get(&key)
+    pub(super) fn find(&self, key: TraceKey) -> Option<Decided> {
+        self.by_key.get(&key).copied()
     }
 
     pub(super) fn learn(&mut self, decision: &Decision, now: Millis) -> Learned {
-        let at = now.saturating_sub(decision.age);
-        let Decision { key, verdict, exported, .. } = *decision;
-        if let Some(known) = self.by_key.get_mut(&key) {
-            if known.verdict.keep != verdict.keep {
+        let fresh = Decided::new(decision, now);
+        if let Some(known) = self.by_key.get_mut(&decision.key) {
+            if known.has(KEEP) != fresh.has(KEEP) {
                 return Learned::Conflict;
             }
-            known.exported |= exported;
+            known.rest |= fresh.rest & EXPORTED;
             return Learned::Known;
         }
-        self.by_key.insert(key, Decided { verdict, at, exported, unsure: false });
-        self.order.push_back((now, key));
+        self.by_key.insert(decision.key, fresh);
+        self.order.push_back((now, decision.key));
         Learned::New
     }
 
     /// The backend has it; whether that is news.
     pub(super) fn mark_exported(&mut self, key: TraceKey) -> bool {
-        let known = self.by_key.get_mut(&key).filter(|known| !known.unsure);
-        known.is_some_and(|known| !std::mem::replace(&mut known.exported, true))
+        let news = |known: &&mut Decided| !known.has(UNSURE) && !known.has(EXPORTED);
+        let known = self.by_key.get_mut(&key).filter(news);
+        known.map(|known| known.rest |= EXPORTED).is_some()
     }
 
     /// The decision was made though spans may have been missing.
     pub(super) fn doubt(&mut self, key: TraceKey) {
         if let Some(known) = self.by_key.get_mut(&key) {
-            known.unsure = true;
+            known.rest |= UNSURE;
         }
     }
 
     /// As it is told.
     pub(super) fn decision(&self, key: TraceKey, now: Millis) -> Option<Decision> {
-        let known = self.by_key.get(&key)?;
-        let age = now.saturating_sub(known.at);
-        Some(Decision { key, verdict: known.verdict, age, exported: known.exported })
+        let known = self.find(key)?;
+        let age = now.saturating_sub(known.at());
+        Some(Decision { key, verdict: known.verdict(), age, exported: known.has(EXPORTED) })
     }
 
     /// The keys, oldest first.

@@ -124,7 +124,7 @@ impl Traces {
                     self.conclude(forward.inbound, index, Outcome::Held(holder.clone()));
                 }
                 Some(Outcome::Decided(decision)) => {
-                    self.learn(decision, now, out);
+                    self.learn(Some(stand), decision, now, out);
                     self.conclude(forward.inbound, index, Outcome::Decided(*decision));
                 }
                 _ => forward.parts.push((index, part)),

@@ -148,7 +148,7 @@ impl Traces {
                 }
                 Some(Outcome::Decided(decision)) => {
                     self.stats.handed_over += 1;
-                    self.learn(decision, now, out);
+                    self.learn(Some(stand), decision, now, out);
                 }
                 _ => {
                     returned = true;
@@ -191,7 +191,7 @@ impl Traces {
     ) {
         out.push(Action::Restore { parcel, key, first: trace.first });
         if let Some(decided) = self.decided.find(key) {
-            out.push(Action::Settle { key, verdict: decided.verdict, by: By::Other });
+            out.push(Action::Settle { key, verdict: decided.verdict(), by: By::Other });
             return;
         }
         let here = self.held.entry(key).or_insert(Trace { bytes: 0, phase: Phase::Open, ..trace });

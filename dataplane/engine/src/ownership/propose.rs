@@ -173,7 +173,7 @@ impl Traces {
             self.tell(stand, now, out);
         }
         for decision in &answer.known {
-            self.learn(decision, now, out);
+            self.learn(Some(stand), decision, now, out);
         }
         for key in &answer.refused {
             self.proposals.withdraw(req, *key);
@@ -312,7 +312,7 @@ impl Traces {
                 Some(Confided { verdict, unsure, .. }) => {
                     self.commit((decision.key, verdict), unsure, now, out);
                 }
-                None => self.learn(decision, now, out),
+                None => self.learn(None, decision, now, out),
             }
         }
     }

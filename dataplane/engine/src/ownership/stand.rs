@@ -105,7 +105,12 @@ impl Stand {
         let number = if self.rules.third { 2 } else { 1 };
         let others = self.view.ranked(key).filter(|place| Some(*place) != self.place).take(number);
         let mut places = others.filter(|place| !self.seats[*place].deaf).map(|place| place as u16);
-        Witnesses([places.next(), places.next()])
+        let (one, other) = (places.next(), places.next());
+        // In one order, so that decisions with the same witnesses share messages.
+        match other {
+            Some(other) if one > Some(other) => Witnesses([Some(other), one]),
+            _ => Witnesses([one, other]),
+        }
     }
 
     /// Whether this member may decide the key: it owns it, and knows that we see it so.

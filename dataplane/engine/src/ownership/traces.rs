@@ -277,7 +277,7 @@ impl Traces {
                 (None, true) if !self.agrees(stand, &told.from, decision.key, now) => {
                     answer.refused.push(decision.key);
                 }
-                _ => self.learn(decision, now, out),
+                _ => self.learn(Some(stand), decision, now, out),
             }
         }
         answer
@@ -290,7 +290,13 @@ impl Traces {
     }
 
     /// A decision of another gateway: what is here of the trace follows it.
-    pub(super) fn learn(&mut self, decision: &Decision, now: Millis, out: &mut Vec<Action>) {
+    pub(super) fn learn(
+        &mut self,
+        stand: Option<&Stand>,
+        decision: &Decision,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
         match self.decided.learn(decision, now) {
             Learned::Known => return,
             Learned::Conflict => {
@@ -299,9 +305,11 @@ impl Traces {
             }
             Learned::New => self.stats.learned += 1,
         }
-        self.release(decision.key);
         let Decision { key, verdict, .. } = *decision;
-        out.push(Action::Settle { key, verdict, by: By::Other });
+        // What others own and is here is noted; of what is ours the driver may have spans.
+        if self.release(key) || stand.is_none_or(|stand| stand.owns(key)) {
+            out.push(Action::Settle { key, verdict, by: By::Other });
+        }
     }
 
     /// Takes a trace out of what is undecided; whether it was there.

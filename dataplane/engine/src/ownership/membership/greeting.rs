@@ -89,7 +89,7 @@ impl Membership {
             to: Arc::clone(name),
             // The low half is zero here; in the requests of a shard it is not.
             req: Req(self.requests << 32),
-            message: Message::Hello(hello),
+            message: Message::Hello(Box::new(hello)),
             deadline: now + REQUEST,
         });
     }
