@@ -181,7 +181,7 @@ kind: TracePipeline
 metadata: {{name: churn}}
 spec:
   sampling:
-    decisionWait: {}ms
+    decisionWait: {}
     policies:
     - {{name: errors, type: StatusCode, statusCode: {{statusCodes: [Error]}}}}
   exporters:
@@ -189,7 +189,7 @@ spec:
     type: OTLP
     otlp: {{endpoint: \"http://{backend}\", protocol: GRPC, compression: None}}
 ",
-            self.decision_wait.as_millis()
+            duration(self.decision_wait)
         )
     }
 
@@ -197,10 +197,10 @@ spec:
         // Room for every trace, and memory for every decision: at its defaults a Collector evicts traces
         // undecided, and lets late spans start traces of their own.
         let processors = format!(
-            "  batch:\n  tail_sampling:\n    decision_wait: {}ms\n    num_traces: 2000000\n    \
+            "  batch:\n  tail_sampling:\n    decision_wait: {}\n    num_traces: 2000000\n    \
              decision_cache: {{sampled_cache_size: 1000000, non_sampled_cache_size: 1000000}}\n    \
              policies:\n    - {{name: errors, type: status_code, status_code: {{status_codes: [ERROR]}}}}\n",
-            self.decision_wait.as_millis()
+            duration(self.decision_wait)
         );
         let exporter = format!(
             "  otlp_grpc:\n    endpoint: {}\n    tls: {{insecure: true}}\n    compression: none\n",
@@ -237,6 +237,14 @@ fn collector_config(
          processors: [{used}]\n      exporters: [{exporter}]\n",
         listen.ip()
     )
+}
+
+/// As both sides write it; a manifest takes five digits.
+fn duration(wait: Duration) -> String {
+    match wait.subsec_millis() {
+        0 => format!("{}s", wait.as_secs()),
+        _ => format!("{}ms", wait.as_millis()),
+    }
 }
 
 /// The ledger among the last words of a process.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ringtail_engine::ownership::timers::COLD;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -26,6 +27,9 @@ mod rest; // waiting until a fleet has come to rest, and its end
 const EXIT_PATIENCE: Duration = Duration::from_secs(40);
 /// Until a list no longer has a gateway that was killed: a kubelet looks at its containers every second.
 const NOTICED_AFTER: Duration = Duration::from_secs(1);
+/// A fleet that has just begun waits for agents that may not have heard of it yet. No gateway joins later than
+/// two seconds after the clock of the fleet has started.
+const OLD_AFTER: Duration = Duration::from_millis(COLD + 2_000);
 /// Numbers of agents' addresses start here, those of gateways at 1.
 const AGENT_NUMBERS: u8 = 200;
 
@@ -65,6 +69,9 @@ pub(super) struct Crew {
     pub(super) agents: Vec<Side>,
     /// The load also goes to the first gateway, past all agents: an SDK that was told so.
     pub(super) direct: bool,
+    /// Gateways reach each other through ways that can be closed. A dead one does not refuse connections
+    /// there, it ends them.
+    pub(super) ways: bool,
 }
 
 /// A running process.
@@ -135,7 +142,9 @@ impl Fleet {
             crew,
         };
         let gateways: Vec<String> = (0..fleet.crew.gateways).map(|i| format!("gw-{i}")).collect();
-        fleet.lay_ways(&gateways)?;
+        if fleet.crew.ways {
+            fleet.lay_ways(&gateways)?;
+        }
         fleet.begin(&gateways)?;
         for (index, side) in fleet.crew.agents.clone().into_iter().enumerate() {
             let name = format!("agent-{index}");
@@ -145,17 +154,16 @@ impl Fleet {
             fleet.agents.insert(name, Member::new(started, side));
         }
         fleet.rest()?;
+        if fleet.crew.gateway_side == Side::Ringtail {
+            fleet.carry_on(OLD_AFTER.saturating_sub(fleet.board.epoch.elapsed()));
+        }
         fleet.steps.clear();
         fleet.rests.clear();
         fleet.send()?;
         Ok(fleet)
     }
 
-    /// Gateways of Ringtail reach each other through ways that can be closed.
     fn lay_ways(&mut self, gateways: &[String]) -> Result<()> {
-        if self.crew.gateway_side == Side::Collector {
-            return Ok(());
-        }
         for from in gateways {
             for to in gateways.iter().filter(|to| *to != from) {
                 let number = self.number(to);

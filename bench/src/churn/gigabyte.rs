@@ -14,7 +14,7 @@ const HELD: u64 = 1 << 30;
 /// As fast as a fleet on two processors takes them.
 const RATE: f64 = 150_000.0;
 /// Nothing is decided meanwhile.
-const DECISION_WAIT: Duration = Duration::from_secs(3_600);
+const DECISION_WAIT: Duration = Duration::from_secs(600);
 /// Room for the gateway's own and half of the leaver's.
 const MEMORY_LIMIT: &str = "4Gi";
 /// A slow machine gets so long to fill the buffer.

@@ -122,6 +122,7 @@ impl Scenario {
             gateway_side: side,
             agents: if foreign { vec![side, Side::Collector] } else { vec![side; 2] },
             direct: foreign,
+            ways: self == Self::Partition,
         }
     }
 
