@@ -30,6 +30,33 @@ struct Parcel {
     traces: Vec<(TraceKey, Trace)>,
 }
 
+/// What goes to a member now.
+#[derive(Debug, Default)]
+struct Load {
+    keys: Vec<TraceKey>,
+    /// Parcels that it may still get, the one that is being filled included.
+    room: usize,
+    /// How full that one is.
+    traces: usize,
+    bytes: u64,
+}
+
+impl Load {
+    fn add(&mut self, key: TraceKey, bytes: u64) {
+        self.keys.push(key);
+        self.traces += 1;
+        self.bytes += bytes;
+        if is_full(self.traces, self.bytes) {
+            (self.room, self.traces, self.bytes) = (self.room.saturating_sub(1), 0, 0);
+        }
+    }
+}
+
+/// Whether a parcel takes no more.
+fn is_full(traces: usize, bytes: u64) -> bool {
+    traces >= PARCEL_TRACES || bytes >= PARCEL_BYTES
+}
+
 impl Parcels {
     pub(super) fn has(&self, req: Req) -> bool {
         self.open.contains_key(&req)
@@ -44,13 +71,20 @@ impl Parcels {
         self.failing.clear();
     }
 
-    /// Where a trace goes: to its owner, or, when the owner cannot be reached from here, to the next choice,
-    /// which passes it on.
-    fn target<'a>(&self, stand: &'a Stand, key: TraceKey) -> Option<&'a Member> {
-        let owner = stand.owner(key).filter(|owner| owner.id != *stand.me.name)?;
+    /// Where a trace goes, as a place of the view: to its owner, or, when the owner cannot be reached from
+    /// here, to the next choice, which passes it on.
+    fn target(&self, stand: &Stand, key: TraceKey) -> Option<usize> {
+        let place = stand.view.owner(key)?;
+        let owner = &stand.view.members()[place];
+        if owner.id == *stand.me.name {
+            return None;
+        }
         let failures = self.failing.get(owner.id.as_str()).map_or(0, |(failures, _)| *failures);
-        let detour = failures >= DETOUR_AFTER && stand.rules.detour;
-        stand.next_choice(key, &owner.id).filter(|_| detour).or(Some(owner))
+        if failures < DETOUR_AFTER || !stand.rules.detour {
+            return Some(place);
+        }
+        let next = stand.next_choice(key, &owner.id);
+        next.and_then(|next| stand.view.position(&next.id)).or(Some(place))
     }
 
     /// How many more parcels may go to a member now.
@@ -69,18 +103,30 @@ impl Traces {
         }
         // Who failed some time ago may be back.
         self.parcels.failing.retain(|_, (_, until)| *until + BACK_OFF_MAX > now);
-        let mut by_owner: BTreeMap<Name, Vec<TraceKey>> = BTreeMap::new();
+        let members = stand.view.members();
+        let load =
+            |member: &Member| Load { room: self.parcels.room(&member.id, now), ..Load::default() };
+        let mut loads: Vec<Load> = members.iter().map(load).collect();
+        let is_other = |member: &&Member| member.id != *stand.me.name;
+        let mut open =
+            members.iter().zip(&loads).filter(|(m, load)| is_other(m) && load.room > 0).count();
+        // Every answer to a parcel makes room for another one: who looked at all that is left each time would
+        // look at a million traces a thousand times.
         for key in &self.foreign {
-            if let Some(to) = self.parcels.target(stand, *key) {
-                by_owner.entry(to.id.as_str().into()).or_default().push(*key);
+            if open == 0 {
+                break;
             }
+            let target = self.parcels.target(stand, *key).map(|place| &mut loads[place]);
+            let Some(load) = target.filter(|load| load.room > 0) else {
+                continue;
+            };
+            load.add(*key, self.held.get(key).map_or(0, |trace| trace.bytes));
+            open -= usize::from(load.room == 0);
         }
-        for (owner, keys) in by_owner {
-            let mut keys = keys.into_iter().peekable();
-            for _ in 0..self.parcels.room(&owner, now) {
-                if keys.peek().is_none() {
-                    break;
-                }
+        for (member, load) in members.iter().zip(loads).filter(|(_, load)| !load.keys.is_empty()) {
+            let owner = Name::from(member.id.as_str());
+            let mut keys = load.keys.into_iter().peekable();
+            while keys.peek().is_some() {
                 self.send_parcel(stand, &owner, &mut keys, now, out);
             }
         }
@@ -96,8 +142,7 @@ impl Traces {
     ) {
         let parcel = self.next_req();
         let (mut traces, mut bytes) = (Vec::new(), 0);
-        while traces.len() < PARCEL_TRACES
-            && bytes < PARCEL_BYTES
+        while !is_full(traces.len(), bytes)
             && let Some(key) = keys.next()
         {
             self.foreign.remove(&key);

@@ -19,6 +19,7 @@ use crate::ring::{Member, View};
 
 mod agents;
 mod decisions;
+mod parcels;
 mod spans;
 
 const SEED: KeySeed = KeySeed::new([7; 16]);
