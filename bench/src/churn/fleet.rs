@@ -27,8 +27,8 @@ mod rest; // waiting until a fleet has come to rest, and its end
 const EXIT_PATIENCE: Duration = Duration::from_secs(40);
 /// Until a list no longer has a gateway that was killed: a kubelet looks at its containers every second.
 const NOTICED_AFTER: Duration = Duration::from_secs(1);
-/// A fleet that has just begun waits for agents that may not have heard of it yet. No gateway joins later than
-/// two seconds after the clock of the fleet has started.
+/// A fleet that has just begun waits for agents that may not have heard of it yet. No gateway joins later
+/// than two seconds after the clock of the fleet has started.
 const OLD_AFTER: Duration = Duration::from_millis(COLD + 2_000);
 /// Numbers of agents' addresses start here, those of gateways at 1.
 const AGENT_NUMBERS: u8 = 200;
