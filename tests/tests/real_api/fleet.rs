@@ -404,6 +404,8 @@ fn documented(at: &str, schema: &Value, fields: &mut usize) {
 /// so. A gateway that does not answer is missing there, not zero.
 async fn split(bench: &Bench, kubelet: &Kubelet) {
     let agents = kubelet.pods("agent");
+    // Not the newcomer: without it all would have the ring that the cut off agent has.
+    let gateways = kubelet.pods("gateway");
     let old = agents[0].process.stats().ring;
     agents[0].wire.set_here(false);
     bench.kubectl("scale -n shop --replicas=4 tp/shop").await;
@@ -413,7 +415,6 @@ async fn split(bench: &Bench, kubelet: &Kubelet) {
         pods.len() == 8 && others.into_iter().all(|pod| pod.process.stats().ring.members.len() == 4)
     })
     .await;
-    let gateways = kubelet.pods("gateway");
     gateways[0].process.signal("STOP");
     let begun = Instant::now();
     let split = bench.wait_for_reason(NAMESPACE, "RingConverged", "SplitView").await;
