@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use ringtail_engine::ownership::rules::Rules;
-use ringtail_tests::simulation::schedule::{Class, Schedule};
+use ringtail_tests::simulation::schedule::{Class, Event, Schedule, TracePlan, What};
 use ringtail_tests::simulation::seeds::{MUTATIONS, ONCE_FAILED};
 use ringtail_tests::simulation::truth::Kind;
 use ringtail_tests::simulation::{Outcome, run, shrink};
@@ -26,6 +26,9 @@ const SHOWN_MAX: usize = 5;
 
 /// Of a hundred schedules of a class that cannot always be right, so many may be wrong.
 const RESIDUAL_PERCENT: u64 = 6;
+
+/// Schedules in which a gateway vanishes.
+const VANISHING: u64 = 10;
 
 /// Bytes handed over may be so many times those that had to move.
 const MOVED_MAX: u64 = 2;
@@ -108,6 +111,40 @@ fn every_kind_of_churn_keeps_traces_whole() {
         println!("{}", shown(schedule, *kind));
     }
     assert!(wrong.is_empty(), "{} schedules went wrong", wrong.len());
+}
+
+/// A gateway vanishes while another one leaves: nothing refuses a connection, so it is missed after 5 s. What
+/// others send each other meanwhile, and agents send again, is no more than twice what has to move.
+#[test]
+fn who_vanishes_does_not_make_others_send_spans_to_and_fro() {
+    let ratio = |leaves: bool, rules: Rules| {
+        let outcomes = (0..VANISHING).map(|seed| run(&vanishing(seed, leaves), rules));
+        let [sent, moved] = outcomes.fold([0, 0], |sum, outcome| {
+            assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+            [sum[0] + outcome.traffic[0], sum[1] + outcome.traffic[1]]
+        });
+        println!("leaves: {leaves}, wait: {}: {sent} spans sent, {moved} moved", rules.wait);
+        sent as f64 / moved as f64
+    };
+    for leaves in [false, true] {
+        assert!(ratio(leaves, Rules::ALL) < MOVED_MAX as f64);
+    }
+    assert!(ratio(true, Rules { wait: false, ..Rules::ALL }) > MOVED_MAX as f64);
+}
+
+/// The schedule of a seed with one other event, and with so many traces that one of them is little.
+fn vanishing(seed: u64, leaves: bool) -> Schedule {
+    let mut schedule = Schedule::new(Class::KillNewIdentity, seed);
+    schedule.gateways = schedule.gateways.max(3);
+    schedule.network.refuses = false;
+    let few = schedule.traces.clone();
+    schedule.traces = (0..20 * few.len())
+        .map(|n| TracePlan { number: n as u32, ..few[n % few.len()].clone() })
+        .collect();
+    let at = 20_000 + seed % 7 * 1_000;
+    schedule.events = vec![Event { at, what: What::Kill { gateway: 1 } }];
+    schedule.events.extend(leaves.then_some(Event { at, what: What::Drain { gateway: 0 } }));
+    schedule
 }
 
 #[test]

@@ -58,7 +58,6 @@ pub struct Violation {
 
 /// One run of the policies over what a gateway had of a trace.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the gateway and the trace are there to be printed")]
 struct Judgement {
     trace: usize,
     gateway: String,
@@ -84,6 +83,10 @@ pub struct Truth {
     /// Spans in parcels, and those of them that went to a gateway for the first time.
     moved: [u64; 2],
     moves: BTreeSet<(SpanRef, Name)>,
+    /// Spans that one gateway sent to another, in whatever way, and those that agents sent again.
+    carried: u64,
+    /// The gateway that got a span first.
+    landed: BTreeMap<SpanRef, Name>,
     now: u64,
 }
 
@@ -135,6 +138,8 @@ impl Truth {
             dice: schedule.stateful.then(|| Dice::new(schedule.seed ^ 0x57a7e)),
             moved: [0; 2],
             moves: BTreeSet::new(),
+            carried: 0,
+            landed: BTreeMap::new(),
             now: 0,
         }
     }
@@ -219,6 +224,28 @@ impl Truth {
     /// Spans in parcels, and how many of them went where they went for the first time.
     pub fn moved(&self) -> [u64; 2] {
         self.moved
+    }
+
+    /// Spans go to a gateway, once more if `again`.
+    pub fn carry(&mut self, spans: impl Iterator<Item = SpanRef>, to: &Name, again: bool) {
+        for span in spans {
+            self.carried += u64::from(again);
+            self.landed.entry(span).or_insert_with(|| Name::clone(to));
+        }
+    }
+
+    /// Spans that were sent once more, and those that were decided elsewhere than where they came in.
+    pub fn traffic(&self) -> [u64; 2] {
+        let mut gone = BTreeSet::new();
+        for judged in self.judgements.iter().filter(|judged| judged.effective.is_some()) {
+            let spans =
+                judged.spans.iter().map(|span| SpanRef { trace: judged.trace as u16, span: *span });
+            let elsewhere = |span: &SpanRef| {
+                self.landed.get(span).is_some_and(|name| **name != *judged.gateway)
+            };
+            gone.extend(spans.filter(elsewhere));
+        }
+        [self.carried, gone.len() as u64]
     }
 
     /// The backend got a span.

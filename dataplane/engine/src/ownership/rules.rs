@@ -37,6 +37,8 @@ pub struct Rules {
     pub fallback: bool,
     /// Parcels that do not reach their owner go through the next choice.
     pub detour: bool,
+    /// What cannot be passed on does not go to and fro.
+    pub wait: bool,
     /// Foreign traces are looked at every second.
     pub re_examine: bool,
     /// Silent peers are taken for dead.
@@ -97,6 +99,7 @@ impl Rules {
         refuse: true,
         fallback: true,
         detour: true,
+        wait: true,
         re_examine: true,
         suspect: true,
         relay: true,

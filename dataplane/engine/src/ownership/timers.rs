@@ -88,7 +88,5 @@ pub const PARCEL_BYTES: u64 = 1 << 20;
 pub const PARCELS_IN_FLIGHT: usize = 4;
 /// Decisions in one message: 24 KiB.
 pub const DECISIONS_PER_MESSAGE: usize = 1_024;
-/// Parcels that an owner did not answer before others are asked to pass them on.
-pub const DETOUR_AFTER: u32 = 2;
 /// Choices that an agent tries before it waits.
 pub const CHOICES: usize = 3;
