@@ -71,6 +71,8 @@ pub struct Rules {
     pub sticky: bool,
     /// Decisions are told again when a choice changes.
     pub restream: bool,
+    /// A gateway that leaves tells the choices after it what it has heard lately.
+    pub last_words: bool,
     /// What a gateway held before it was taken for dead counts as sent again.
     pub woken: bool,
     /// It does not follow a decision that may have been made without all spans.
@@ -116,6 +118,7 @@ impl Rules {
         known: true,
         sticky: true,
         restream: true,
+        last_words: true,
         woken: true,
         doubt: true,
         exported: true,

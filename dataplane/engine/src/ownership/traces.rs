@@ -368,7 +368,7 @@ impl Traces {
         for key in self.held.keys().filter(|key| !stand.owns(**key)) {
             self.foreign.insert(stand.view.owner(*key), *key);
         }
-        self.retell(before, stand, out);
+        self.retell(before, stand, now);
         let view = &stand.view;
         self.outbox.retain(|name| view.position(name).is_some());
         self.parcels.ways.forgive();
