@@ -24,6 +24,9 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     (Class::TwoKills, 9_500_226),
     // Agents forgot what lay with a gateway that was leaving, and could not hand over.
     (Class::Mixed, 0x218),
+    // A witness that had stood still refused a proposal that was no more; the one that waited for an agent
+    // was forgotten, and its trace never decided.
+    (Class::Mixed, 20_001_652),
 ];
 
 /// A rule, what turns it off, and a schedule that goes wrong in this way without it.

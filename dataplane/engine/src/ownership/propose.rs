@@ -61,9 +61,11 @@ enum Heard {
 }
 
 impl Proposals {
-    /// The key was decided otherwise.
+    /// The key was decided otherwise, or a witness does not take this proposal. A later one of the key stays.
     pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) {
-        self.confided.remove(&key);
+        if self.confided.get(&key).is_some_and(|confided| confided.req == req) {
+            self.confided.remove(&key);
+        }
         if let Some(proposal) = self.open.get_mut(&req) {
             proposal.keys.retain(|(proposed, _)| *proposed != key);
         }

@@ -6,8 +6,12 @@ use std::sync::Arc;
 
 use super::facts::Name;
 use super::outbox::back_off;
-use super::timers::BACK_OFF_MAX;
+use super::timers::{BACK_OFF_MAX, REQUEST, SUSPECT};
 use crate::Millis;
+
+/// A member that has not answered for so long and is still one is heard by others: it has been taken for
+/// dead by then if it is.
+const UNHEARD: Millis = SUSPECT + REQUEST;
 
 /// To whom traces of an owner go: to itself, or to another one that may reach it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,10 +35,11 @@ pub(super) struct Ways {
     known: BTreeMap<Way, Known>,
 }
 
-/// How often a way failed since it was good last, and when it is tried again.
+/// How often a way failed since it was good last, since when, and when it is tried again.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     failures: u32,
+    since: Millis,
     until: Millis,
 }
 
@@ -62,8 +67,10 @@ impl Ways {
             None if sure && way.is_straight() => Gate::Open,
             None => Gate::Probe,
             Some(known) if known.failures == 0 => Gate::Open,
-            Some(known) if known.until <= now => Gate::Probe,
-            Some(_) => Gate::Closed,
+            Some(known) if known.until > now => Gate::Closed,
+            // Were it dead, it would be known by now: it lives, and may get what it does not answer.
+            Some(known) if way.is_straight() && known.since + UNHEARD < now => Gate::Open,
+            Some(_) => Gate::Probe,
         }
     }
 
@@ -85,6 +92,7 @@ impl Ways {
     pub(super) fn fail(&mut self, way: Way, now: Millis) {
         let known = self.known.entry(way).or_default();
         if known.failures == 0 || known.until <= now {
+            known.since = if known.failures == 0 { now } else { known.since };
             known.until = now + back_off(known.failures);
             known.failures += 1;
         }
