@@ -9,7 +9,7 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::Name;
 use ringtail_engine::ownership::timers::{AGENT_SILENT, IN_FLIGHT};
 
-/// How much later than the decision wait a decision may be, beside the time in which no gateway ran.
+/// How much later than the decision wait a decision may be, whether any gateway ran meanwhile or not.
 const LATE: u64 = 30_000;
 
 /// A span: the place of its trace in the schedule, and its own place there.
@@ -77,7 +77,6 @@ pub struct Truth {
     judgements: Vec<Judgement>,
     broken: Vec<Violation>,
     contacts: Contacts,
-    dark: Dark,
     /// The verdict is no function of the trace: whoever judges it again may judge otherwise.
     dice: Option<Dice>,
     /// Spans in parcels, and those of them that went to a gateway for the first time.
@@ -93,13 +92,6 @@ pub struct Truth {
 /// When each agent got an answer from a gateway, in order.
 #[derive(Debug, Default)]
 struct Contacts(Vec<Vec<u64>>);
-
-/// Times in which no gateway ran.
-#[derive(Debug, Default)]
-struct Dark {
-    since: Option<u64>,
-    over: Vec<(u64, u64)>,
-}
 
 #[derive(Debug)]
 struct TraceTruth {
@@ -134,7 +126,6 @@ impl Truth {
             judgements: Vec::new(),
             broken: Vec::new(),
             contacts: Contacts(vec![Vec::new(); schedule.agents]),
-            dark: Dark::default(),
             dice: schedule.stateful.then(|| Dice::new(schedule.seed ^ 0x57a7e)),
             moved: [0; 2],
             moves: BTreeSet::new(),
@@ -162,18 +153,6 @@ impl Truth {
     /// A gateway answered an agent.
     pub fn touch(&mut self, agent: usize) {
         self.contacts.0[agent].push(self.now);
-    }
-
-    /// Whether any gateway runs.
-    pub fn shine(&mut self, runs: bool) {
-        match self.dark.since.filter(|_| runs) {
-            Some(since) => {
-                self.dark.over.push((since, self.now));
-                self.dark.since = None;
-            }
-            None if !runs => self.dark.since = self.dark.since.or(Some(self.now)),
-            None => {}
-        }
     }
 
     /// The agent of these spans was killed.
@@ -291,7 +270,7 @@ impl Truth {
                 .iter()
                 .filter(|judged| judged.trace == index && judged.effective.is_some())
                 .collect();
-            trace.check(&judged, (&self.contacts, &self.dark), &mut found);
+            trace.check(&judged, &self.contacts, &mut found);
         }
         found
     }
@@ -310,12 +289,7 @@ impl TraceTruth {
         self.first().is_some()
     }
 
-    fn check(
-        &self,
-        judged: &[&Judgement],
-        (contacts, dark): (&Contacts, &Dark),
-        found: &mut Vec<Violation>,
-    ) {
+    fn check(&self, judged: &[&Judgement], contacts: &Contacts, found: &mut Vec<Violation>) {
         let mut report =
             |kind, note: String| found.push(Violation { kind, trace: self.number, note });
         let Some(first) = self.first() else {
@@ -330,7 +304,7 @@ impl TraceTruth {
         }
         let effective = judged.iter().filter_map(|one| one.effective).min();
         let limit = first + WAIT + LATE;
-        if effective.is_some_and(|at| at > limit + dark.between(first, at)) {
+        if effective.is_some_and(|at| at > limit) {
             let stranded =
                 |span: &SpanTruth| contacts.back(span.agent, limit - AGENT_SILENT, limit).is_none();
             let kind = if self.spans.iter().all(stranded) { Kind::Stranded } else { Kind::Late };
@@ -387,15 +361,6 @@ impl Contacts {
             last = *at;
         }
         (to < last + AGENT_SILENT).then_some(back)
-    }
-}
-
-impl Dark {
-    /// How long no gateway ran between these times.
-    fn between(&self, from: u64, to: u64) -> u64 {
-        let now = self.since.map(|since| (since, u64::MAX));
-        let times = self.over.iter().copied().chain(now);
-        times.map(|(since, until)| until.min(to).saturating_sub(since.max(from))).sum()
     }
 }
 
