@@ -6,8 +6,8 @@ CARGO ?= cargo
 
 help: ## this menu
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
-demo: ## a local fleet samples the traces of a small shop while gateways come, leave and are killed; no cluster, 25 seconds
-	$(CARGO) run -p ringtail -- run examples/shop.yaml --demo --decision-wait 3s --duration 21s
+demo: ## a local fleet samples the traces of a small shop while gateways come, leave and are killed; no cluster, half a minute
+	$(CARGO) run -p ringtail -- run examples/shop.yaml --demo --decision-wait 8s --duration 25s
 test: ## everything that needs no cluster
 	$(CARGO) test --workspace
 e2e: image ## the chart, the operator and a fleet on a real cluster of three nodes (root; after make cluster-build)

@@ -115,7 +115,7 @@ fn assert_nobody_listens(addresses: &[SocketAddr]) {
 #[test]
 fn the_demo_satisfies() {
     // Longer than `make demo` waits, since other tests may keep the machine busy.
-    let demo = ["--demo", "--decision-wait", "5s", "--duration", "22s"];
+    let demo = ["--demo", "--decision-wait", "8s", "--duration", "27s"];
     let (output, text) = output(&[&demo[..], &ANY_PORT].concat());
     assert!(output.status.success(), "{text}");
     for part in [

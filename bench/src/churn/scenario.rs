@@ -15,6 +15,8 @@ const READY_AFTER: Duration = Duration::from_secs(2);
 const NOT_READY_AFTER: Duration = Duration::from_secs(30);
 /// Between two kills.
 const KILLS_APART: Duration = Duration::from_secs(3);
+/// Longer than it takes to miss one whose connections stay open: as if its node were gone.
+const VANISHED_FOR: Duration = Duration::from_secs(8);
 /// How long a partition lasts.
 const PARTED_FOR: Duration = Duration::from_secs(20);
 /// How far an agent that is behind is behind.
@@ -34,6 +36,7 @@ pub(super) enum Scenario {
     Sigkill,
     SigkillBack,
     SigkillTwo,
+    Vanishes,
     Sigstop10,
     Sigstop60,
     Partition,
@@ -46,7 +49,7 @@ pub(super) enum Scenario {
 
 impl Scenario {
     /// All of them, in the order of the table.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::CalmAlone,
         Self::Calm,
         Self::Scale,
@@ -56,6 +59,7 @@ impl Scenario {
         Self::Sigkill,
         Self::SigkillBack,
         Self::SigkillTwo,
+        Self::Vanishes,
         Self::Sigstop10,
         Self::Sigstop60,
         Self::Partition,
@@ -76,6 +80,7 @@ impl Scenario {
             Self::Sigkill => "sigkill",
             Self::SigkillBack => "sigkill-back",
             Self::SigkillTwo => "sigkill-two",
+            Self::Vanishes => "vanishes",
             Self::Sigstop10 => "sigstop-10",
             Self::Sigstop60 => "sigstop-60",
             Self::Partition => "partition",
@@ -97,6 +102,7 @@ impl Scenario {
             Self::Sigkill => "SIGKILL of 1 of 3, buffer full",
             Self::SigkillBack => "SIGKILL of 1 of 3, which is back 2 s later",
             Self::SigkillTwo => "SIGKILL of 2 of 4, 3 s apart",
+            Self::Vanishes => "1 of 3 vanishes without a word, another one is told to stop",
             Self::Sigstop10 => "SIGSTOP of 1 of 3 for 10 s",
             Self::Sigstop60 => "SIGSTOP of 1 of 3 for 60 s",
             Self::Partition => "1 of 3 cannot reach another for 20 s (one way)",
@@ -154,6 +160,14 @@ impl Scenario {
                 // Killing takes a second: until the list has noticed.
                 fleet.carry_on(KILLS_APART.saturating_sub(Duration::from_secs(1)));
                 fleet.kill("gw-2")?;
+                fleet.rest()?;
+            }
+            Self::Vanishes => {
+                fleet.freeze("gw-1")?;
+                fleet.tell_to_stop(&names([2]))?;
+                fleet.carry_on(VANISHED_FOR);
+                fleet.kill("gw-1")?;
+                fleet.await_exits()?;
                 fleet.rest()?;
             }
             Self::Sigstop10 => {
