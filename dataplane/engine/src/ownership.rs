@@ -87,6 +87,7 @@ pub mod action;
 pub mod agent;
 mod decided;
 pub mod facts;
+mod foreign;
 mod forward;
 mod handover;
 mod losses;
@@ -105,6 +106,7 @@ mod steward;
 pub mod timers;
 mod traces;
 mod waits;
+mod ways;
 
 #[cfg(test)]
 mod tests;

@@ -142,3 +142,20 @@ fn what_may_have_missed_a_decision_is_exported() {
         },
     );
 }
+
+/// The owner may end before it has asked again, and nobody else need have heard of it.
+#[test]
+fn who_leaves_tells_the_next_choices_what_it_has_heard() {
+    needs(
+        |rules| rules.last_words = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c", "d"]);
+            let key = bench.key(&["a", "b", "c", "d"]);
+            propose(&mut bench, "a", key, KEEP);
+            bench.out.clear();
+            bench.own.drain(bench.now, &mut bench.out);
+            let told: Vec<String> = bench.told().into_iter().map(|(to, _)| to).collect();
+            told == ["c", "d"]
+        },
+    );
+}
