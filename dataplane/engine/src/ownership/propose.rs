@@ -106,6 +106,7 @@ impl Traces {
                 groups.entry(witnesses).or_default().push((due.key, tentative.verdict));
             }
         }
+        self.decided.enter();
         for (witnesses, keys) in groups {
             for keys in keys.chunks(DECISIONS_PER_MESSAGE) {
                 self.propose(stand, witnesses, keys, now, out);
@@ -228,6 +229,7 @@ impl Traces {
                 self.reopen(key, req, now, out);
             }
         }
+        self.decided.enter();
     }
 
     /// When the first span of a trace was taken in.
@@ -235,6 +237,7 @@ impl Traces {
         self.held.get(&key).map_or(0, |trace| trace.first)
     }
 
+    /// Notes a decision; [`DecidedTraces::enter`](super::decided::DecidedTraces::enter) is to follow.
     fn commit(
         &mut self,
         (key, verdict): (TraceKey, Verdict),
@@ -242,14 +245,10 @@ impl Traces {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        debug_assert!(self.decided.find(key).is_none(), "a decision is made a second time");
         self.release(key);
         self.stats.decided += 1;
-        self.decided.learn(&Decision { key, verdict, age: 0, exported: false }, now);
-        if unsure {
-            self.stats.decided_unsure += 1;
-            self.decided.doubt(key);
-        }
+        self.stats.decided_unsure += u64::from(unsure);
+        self.decided.make(key, verdict, unsure, now);
         out.push(Action::Settle { key, verdict, by: By::Us });
     }
 
@@ -314,6 +313,7 @@ impl Traces {
             match confided.filter(|confided| confided.verdict.keep == decision.verdict.keep) {
                 Some(Confided { verdict, unsure, .. }) => {
                     self.commit((decision.key, verdict), unsure, now, out);
+                    self.decided.enter();
                 }
                 None => self.learn(None, decision, now, out),
             }

@@ -2,7 +2,7 @@
 //! thread that owns the shard's buffer.
 
 use super::action::{Action, By, Failure};
-use super::decided::{ByKey, DecidedTraces, Learned};
+use super::decided::{ByKey, Decided, DecidedTraces, Learned};
 use super::facts::{Instance, Name};
 use super::foreign::Foreign;
 use super::forward::Forwards;
@@ -101,8 +101,8 @@ pub struct Traces {
 // === Deliveries ===
 
 impl Traces {
-    /// The traces of shard `number`. Decisions are remembered, to be told again, for `remember` milliseconds
-    /// and at most `remember_max` of them.
+    /// The traces of shard `number`. At least the last `remember_max` decisions are remembered, and told
+    /// again for `remember` milliseconds.
     pub fn new(number: u32, remember: Millis, remember_max: usize) -> Self {
         Self {
             number,
@@ -276,16 +276,24 @@ impl Traces {
     ) -> Agreement {
         let mut answer =
             Agreement { from: stand.me.clone(), known: Vec::new(), refused: Vec::new() };
-        for decision in &told.list {
-            let known = self.decided.decision(decision.key, now).filter(|_| stand.rules.known);
+        let known = self.decided.find_all(told.list.iter().map(|decision| decision.key));
+        let known: Vec<Option<Decided>> = known.collect();
+        for (decision, known) in told.list.iter().zip(known) {
             match (known, told.propose) {
-                (Some(known), true) => answer.known.push(known),
-                (None, true) if !self.agrees(stand, &told.from, decision.key, now) => {
+                (Some(known), true) if stand.rules.known => {
+                    answer.known.push(known.told(decision.key, now));
+                }
+                (_, true) if !self.agrees(stand, &told.from, decision.key, now) => {
                     answer.refused.push(decision.key);
                 }
-                _ => self.learn(Some(stand), decision, now, out),
+                (Some(_), _) => self.learn(Some(stand), decision, now, out),
+                (None, _) => {
+                    self.decided.learn_new(decision, now);
+                    self.follow(Some(stand), decision, out);
+                }
             }
         }
+        self.decided.enter();
         answer
     }
 
@@ -309,8 +317,12 @@ impl Traces {
                 self.stats.conflicts += 1;
                 return;
             }
-            Learned::New => self.stats.learned += 1,
+            Learned::New => self.follow(stand, decision, out),
         }
+    }
+
+    fn follow(&mut self, stand: Option<&Stand>, decision: &Decision, out: &mut Vec<Action>) {
+        self.stats.learned += 1;
         let Decision { key, verdict, .. } = *decision;
         // What others own and is here is noted; of what is ours the driver may have spans.
         if self.release(key) || stand.is_none_or(|stand| stand.owns(key)) {
@@ -416,7 +428,8 @@ impl Traces {
         self.held.is_empty()
     }
 
-    /// Bytes of what is known of undecided traces.
+    /// Bytes of what is known of undecided traces. What is remembered of decided ones never changes in
+    /// size: [`DECISION_BYTES_MAX`](super::DECISION_BYTES_MAX) for each.
     pub fn footprint(&self) -> u64 {
         (self.held.allocation_size() + self.foreign.allocation_size()) as u64
     }

@@ -56,7 +56,7 @@ pub struct Outside {
     pub outgoing: mpsc::UnboundedSender<Outgoing>,
     /// The clock.
     pub clock: Clock,
-    /// Decisions that are remembered to be told again.
+    /// So many of the last decisions a shard remembers.
     pub remember_max: usize,
 }
 
