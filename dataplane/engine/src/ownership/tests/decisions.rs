@@ -69,8 +69,12 @@ fn a_decision_that_stands_is_what_a_proposal_finds() {
         |rules| rules.known = false,
         |rules| {
             let mut bench = Bench::serving(rules, &["a", "c"]);
-            let key = bench.key(&["c", "b"]);
+            let key = bench.key(&["c", "b", "a", "d"]);
             propose(&mut bench, "c", key, KEEP);
+            // As long as the view stays as it is, nobody else may decide it.
+            bench.facts.push(serving("d"));
+            bench.greet("d", &[]);
+            bench.live(TICK);
             let other = Verdict { keep: false, note: 2 };
             let answer = propose(&mut bench, "c", key, other);
             answer.known.iter().any(|known| known.verdict == KEEP)
