@@ -11,8 +11,8 @@ use crate::key::TraceKey;
 use crate::memory::DecisionMemory;
 
 /// What a remembered decision takes at most: in each of two generations 17 bytes a slot of a table whose slots
-/// are a power of two, of which 7/8 are used (so up to 16/7 slots a decision), and 16 in the order of arrival.
-pub const DECISION_BYTES_MAX: u64 = 2 * (17 * 16_u64).div_ceil(7) + 16;
+/// are a power of two, of which 7/8 are used (so up to 16/7 slots a decision), and 24 in the order of arrival.
+pub const DECISION_BYTES_MAX: u64 = 2 * (17 * 16_u64).div_ceil(7) + 24;
 
 /// A table by trace key. Keys are keyed hashes already, so they are used as they are.
 pub(super) type ByKey<T> = HashMap<TraceKey, T, BuildHasherDefault<KeyHasher>>;
@@ -72,13 +72,25 @@ impl Decided {
 pub(super) struct DecidedTraces {
     memory: DecisionMemory<Decided>,
     /// The last ones, which may be told again, in order of arrival, oldest first.
-    order: VecDeque<(Millis, TraceKey)>,
+    order: VecDeque<Told>,
+    /// The first of `order` that may not be in the table: decisions of others' traces, of which nobody asks
+    /// us as long as they stay others'.
+    heard_from: usize,
     kept: Millis,
     max: usize,
     /// Those that gave way to others before their time.
     crowded_out: u64,
     /// Decisions that are not in the table yet; empty between calls of the state machine.
     fresh: Vec<(TraceKey, Decided)>,
+}
+
+/// A decision as it came.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    key: TraceKey,
+    /// When, in units of 16 ms.
+    learned: u32,
+    decided: Decided,
 }
 
 /// Decisions that go into the table together. Each touches memory far from that of the others, which a
@@ -102,6 +114,7 @@ impl DecidedTraces {
         Self {
             memory: DecisionMemory::new(max),
             order,
+            heard_from: 0,
             kept,
             max,
             crowded_out: 0,
@@ -142,6 +155,21 @@ impl DecidedTraces {
         self.push(decision.key, Decided::new(decision, now), now);
     }
 
+    /// The same of a trace of somebody else. It is noted, and found after [`Self::recollect`] only.
+    pub(super) fn overhear(&mut self, decision: &Decision, now: Millis) {
+        self.note(decision.key, Decided::new(decision, now), now);
+    }
+
+    /// From now on all that was heard is found: others' traces may have become ours.
+    pub(super) fn recollect(&mut self) {
+        while self.heard_from < self.order.len() {
+            let heard = self.order.iter().skip(self.heard_from).take(TOGETHER);
+            self.fresh.extend(heard.map(|told| (told.key, told.decided)));
+            self.heard_from += self.fresh.len();
+            self.enter();
+        }
+    }
+
     /// A decision on a trace of which none is known was made here; `unsure`: spans may have been missing.
     /// To be followed by [`Self::enter`].
     pub(super) fn make(&mut self, key: TraceKey, verdict: Verdict, unsure: bool, now: Millis) {
@@ -170,13 +198,23 @@ impl DecidedTraces {
 
     fn push(&mut self, key: TraceKey, decided: Decided, now: Millis) {
         self.fresh.push((key, decided));
+        self.note(key, decided, now);
+    }
+
+    fn note(&mut self, key: TraceKey, decided: Decided, now: Millis) {
         if self.order.len() >= self.max {
-            self.order.pop_front();
+            self.forget_oldest();
             self.crowded_out += 1;
         }
         if self.max > 0 {
-            self.order.push_back((now, key));
+            let learned = u32::try_from(now >> UNIT).unwrap_or(u32::MAX);
+            self.order.push_back(Told { key, learned, decided });
         }
+    }
+
+    fn forget_oldest(&mut self) {
+        self.order.pop_front();
+        self.heard_from = self.heard_from.saturating_sub(1);
     }
 
     /// The backend has it; whether that is news.
@@ -193,19 +231,22 @@ impl DecidedTraces {
 
     /// The keys that may be told again, oldest first.
     pub(super) fn keys(&self) -> impl Iterator<Item = TraceKey> {
-        self.order.iter().map(|(_, key)| *key)
+        self.order.iter().map(|told| told.key)
     }
 
     /// Those that were learned after `since`, the newest first.
     pub(super) fn last(&self, since: Millis, now: Millis) -> impl Iterator<Item = Decision> {
-        let last = self.order.iter().rev().take_while(move |(learned, _)| *learned >= since);
-        last.filter_map(move |(_, key)| self.decision(*key, now))
+        let is_late = move |told: &&Told| Millis::from(told.learned + 1) << UNIT > since;
+        let last = self.order.iter().rev().take_while(is_late);
+        last.filter_map(move |told| self.decision(told.key, now))
     }
 
     /// What is old is told no more; returns how many had to give way before that, since the last time.
     pub(super) fn expire(&mut self, now: Millis) -> u64 {
-        while self.order.front().is_some_and(|(learned, _)| learned + self.kept < now) {
-            self.order.pop_front();
+        let kept = self.kept;
+        let old = |told: &Told| (Millis::from(told.learned) << UNIT) + kept < now;
+        while self.order.front().is_some_and(old) {
+            self.forget_oldest();
         }
         std::mem::take(&mut self.crowded_out)
     }
@@ -240,7 +281,7 @@ mod tests {
     fn a_decision_takes_at_most_what_is_planned() {
         for max in (10_000..100_000).step_by(997) {
             let decided = DecidedTraces::new(1_000, max);
-            let order = decided.order.capacity() * size_of::<(Millis, TraceKey)>();
+            let order = decided.order.capacity() * size_of::<Told>();
             let bytes = decided.memory.bytes() + order as u64;
             assert!(bytes <= max as u64 * DECISION_BYTES_MAX, "{bytes} for {max}");
         }
@@ -255,6 +296,28 @@ mod tests {
         assert_eq!(decided.keys().count(), 0);
         let told = decided.decision(TraceKey(1), 11_001).unwrap();
         assert!(told.verdict.keep && (1_101..1_117).contains(&told.age), "{told:?}");
+    }
+
+    #[test]
+    fn what_was_heard_of_others_traces_is_found_when_they_may_be_ours() {
+        let mut decided = DecidedTraces::new(1_000, 100);
+        let heard = |key| decision(key, key % 3 == 0);
+        for key in 0..70 {
+            decided.overhear(&heard(key), 500);
+            decided.overhear(&heard(key / 2), 500);
+        }
+        assert_eq!(decided.find(TraceKey(5)), None);
+        assert_eq!(decided.learn(&Decision { exported: true, ..heard(60) }, 600), Learned::New);
+        decided.recollect();
+        for key in 20..70 {
+            let found = decided.decision(TraceKey(key), 600).unwrap();
+            assert_eq!((found.verdict.keep, found.exported), (key % 3 == 0, key == 60), "{key}");
+        }
+        decided.overhear(&heard(200), 600);
+        assert_eq!(decided.expire(500 + 1_000 + 16), 42);
+        assert_eq!(decided.keys().map(|key| key.0).collect::<Vec<_>>(), [60, 200]);
+        decided.recollect();
+        assert!(decided.find(TraceKey(200)).is_some());
     }
 
     #[test]

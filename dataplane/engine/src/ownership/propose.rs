@@ -153,10 +153,14 @@ impl Traces {
         let names: Vec<Name> =
             witnesses.places().map(|place| members[place].id.as_str().into()).collect();
         for to in &names {
+            let mut message = message.clone();
+            let along = self.outbox.take_along(to, req, now);
+            let along = along.iter().filter_map(|key| self.decided.decision(*key, now));
+            message.list.extend(along.filter(|decision| decision.exported));
             out.push(Action::Send {
                 to: Arc::clone(to),
                 req,
-                message: Message::Decisions(message.clone()),
+                message: Message::Decisions(message),
                 deadline: now + REQUEST,
             });
         }

@@ -94,6 +94,7 @@ pub struct Traces {
     pub(super) outbox: Outbox,
     pub(super) stats: Stats,
     examined: Millis,
+    ticked: Millis,
     /// How many members knew the view at the last tick.
     known: usize,
 }
@@ -116,6 +117,7 @@ impl Traces {
             outbox: Outbox::default(),
             stats: Stats::default(),
             examined: 0,
+            ticked: 0,
             known: 0,
         }
     }
@@ -279,7 +281,8 @@ impl Traces {
         let known = self.decided.find_all(told.list.iter().map(|decision| decision.key));
         let known: Vec<Option<Decided>> = known.collect();
         for (decision, known) in told.list.iter().zip(known) {
-            match (known, told.propose) {
+            // What was exported is no proposal: it came along.
+            match (known, told.propose && !decision.exported) {
                 (Some(known), true) if stand.rules.known => {
                     answer.known.push(known.told(decision.key, now));
                 }
@@ -287,9 +290,13 @@ impl Traces {
                     answer.refused.push(decision.key);
                 }
                 (Some(_), _) => self.learn(Some(stand), decision, now, out),
+                (None, true) if stand.rules.agree => {
+                    self.decided.overhear(decision, now);
+                    self.follow(decision, false, out);
+                }
                 (None, _) => {
                     self.decided.learn_new(decision, now);
-                    self.follow(Some(stand), decision, out);
+                    self.follow(decision, stand.owns(decision.key), out);
                 }
             }
         }
@@ -317,15 +324,31 @@ impl Traces {
                 self.stats.conflicts += 1;
                 return;
             }
-            Learned::New => self.follow(stand, decision, out),
+            Learned::New => {
+                let ours = stand.is_none_or(|stand| stand.owns(decision.key));
+                self.follow(decision, ours, out);
+            }
         }
     }
 
-    fn follow(&mut self, stand: Option<&Stand>, decision: &Decision, out: &mut Vec<Action>) {
+    fn follow(&mut self, decision: &Decision, ours: bool, out: &mut Vec<Action>) {
         self.stats.learned += 1;
         let Decision { key, verdict, .. } = *decision;
         // What others own and is here is noted; of what is ours the driver may have spans.
-        if self.release(key) || stand.is_none_or(|stand| stand.owns(key)) {
+        if self.release(key) || ours {
+            out.push(Action::Settle { key, verdict, by: By::Other });
+        }
+    }
+
+    /// All that was heard is found from now on. Of some of these traces spans have come since, on their way
+    /// to the owner.
+    fn recollect(&mut self, out: &mut Vec<Action>) {
+        self.decided.recollect();
+        let Self { held, decided, .. } = self;
+        let known = held.keys().filter_map(|key| Some((*key, decided.find(*key)?.verdict())));
+        let known: Vec<(TraceKey, Verdict)> = known.collect();
+        for (key, verdict) in known {
+            self.release(key);
             out.push(Action::Settle { key, verdict, by: By::Other });
         }
     }
@@ -347,7 +370,8 @@ impl Traces {
         for key in keys {
             if self.decided.mark_exported(*key) && stand.rules.exported {
                 for place in stand.witnesses(*key).places() {
-                    self.outbox.push(&stand.view.members()[place].id, *key, Why::Witness);
+                    let since = Why::Exported(self.ticked);
+                    self.outbox.push(&stand.view.members()[place].id, *key, since);
                 }
             }
         }
@@ -359,6 +383,7 @@ impl Traces {
 impl Traces {
     /// To be called every 250 ms.
     pub fn on_tick(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.ticked = now;
         self.stats.forgotten += self.decided.expire(now);
         self.ask_agents_again(now, out);
         if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
@@ -375,6 +400,7 @@ impl Traces {
 
     /// The view changed: what is here may be others' now.
     pub fn on_view(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.recollect(out);
         self.take_back(stand, now, out);
         self.foreign = Foreign::default();
         for key in self.held.keys().filter(|key| !stand.owns(**key)) {
