@@ -174,7 +174,9 @@ impl Shards for OneShard {
     fn follow(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
         self.adopt(before, stand);
         if before.epoch != stand.epoch {
+            let known = out.len();
             self.traces.on_view(before, stand, now, out);
+            self.forget_settled(&out[known..]);
         }
     }
 
@@ -242,7 +244,6 @@ impl OneShard {
 
     /// Before a change of view, and when we are another instance.
     fn adopt(&mut self, before: &Stand, stand: &Stand) {
-        self.forget_decided();
         let Self { traces, plain, .. } = self;
         let all = before.me != stand.me;
         plain.retain(|key, plain| {
@@ -262,12 +263,16 @@ impl OneShard {
     }
 
     fn undecided(&self) -> usize {
-        let known = |key: TraceKey| self.traces.holds(key) || self.traces.has_decided(key);
-        self.plain.keys().filter(|key| !known(**key)).count() + self.traces.len()
+        self.plain.keys().filter(|key| !self.traces.holds(**key)).count() + self.traces.len()
     }
 
-    fn forget_decided(&mut self) {
-        self.plain.retain(|key, _| !self.traces.has_decided(*key));
+    /// A decision may be forgotten again before the driver hears of it, so it is taken from what it is told.
+    fn forget_settled(&mut self, told: &[Action]) {
+        for action in told {
+            if let Action::Settle { key, .. } = action {
+                self.plain.remove(key);
+            }
+        }
     }
 }
 
@@ -326,13 +331,17 @@ impl Ownership {
     ) {
         self.wake(now, out);
         self.shard.disturbed = now;
+        let known = out.len();
         self.shard.on_delivery(self.steward.stand(), inbound, delivery, now, out);
+        self.shard.forget_settled(&out[known..]);
     }
 
     /// What was passed on or handed over is answered.
     pub fn on_receipt(&mut self, req: Req, receipt: &Receipt, now: Millis, out: &mut Vec<Action>) {
         self.hear(&receipt.from, now, out);
+        let known = out.len();
         self.shard.traces.on_receipt(self.steward.stand(), req, receipt, now, out);
+        self.shard.forget_settled(&out[known..]);
     }
 
     /// Another gateway tells decisions.
@@ -343,7 +352,10 @@ impl Ownership {
         out: &mut Vec<Action>,
     ) -> Agreement {
         self.hear(&told.from, now, out);
-        self.shard.traces.on_decisions(self.steward.stand(), told, now, out)
+        let known = out.len();
+        let agreement = self.shard.traces.on_decisions(self.steward.stand(), told, now, out);
+        self.shard.forget_settled(&out[known..]);
+        agreement
     }
 
     /// Told decisions are answered.
@@ -355,13 +367,17 @@ impl Ownership {
         out: &mut Vec<Action>,
     ) {
         self.hear(&answer.from, now, out);
+        let known = out.len();
         self.shard.traces.on_agreement(self.steward.stand(), req, answer, now, out);
+        self.shard.forget_settled(&out[known..]);
     }
 
     /// An agent asks.
     pub fn on_poll(&mut self, poll: &Poll, now: Millis, out: &mut Vec<Action>) -> PollAnswer {
         let (mut answer, confides) = self.steward.on_poll(&mut self.shard, poll, now, out);
+        let known = out.len();
         self.shard.traces.on_reminded(&poll.decided, now, out);
+        self.shard.forget_settled(&out[known..]);
         if confides {
             answer.decided = self.shard.traces.last_decisions(now).collect();
         }
@@ -383,7 +399,9 @@ impl Ownership {
         out: &mut Vec<Action>,
     ) {
         self.steward.on_failed(&mut self.shard, (to, failure), now, out);
+        let known = out.len();
         self.shard.traces.on_failed(self.steward.stand(), (to, req, failure), now, out);
+        self.shard.forget_settled(&out[known..]);
     }
 
     /// These traces were due and were judged.
@@ -396,7 +414,9 @@ impl Ownership {
         self.wake(now, out);
         let due = judged.iter().map(|(key, verdict)| self.shard.due(*key, *verdict));
         let due: Vec<Due> = due.collect();
+        let known = out.len();
         self.shard.traces.on_due(self.steward.stand(), &due, now, out);
+        self.shard.forget_settled(&out[known..]);
     }
 
     /// The backend has the spans with which these traces were decided here.
@@ -406,9 +426,10 @@ impl Ownership {
 
     /// To be called every 250 ms. `exporting` says whether kept spans still wait for a backend.
     pub fn on_tick(&mut self, exporting: bool, now: Millis, out: &mut Vec<Action>) {
-        self.shard.forget_decided();
         self.steward.on_tick(&mut self.shard, now, out);
+        let known = out.len();
         self.shard.traces.on_tick(self.steward.stand(), now, out);
+        self.shard.forget_settled(&out[known..]);
         self.steward.leave_if_done(&self.shard, exporting, now, out);
     }
 

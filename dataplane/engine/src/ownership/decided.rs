@@ -238,7 +238,11 @@ impl DecidedTraces {
     pub(super) fn last(&self, since: Millis, now: Millis) -> impl Iterator<Item = Decision> {
         let is_late = move |told: &&Told| Millis::from(told.learned + 1) << UNIT > since;
         let last = self.order.iter().rev().take_while(is_late);
-        last.filter_map(move |told| self.decision(told.key, now))
+        // What was only heard is not in the table yet, and agents have to know it as well.
+        last.map(move |told| {
+            let heard = || told.decided.told(told.key, now);
+            self.decision(told.key, now).unwrap_or_else(heard)
+        })
     }
 
     /// What is old is told no more; returns how many had to give way before that, since the last time.

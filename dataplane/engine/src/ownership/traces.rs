@@ -439,11 +439,6 @@ impl Traces {
         self.held.contains_key(&key)
     }
 
-    /// Whether it is remembered how the trace was decided.
-    pub(super) fn has_decided(&self, key: TraceKey) -> bool {
-        self.decided.find(key).is_some()
-    }
-
     /// Undecided traces of which something is noted.
     pub fn len(&self) -> usize {
         self.held.len()
