@@ -19,7 +19,10 @@ use crate::{
     gateway::ONE_ANTI_AFFINITY,
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
     receivers::{PORT_IS_FREE, PORTS_DIFFER},
-    sampling::{BOUNDS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, UPPER_ABOVE_LOWER},
+    sampling::{
+        BOUNDS_IN_ORDER, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, SOME_COUNT,
+        UPPER_ABOVE_LOWER,
+    },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
 };
@@ -52,7 +55,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 26] = [
+static TWINS: [Twin; 28] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&TIMEOUT),
@@ -67,6 +70,8 @@ static TWINS: [Twin; 26] = [
     Twin::Node(&UPPER_ABOVE_LOWER),
     Twin::Node(&SOME_BOUND),
     Twin::Node(&BOUNDS_IN_ORDER),
+    Twin::Node(&SOME_COUNT),
+    Twin::Node(&COUNTS_IN_ORDER),
     Twin::Node(&BATCH_BEFORE_DECISION),
     Twin::Node(&STATIC_IS_EXTERNAL),
     Twin::Node(&EXTERNAL_IS_STATIC),

@@ -103,6 +103,23 @@ fn convert(written: Policy) -> Option<policy::Policy> {
                 invert_match: attribute.invert_match,
             }
         }
+        PolicyType::BooleanAttribute => {
+            let attribute = written.boolean_attribute?;
+            Rule::BooleanAttribute {
+                key: attribute.key,
+                value: attribute.value,
+                invert_match: attribute.invert_match,
+            }
+        }
+        PolicyType::SpanCount => {
+            let count = written.span_count?;
+            Rule::SpanCount { min_spans: count.min_spans, max_spans: count.max_spans }
+        }
+        PolicyType::TraceState => {
+            let state = written.trace_state?;
+            Rule::TraceState { key: state.key, values: state.values }
+        }
+        PolicyType::TraceFlags => Rule::TraceFlags,
         PolicyType::And => Rule::And { policies: written.and?.policies },
         PolicyType::Or => Rule::Or { policies: written.or?.policies },
         PolicyType::Not => Rule::Not { policy: written.not?.policy },

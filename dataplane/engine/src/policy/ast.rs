@@ -68,6 +68,31 @@ pub enum Rule {
         /// Yes becomes no and no becomes yes, for the whole trace.
         invert_match: bool,
     },
+    /// Does the resource or any span have the attribute with this bool?
+    BooleanAttribute {
+        /// The attribute's key.
+        key: String,
+        /// The value that matches.
+        value: bool,
+        /// Yes becomes no and no becomes yes, for the whole trace.
+        invert_match: bool,
+    },
+    /// Does the trace have so many spans?
+    SpanCount {
+        /// Inclusive; `None` means unbounded.
+        min_spans: Option<u32>,
+        /// Inclusive; `None` means unbounded.
+        max_spans: Option<u32>,
+    },
+    /// Does any span's W3C trace state have the key with one of these values?
+    TraceState {
+        /// The key of a list member.
+        key: String,
+        /// Whole values.
+        values: Vec<String>,
+    },
+    /// Does any span have the W3C trace flag "sampled"?
+    TraceFlags,
     /// Do all the named policies say yes?
     And {
         /// Names of other policies, of either role.

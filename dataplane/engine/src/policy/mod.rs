@@ -12,8 +12,10 @@ mod attributes;
 mod compile;
 mod graph;
 mod pattern;
+mod predicates;
 mod probability;
 mod program;
+mod trace_state;
 
 pub use ast::{Policy, Problem, Role, Rule, Status};
 pub use compile::compile;

@@ -342,9 +342,53 @@ fn policies_that_ask_the_same_share_a_bit() {
         .steps
         .iter()
         .map(|step| match step.question {
-            Question::Attribute { bit, .. } => bit,
+            Question::Predicate { bit, .. } => bit,
             _ => 0,
         })
         .collect();
     assert_eq!(bits, [1, 1, 2, 4, 4, 8]);
+}
+
+#[test]
+fn settings_of_bools_counts_and_states_are_checked() {
+    let boolean = |key: &str| Rule::BooleanAttribute {
+        key: key.to_owned(),
+        value: true,
+        invert_match: false,
+    };
+    let count = |min_spans, max_spans| Rule::SpanCount { min_spans, max_spans };
+    let state = |key: &str, values: &[&str]| Rule::TraceState {
+        key: key.to_owned(),
+        values: names(values),
+    };
+    check(boolean("hit"), &[]);
+    check(boolean(""), &["booleanAttribute.key: is empty"]);
+    check(
+        boolean(&"k".repeat(257)),
+        &["booleanAttribute.key: has 257 bytes, at most 256 are possible"],
+    );
+    check(count(Some(1), None), &[]);
+    check(count(None, Some(1)), &[]);
+    check(count(Some(3), Some(3)), &[]);
+    check(count(None, None), &["spanCount: has neither minSpans nor maxSpans: give at least one"]);
+    check(
+        count(Some(4), Some(3)),
+        &["spanCount.maxSpans: 3 is below the minSpans 4, so no trace would match"],
+    );
+    check(
+        count(None, Some(0)),
+        &["spanCount.maxSpans: no trace has 0 spans; leave it out for no limit"],
+    );
+    check(Rule::TraceFlags, &[]);
+    check(state("vendor", &["a"]), &[]);
+    check(state("tenant@vendor", &["a b"]), &[]);
+    check(state("vendor", &[]), &["traceState.values: is empty: name at least one value"]);
+    let no_key = "traceState.key: \"Vendor\" is no key of a W3C trace state: lower-case letters, digits \
+                  and _-*/, beginning with a letter, such as vendor or tenant@vendor";
+    check(state("Vendor", &["a"]), &[no_key]);
+    let no_value = "traceState.values[1]: can be no value in a W3C trace state: 1 to 256 printable ASCII \
+                    characters without comma and equals sign, no space at the end";
+    for value in ["", "a,b", "a=b", "a ", "\u{e9}", &"v".repeat(257)] {
+        check(state("vendor", &["a", value]), &[no_value]);
+    }
 }

@@ -2,6 +2,7 @@
 //! that works on what prost decodes.
 
 mod conformance;
+mod context;
 mod naive;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;

@@ -4,10 +4,10 @@
 use super::*;
 
 /// What the trace is, the trace, whether the policy keeps it.
-type Case<'a> = (&'a str, Vec<Piece>, bool);
+pub(super) type Case<'a> = (&'a str, Vec<Piece>, bool);
 
 /// The verdicts of one policy, alone in its list.
-fn check(rule: &Rule, cases: Vec<Case<'_>>) {
+pub(super) fn check(rule: &Rule, cases: Vec<Case<'_>>) {
     assert!(cases.len() >= 8, "{} cases", cases.len());
     for (what, trace, expected) in cases {
         let verdict = judge(&[policy("it", rule.clone())], &trace);
@@ -17,22 +17,22 @@ fn check(rule: &Rule, cases: Vec<Case<'_>>) {
 }
 
 /// A trace of one resource without attributes.
-fn trace(spans: Vec<Span>) -> Vec<Piece> {
+pub(super) fn trace(spans: Vec<Span>) -> Vec<Piece> {
     vec![Piece::new(Vec::new(), spans)]
 }
 
 /// A trace of a span each in two resources.
-fn two_resources(first: Span, second: Span) -> Vec<Piece> {
+pub(super) fn two_resources(first: Span, second: Span) -> Vec<Piece> {
     vec![Piece::new(Vec::new(), vec![first]), Piece::new(Vec::new(), vec![second])]
 }
 
 /// A trace of a single span with one attribute.
-fn one(key: &str, value: Any) -> Vec<Piece> {
+pub(super) fn one(key: &str, value: Any) -> Vec<Piece> {
     trace(vec![span(&[(key, value)])])
 }
 
 /// A trace whose resource has one attribute and whose span has none.
-fn resource(key: &str, value: Any) -> Vec<Piece> {
+pub(super) fn resource(key: &str, value: Any) -> Vec<Piece> {
     vec![Piece::new(vec![attribute(key, value)], vec![span(&[])])]
 }
 
