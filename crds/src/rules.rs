@@ -20,8 +20,8 @@ use crate::{
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
     receivers::{PORT_IS_FREE, PORTS_DIFFER},
     sampling::{
-        BOUNDS_IN_ORDER, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, SOME_COUNT,
-        UPPER_ABOVE_LOWER,
+        BOUNDS_IN_ORDER, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, SOME_CONDITION,
+        SOME_COUNT, UPPER_ABOVE_LOWER,
     },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
@@ -55,7 +55,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 28] = [
+static TWINS: [Twin; 29] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&TIMEOUT),
@@ -72,6 +72,7 @@ static TWINS: [Twin; 28] = [
     Twin::Node(&BOUNDS_IN_ORDER),
     Twin::Node(&SOME_COUNT),
     Twin::Node(&COUNTS_IN_ORDER),
+    Twin::Node(&SOME_CONDITION),
     Twin::Node(&BATCH_BEFORE_DECISION),
     Twin::Node(&STATIC_IS_EXTERNAL),
     Twin::Node(&EXTERNAL_IS_STATIC),

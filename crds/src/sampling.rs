@@ -64,6 +64,7 @@ fn max_trace_spans() -> u32 {
     validation = member("BooleanAttribute", "booleanAttribute"),
     validation = member("SpanCount", "spanCount"),
     validation = member("TraceState", "traceState"),
+    validation = member("OTTLCondition", "ottlCondition"),
     validation = member("And", "and"),
     validation = member("Or", "or"),
     validation = member("Not", "not"),
@@ -75,10 +76,11 @@ pub struct Policy {
     pub name: String,
 
     /// What the policy looks at. AlwaysSample matches every trace. StatusCode, Latency, StringAttribute,
-    /// NumericAttribute, BooleanAttribute, TraceState and TraceFlags look at spans, SpanCount counts them;
-    /// Probabilistic looks at the trace ID. And, Or and Not combine other policies by name. Drop drops the
-    /// traces that all its policies match, whatever else votes for them. AlwaysSample and TraceFlags, which
-    /// matches a trace in which any span has the W3C trace flag "sampled", have no settings.
+    /// NumericAttribute, BooleanAttribute, TraceState, TraceFlags and OTTLCondition look at spans, SpanCount
+    /// counts them; Probabilistic looks at the trace ID. And, Or and Not combine other policies by name.
+    /// Drop drops the traces that all its policies match, whatever else votes for them. AlwaysSample and
+    /// TraceFlags, which matches a trace in which any span has the W3C trace flag "sampled", have no
+    /// settings.
     #[serde(rename = "type")]
     pub type_: PolicyType,
 
@@ -124,6 +126,11 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_state: Option<TraceStatePolicy>,
 
+    /// Matches a trace in which a condition holds for a span or an event of one, written in the OpenTelemetry
+    /// Transformation Language. Set it when type is OTTLCondition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ottl_condition: Option<OttlConditionPolicy>,
+
     /// Matches when all of the named policies match. Set it when type is And.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub and: Option<PolicyNames>,
@@ -156,6 +163,8 @@ pub enum PolicyType {
     SpanCount,
     TraceState,
     TraceFlags,
+    #[serde(rename = "OTTLCondition")]
+    OttlCondition,
     And,
     Or,
     Not,

@@ -111,6 +111,8 @@ table! {
         "Gateways, and losses, that decisions went on without after ten seconds";
     REPEATED = Counter "ringtail_repeated_spans" []
         "Spans that were sent again and had been exported before; they are among the duplicates";
+    CONDITION_FAILURES = Counter "ringtail_condition_failures" []
+        "Conditions of policies that a span's values could not answer, with errorMode Ignore or Propagate";
     EVACUATED = Counter "ringtail_segments_evacuated" []
         "Segments freed by moving the few spans left in them";
     TURN_SECONDS = Gauge "ringtail_decision_turn_seconds" ["shard"]
@@ -435,6 +437,7 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         gauge(&BUFFER_UTILIZATION, &[], sum(|g| &g.bytes) * 100 / limit.max(1)),
         count(&DUPLICATES, &[], gateway.counters.duplicate.load(Relaxed)),
         count(&EVACUATED, &[], sum(|g| &g.evacuated)),
+        count(&CONDITION_FAILURES, &[], sum(|g| &g.condition_failures)),
         count(&HANDED_OVER, &[], gateway.counters.handed_over.load(Relaxed)),
         count(&REPEATED, &[], gateway.counters.repeated.load(Relaxed)),
     ]);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kube::KubeSchema;
-use ringtail_engine::policy::limits::{MAX_KEY_BYTES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES};
+use ringtail_engine::policy::limits::{
+    MAX_CONDITION_BYTES, MAX_CONDITIONS, MAX_KEY_BYTES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -210,3 +212,51 @@ pub struct TraceStatePolicy {
 
 /// What the W3C allows.
 const STATE_VALUE_BYTES_MAX: usize = 256;
+
+/// Settings of an OTTLCondition policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = SOME_CONDITION.rule())]
+pub struct OttlConditionPolicy {
+    /// Conditions that are asked of every span, such as attributes["http.status_code"] >= 500.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = MAX_CONDITIONS),
+        inner(length(min = 1, max = MAX_CONDITION_BYTES)),
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub span: Option<Vec<String>>,
+
+    /// Conditions that are asked of every event of every span, such as name == "exception".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = MAX_CONDITIONS),
+        inner(length(min = 1, max = MAX_CONDITION_BYTES)),
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub span_event: Option<Vec<String>>,
+
+    /// What happens when a condition asks what a value cannot answer, such as the prefix of a number. Silent:
+    /// the condition does not hold for this span. Ignore: the same, and it is counted. Propagate: the policy
+    /// does not match the trace at all, and it is counted.
+    #[serde(default)]
+    pub error_mode: ErrorMode,
+}
+
+/// What happens when a condition asks what a value cannot answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
+pub enum ErrorMode {
+    #[default]
+    Silent,
+    Ignore,
+    Propagate,
+}
+
+/// A policy without a condition would match nothing.
+pub(crate) static SOME_CONDITION: NodeRule = NodeRule {
+    cel: "has(self.span) || has(self.spanEvent)",
+    holds: |condition| condition.get("span").is_some() || condition.get("spanEvent").is_some(),
+    message: "needs conditions under span, spanEvent or both",
+    field: "",
+};

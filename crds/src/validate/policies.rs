@@ -7,8 +7,8 @@ use super::{findings::Findings, suggest};
 use crate::{
     path::Path,
     sampling::{
-        LatencyPolicy, Policy, PolicyRole, PolicyType, ProbabilisticPolicy, StatusCode,
-        StatusCodePolicy, StringAttributePolicy,
+        ErrorMode, LatencyPolicy, OttlConditionPolicy, Policy, PolicyRole, PolicyType,
+        ProbabilisticPolicy, StatusCode, StatusCodePolicy, StringAttributePolicy,
     },
 };
 
@@ -120,6 +120,7 @@ fn convert(written: Policy) -> Option<policy::Policy> {
             Rule::TraceState { key: state.key, values: state.values }
         }
         PolicyType::TraceFlags => Rule::TraceFlags,
+        PolicyType::OttlCondition => ottl_condition(written.ottl_condition?),
         PolicyType::And => Rule::And { policies: written.and?.policies },
         PolicyType::Or => Rule::Or { policies: written.or?.policies },
         PolicyType::Not => Rule::Not { policy: written.not?.policy },
@@ -149,6 +150,18 @@ fn latency(written: &LatencyPolicy) -> Option<Rule> {
 fn probabilistic(written: ProbabilisticPolicy) -> Option<Rule> {
     let sampling_percentage = written.sampling_percentage.parse()?;
     Some(Rule::Probabilistic { sampling_percentage, hash_salt: written.hash_salt })
+}
+
+fn ottl_condition(written: OttlConditionPolicy) -> Rule {
+    Rule::OttlCondition {
+        span: written.span.unwrap_or_default(),
+        span_event: written.span_event.unwrap_or_default(),
+        error_mode: match written.error_mode {
+            ErrorMode::Silent => policy::ErrorMode::Silent,
+            ErrorMode::Ignore => policy::ErrorMode::Ignore,
+            ErrorMode::Propagate => policy::ErrorMode::Propagate,
+        },
+    }
 }
 
 fn string_attribute(written: StringAttributePolicy) -> Rule {

@@ -146,6 +146,8 @@ pub struct Gauges {
     pub late_kept: AtomicU64,
     /// Spans that came after the decision on their trace and followed it: dropped.
     pub late_dropped: AtomicU64,
+    /// Conditions of policies that a span's values could not answer.
+    pub condition_failures: AtomicU64,
     /// Segments that were evacuated.
     pub evacuated: AtomicU64,
     /// Microseconds that the last turn of decisions took.

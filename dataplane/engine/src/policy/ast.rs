@@ -93,6 +93,15 @@ pub enum Rule {
     },
     /// Does any span have the W3C trace flag "sampled"?
     TraceFlags,
+    /// Does any condition hold for any span, or for any event of a span? Written in OTTL.
+    OttlCondition {
+        /// Conditions on spans.
+        span: Vec<String>,
+        /// Conditions on events of spans.
+        span_event: Vec<String>,
+        /// What becomes of a condition that asks what a value cannot answer.
+        error_mode: ErrorMode,
+    },
     /// Do all the named policies say yes?
     And {
         /// Names of other policies, of either role.
@@ -113,6 +122,18 @@ pub enum Rule {
         /// Names of other policies, of either role.
         policies: Vec<String>,
     },
+}
+
+/// What becomes of a condition that asks what a value cannot answer, such as the prefix of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErrorMode {
+    /// It does not hold for this span.
+    #[default]
+    Silent,
+    /// The same, and it is counted.
+    Ignore,
+    /// The policy says no to the whole trace, and it is counted.
+    Propagate,
 }
 
 /// The status of a span.

@@ -1,10 +1,10 @@
 //! From policies as data to a program, or to everything that is wrong with them.
 
-use super::ast::{Policy, Problem, Role, Rule};
+use super::ast::{ErrorMode, Policy, Problem, Role, Rule};
 use super::attributes::bit;
 use super::graph::Graph;
-use super::limits::{MAX_NAME_BYTES, MAX_POLICIES};
-use super::predicates::{Predicate, Predicates};
+use super::limits::{MAX_NAME_BYTES, MAX_POLICIES, MAX_PREDICATES};
+use super::predicates::{Predicate, Predicates, failure_bit};
 use super::probability::Probability;
 use super::program::{Program, Question, Step};
 
@@ -20,6 +20,7 @@ pub fn compile(policies: &[Policy]) -> Result<Program, Vec<Problem>> {
         compiler.check_names(policies, policy);
         compiler.check_rule(&policy.rule);
     }
+    compiler.check_predicates();
     // A list that is too long is refused already; following its references could nest too deep.
     let mut order = Vec::new();
     let mut graph = None;
@@ -113,6 +114,9 @@ impl Compiler {
             Rule::SpanCount { min_spans, max_spans } => self.check_count(*min_spans, *max_spans),
             Rule::TraceState { key, values } => predicate = Some(self.state(key, values)),
             Rule::TraceFlags => predicate = Some(Predicate::Sampled),
+            Rule::OttlCondition { span, span_event, error_mode } => {
+                predicate = self.conditions([span, span_event], *error_mode);
+            }
             Rule::And { policies } => self.check_present("and.policies", policies.len(), "policy"),
             Rule::Or { policies } => self.check_present("or.policies", policies.len(), "policy"),
             Rule::Drop { policies } => {
@@ -123,12 +127,31 @@ impl Compiler {
         self.predicate_of.push(predicate);
     }
 
+    fn check_predicates(&mut self) {
+        let count = self.predicates.len();
+        if count > MAX_PREDICATES && self.predicate_of.len() <= MAX_POLICIES {
+            let message = format!(
+                "the policies ask {count} questions of spans, at most {MAX_PREDICATES} are possible: \
+                 an OTTLCondition with errorMode Propagate counts twice"
+            );
+            self.problems.push(Problem { policy: None, field: String::new(), message });
+        }
+    }
+
     /// The place of a predicate; those that ask the same share one, and with it a bit.
     fn intern(&mut self, predicate: Predicate) -> usize {
         let same = |known: &Predicate| known.same(&predicate);
         self.predicates.iter().position(same).unwrap_or_else(|| {
+            let propagates = matches!(
+                &predicate,
+                Predicate::Condition(conditions) if conditions.mode == ErrorMode::Propagate
+            );
+            let place = self.predicates.len();
             self.predicates.push(predicate);
-            self.predicates.len() - 1
+            if propagates {
+                self.predicates.push(Predicate::Failure);
+            }
+            place
         })
     }
 
@@ -144,8 +167,9 @@ impl Compiler {
         let step = |place: &usize| {
             let rule = &policies.get(*place)?.rule;
             let named = graph.named_by(*place).fold(0, |set, place| set | bit(place));
-            let predicate = self.predicate_of.get(*place).copied().flatten().map_or(0, bit);
-            Some(Step { bit: bit(*place), question: question(rule, predicate, named) })
+            let predicate = self.predicate_of.get(*place).copied().flatten();
+            let bits = predicate.map_or((0, 0), |place| (bit(place), failure_bit(place)));
+            Some(Step { bit: bit(*place), question: question(rule, bits, named) })
         };
         Program {
             steps: order.iter().filter_map(step).collect(),
@@ -162,8 +186,8 @@ impl Compiler {
     }
 }
 
-/// What a rule asks, given the bit of its predicate and the set of policies that it names.
-fn question(rule: &Rule, bit: u64, named: u64) -> Question {
+/// What a rule asks, given the bits of its predicate and the set of policies that it names.
+fn question(rule: &Rule, (bit, failure): (u64, u64), named: u64) -> Question {
     match rule {
         Rule::AlwaysSample => Question::Always,
         Rule::StatusCode { codes } => {
@@ -182,6 +206,10 @@ fn question(rule: &Rule, bit: u64, named: u64) -> Question {
             Question::Predicate { bit, invert: *invert_match }
         }
         Rule::TraceState { .. } | Rule::TraceFlags => Question::Predicate { bit, invert: false },
+        Rule::OttlCondition { error_mode, .. } => {
+            let propagates = *error_mode == ErrorMode::Propagate;
+            Question::Condition { bit, failure: if propagates { failure } else { 0 } }
+        }
         Rule::SpanCount { min_spans, max_spans } => {
             Question::Spans { min: min_spans.unwrap_or(0), max: max_spans.unwrap_or(u32::MAX) }
         }

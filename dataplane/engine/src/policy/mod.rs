@@ -11,12 +11,14 @@ pub mod limits;
 mod attributes;
 mod compile;
 mod graph;
+mod ottl;
 mod pattern;
 mod predicates;
 mod probability;
 mod program;
 mod trace_state;
 
-pub use ast::{Policy, Problem, Role, Rule, Status};
+pub use ast::{ErrorMode, Policy, Problem, Role, Rule, Status};
 pub use compile::compile;
+pub use predicates::Asked;
 pub use program::{Program, Verdict};

@@ -1,10 +1,10 @@
 //! A compiled list of policies: facts of spans from their bytes, and the verdict on a trace from its facts.
 
 use super::attributes::{Attributes, Home};
-use super::predicates::{Context, Predicates};
+use super::predicates::{Asked, Context, Predicates};
 use super::probability::Probability;
 use crate::facts::{SpanFacts, TraceFacts};
-use crate::scan::Headers;
+use crate::scan::{Group, Headers};
 use crate::wire::{Reader, Value};
 
 /// The fields that facts are taken from, by message.
@@ -53,6 +53,7 @@ pub(super) enum Question {
     Latency { above_ms: u64, up_to_ms: u64 },
     Probability(Probability),
     Predicate { bit: u64, invert: bool },
+    Condition { bit: u64, failure: u64 },
     Spans { min: u32, max: u32 },
     All(u64),
     Any(u64),
@@ -142,6 +143,17 @@ impl Program {
         facts
     }
 
+    /// Whether there are conditions that are to be asked of every span.
+    #[inline]
+    pub fn asks_conditions(&self) -> bool {
+        self.predicates.ask_conditions()
+    }
+
+    /// What the conditions say of a span of a trace that has the bits `known`.
+    pub fn ask(&self, group: &Group<'_>, span: &[u8], known: u64) -> Asked {
+        self.predicates.asked(group, span, known)
+    }
+
     /// The verdict on a trace.
     pub fn decide(&self, facts: &TraceFacts) -> Verdict {
         let mut yes = 0;
@@ -169,6 +181,7 @@ impl Question {
             }
             Self::Probability(probability) => probability.keeps(&facts.id),
             Self::Predicate { bit, invert } => (facts.bits & bit != 0) != *invert,
+            Self::Condition { bit, failure } => facts.bits & bit != 0 && facts.bits & failure == 0,
             Self::Spans { min, max } => (*min..=*max).contains(&facts.spans),
             Self::All(policies) => yes & policies == *policies,
             Self::Any(policies) => yes & policies != 0,

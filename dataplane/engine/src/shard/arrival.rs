@@ -209,8 +209,10 @@ impl Arrival<'_> {
     }
 
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
+        let around = group;
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard { config, programs, log, index, headers, duplicates, .. } = &mut *self.shard;
+        let Shard { config, programs, log, index, headers, duplicates, stats, .. } =
+            &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
@@ -225,6 +227,11 @@ impl Arrival<'_> {
             let ask = |resource: &Headers<'_>| program.resource_bits(resource);
             let bits = headers.resource_bits(group, entry.program, ask);
             entry.facts.add(&program.span_facts(span), bits, span.len() as u64);
+            if program.asks_conditions() {
+                let asked = program.ask(around, span, entry.facts.bits);
+                entry.facts.bits |= asked.bits;
+                stats.condition_failures += u64::from(asked.failures);
+            }
         }
         headers.retain(group);
         entry.chain.head = log

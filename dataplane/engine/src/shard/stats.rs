@@ -77,6 +77,8 @@ pub struct ShardStats {
     pub policies: Vec<PolicyCount>,
     /// Traces dropped because no policy wanted them.
     pub unwanted: u64,
+    /// Conditions of policies that a span's values could not answer, of those that are counted.
+    pub condition_failures: u64,
     /// Segments freed by moving their last spans together.
     pub segments_evacuated: u64,
     /// Bytes moved for it.
@@ -103,6 +105,7 @@ impl ShardStats {
         self.traces_kept += other.traces_kept;
         self.traces_dropped += other.traces_dropped;
         self.unwanted += other.unwanted;
+        self.condition_failures += other.condition_failures;
         self.segments_evacuated += other.segments_evacuated;
         self.evacuated_bytes += other.evacuated_bytes;
         for (count, more) in self.early.iter_mut().zip(other.early) {

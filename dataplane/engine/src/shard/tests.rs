@@ -141,8 +141,16 @@ fn program(slow_ms: u64) -> Arc<Program> {
         regex: false,
         invert_match: false,
     };
+    let condition =
+        r#"scope.name == "scope-2" and resource.attributes["service.name"] == "service-1""#;
+    let asked = Rule::OttlCondition {
+        span: vec![condition.to_owned()],
+        span_event: Vec::new(),
+        error_mode: policy::ErrorMode::Ignore,
+    };
     program_of(&[
         ("errors", errors),
+        ("asked", asked),
         (&format!("slow-{slow_ms}"), slow),
         ("some", some),
         ("service", service),

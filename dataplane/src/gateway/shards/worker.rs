@@ -354,6 +354,7 @@ impl Worker {
             (&gauges.late_dropped, stats.late_dropped),
             (&gauges.followed, stats.followed),
             (&gauges.evacuated, stats.segments_evacuated),
+            (&gauges.condition_failures, stats.condition_failures),
         ];
         for (gauge, value) in pairs {
             gauge.store(value, Relaxed);

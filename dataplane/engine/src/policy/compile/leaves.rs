@@ -1,8 +1,13 @@
 //! What each policy is checked for by itself, and the predicate that it needs.
 
+use super::super::ast::ErrorMode;
 use super::super::attributes::{Leaf, Test};
-use super::super::limits::{MAX_KEY_BYTES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES};
-use super::super::predicates::Predicate;
+use super::super::limits::{
+    MAX_CONDITION_BYTES, MAX_CONDITION_PATTERNS, MAX_CONDITIONS, MAX_KEY_BYTES, MAX_REGEX_BYTES,
+    MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
+};
+use super::super::ottl::{self, Context, Expression};
+use super::super::predicates::{Conditions, Predicate};
 use super::super::{pattern, trace_state};
 use super::Compiler;
 
@@ -134,6 +139,61 @@ impl Compiler {
         }
         Predicate::State { key: key.to_owned(), values: values.to_vec() }
     }
+}
+
+impl Compiler {
+    /// The conditions on spans and on events.
+    pub(super) fn conditions(
+        &mut self,
+        [span, span_event]: [&Vec<String>; 2],
+        mode: ErrorMode,
+    ) -> Option<Predicate> {
+        const FIELD: &str = "ottlCondition";
+        let before = self.problems.len();
+        let count = span.len() + span_event.len();
+        if count == 0 {
+            self.report(FIELD, "has no condition: give at least one under span or spanEvent");
+        } else if count > MAX_CONDITIONS {
+            let message = format!("has {count} conditions, at most {MAX_CONDITIONS} are possible");
+            self.report(FIELD, message);
+        }
+        let texts = span.iter().chain(span_event);
+        let patterns: usize = texts.map(|text| text.matches("IsMatch").count()).sum();
+        if patterns > MAX_CONDITION_PATTERNS {
+            let message = format!(
+                "calls IsMatch {patterns} times, at most {MAX_CONDITION_PATTERNS} are possible: join \
+                 patterns with |"
+            );
+            self.report(FIELD, message);
+        }
+        let bytes = MAX_REGEX_BYTES / patterns.clamp(1, MAX_CONDITION_PATTERNS);
+        let mut parse = |list: &[String], name: &str, context| {
+            let mut parsed = Vec::with_capacity(list.len());
+            for (index, text) in list.iter().enumerate() {
+                match condition(text, context, bytes) {
+                    Ok(expression) => parsed.push(expression),
+                    Err(message) => self.report(format!("{FIELD}.{name}[{index}]"), message),
+                }
+            }
+            parsed
+        };
+        let on_span = parse(span, "span", Context::Span);
+        let on_event = parse(span_event, "spanEvent", Context::SpanEvent);
+        let texts = [span.clone(), span_event.clone()];
+        (self.problems.len() == before)
+            .then(|| Predicate::Condition(Conditions { texts, on_span, on_event, mode }))
+    }
+}
+
+/// A condition parsed, or what is wrong with it and where.
+fn condition(text: &str, context: Context, bytes: usize) -> Result<Expression, String> {
+    if text.len() > MAX_CONDITION_BYTES {
+        return Err(format!(
+            "has {} bytes, at most {MAX_CONDITION_BYTES} are possible",
+            text.len()
+        ));
+    }
+    ottl::parse(text, context, bytes).map_err(|refusal| refusal.explain(text))
 }
 
 fn attribute(key: &str, test: Test) -> Predicate {

@@ -392,3 +392,56 @@ fn settings_of_bools_counts_and_states_are_checked() {
         check(state("vendor", &["a", value]), &[no_value]);
     }
 }
+
+#[test]
+fn conditions_are_checked() {
+    let conditions = |span: &[&str], span_event: &[&str]| Rule::OttlCondition {
+        span: names(span),
+        span_event: names(span_event),
+        error_mode: ErrorMode::Propagate,
+    };
+    check(conditions(&["kind == 2"], &["name == \"x\""]), &[]);
+    let none = "ottlCondition: has no condition: give at least one under span or spanEvent";
+    check(conditions(&[], &[]), &[none]);
+    check(
+        conditions(&["kind == 2", "kind = 2"], &["name"]),
+        &[
+            "ottlCondition.span[1]: line 1, column 6: '=' compares nothing: write '==': kind >>> = 2",
+            "ottlCondition.spanEvent[0]: line 1, column 1: a value alone is no condition: compare it, for \
+             example with == true: >>> name",
+        ],
+    );
+    let many = vec!["true"; 33];
+    check(conditions(&many, &[]), &["ottlCondition: has 33 conditions, at most 32 are possible"]);
+    let long = format!("name == \"{}\"", "x".repeat(2048));
+    let too_long = "ottlCondition.span[0]: has 2058 bytes, at most 2048 are possible";
+    check(conditions(&[&long], &[]), &[too_long]);
+    let patterns = vec!["IsMatch(name, \"a\")"; 17];
+    let too_many =
+        "ottlCondition: calls IsMatch 17 times, at most 16 are possible: join patterns with |";
+    check(conditions(&patterns, &[]), &[too_many]);
+    let large = "IsMatch(name, \"\\\\p{L}{1000}\")";
+    let too_large = "ottlCondition.span[0]: line 1, column 15: compiles to more than 1048576 bytes: shorten \
+                     counted repetitions or Unicode classes: IsMatch(name, >>> \"\\\\p{L}{1000}\")";
+    check(conditions(&[large], &[]), &[too_large]);
+}
+
+#[test]
+fn a_list_asks_at_most_64_questions_of_spans() {
+    let condition = |place: usize| Rule::OttlCondition {
+        span: vec![format!("kind == {place}")],
+        span_event: Vec::new(),
+        error_mode: ErrorMode::Propagate,
+    };
+    let list = |count: usize| -> Vec<Policy> {
+        (0..count).map(|place| policy(&format!("p{place}"), condition(place))).collect()
+    };
+    assert_eq!(problems(&list(32)), Vec::<String>::new());
+    assert_eq!(
+        problems(&list(33)),
+        [
+            "policies: the policies ask 66 questions of spans, at most 64 are possible: an OTTLCondition \
+          with errorMode Propagate counts twice"
+        ]
+    );
+}

@@ -104,6 +104,8 @@ impl Decoded {
                 };
                 span.trace_state.split(',').any(member)
             }),
+            // Conditions have random tests of their own.
+            Rule::OttlCondition { .. } => false,
             Rule::TraceFlags => self.spans.iter().any(|span| span.flags % 2 == 1),
             Rule::And { policies } | Rule::Drop { policies } => policies.iter().all(yes),
             Rule::Or { policies } => policies.iter().any(yes),
