@@ -20,8 +20,8 @@ use crate::{
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
     receivers::{PORT_IS_FREE, PORTS_DIFFER},
     sampling::{
-        BOUNDS_IN_ORDER, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, SOME_CONDITION,
-        SOME_COUNT, UPPER_ABOVE_LOWER,
+        BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND,
+        SOME_CONDITION, SOME_COUNT, UPPER_ABOVE_LOWER,
     },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
@@ -55,7 +55,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 29] = [
+static TWINS: [Twin; 30] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&TIMEOUT),
@@ -65,6 +65,7 @@ static TWINS: [Twin; 29] = [
     Twin::Size(&QUEUE_BYTES),
     Twin::Size(&BATCH_BYTES),
     Twin::Size(&RETENTION_BYTES),
+    Twin::Size(&BUDGET_BYTES),
     Twin::Node(&HEADER_IS_FREE),
     Twin::Node(&INTERVALS_IN_ORDER),
     Twin::Node(&UPPER_ABOVE_LOWER),

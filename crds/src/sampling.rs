@@ -13,7 +13,9 @@ use crate::{
     union::member,
 };
 
+mod budgets;
 mod leaves;
+pub use budgets::*;
 pub use leaves::*;
 
 /// Below a second nothing would be gathered; above an hour no buffer holds it.
@@ -65,6 +67,9 @@ fn max_trace_spans() -> u32 {
     validation = member("SpanCount", "spanCount"),
     validation = member("TraceState", "traceState"),
     validation = member("OTTLCondition", "ottlCondition"),
+    validation = member("RateLimiting", "rateLimiting"),
+    validation = member("BytesLimiting", "bytesLimiting"),
+    validation = member("Composite", "composite"),
     validation = member("And", "and"),
     validation = member("Or", "or"),
     validation = member("Not", "not"),
@@ -77,7 +82,8 @@ pub struct Policy {
 
     /// What the policy looks at. AlwaysSample matches every trace. StatusCode, Latency, StringAttribute,
     /// NumericAttribute, BooleanAttribute, TraceState, TraceFlags and OTTLCondition look at spans, SpanCount
-    /// counts them; Probabilistic looks at the trace ID. And, Or and Not combine other policies by name.
+    /// counts them; Probabilistic looks at the trace ID. RateLimiting, BytesLimiting and Composite have
+    /// budgets of the whole fleet. And, Or and Not combine other policies by name.
     /// Drop drops the traces that all its policies match, whatever else votes for them. AlwaysSample and
     /// TraceFlags, which matches a trace in which any span has the W3C trace flag "sampled", have no
     /// settings.
@@ -131,6 +137,21 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ottl_condition: Option<OttlConditionPolicy>,
 
+    /// Matches as many spans a second as the whole fleet may keep by this policy. Set it when type is
+    /// RateLimiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limiting: Option<RateLimitingPolicy>,
+
+    /// Matches as many bytes of spans a second as the whole fleet may keep by this policy. Set it when type
+    /// is BytesLimiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_limiting: Option<BytesLimitingPolicy>,
+
+    /// Matches when one of the named policies matches and has something left of its share of a budget, or can
+    /// borrow what the others do not need. Set it when type is Composite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub composite: Option<CompositePolicy>,
+
     /// Matches when all of the named policies match. Set it when type is And.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub and: Option<PolicyNames>,
@@ -165,6 +186,9 @@ pub enum PolicyType {
     TraceFlags,
     #[serde(rename = "OTTLCondition")]
     OttlCondition,
+    RateLimiting,
+    BytesLimiting,
+    Composite,
     And,
     Or,
     Not,

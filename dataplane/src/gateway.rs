@@ -100,6 +100,8 @@ pub struct Gateway {
     /// Backends.
     pub exporters: Arc<[ExporterHandle]>,
     policies: ArcSwap<Vec<PolicyInfo>>,
+    /// The policies in force, compiled.
+    program: ArcSwap<Program>,
     seed: KeySeed,
     room: Arc<Room>,
     shards: Vec<ShardHandle>,
@@ -180,6 +182,7 @@ impl Gateway {
             counters,
             exporters,
             policies: ArcSwap::from_pointee(policies.iter().map(PolicyInfo::of).collect()),
+            program: ArcSwap::new(program),
             seed: config.seed,
             room,
             shards,
@@ -215,9 +218,11 @@ impl Gateway {
         decision_wait: Duration,
         max_trace_spans: u32,
     ) -> Result<(), String> {
-        let program = ringtail_engine::policy::compile(policies)
+        let mut program = ringtail_engine::policy::compile(policies)
             .map_err(|problems| format!("the policies do not compile: {problems:?}"))?;
+        program.adopt_budgets(&self.program.load());
         let program = Arc::new(program);
+        self.program.store(Arc::clone(&program));
         let sampling = Arc::new(Sampling { program, decision_wait, max_trace_spans });
         self.policies.store(Arc::new(policies.iter().map(PolicyInfo::of).collect()));
         for shard in &self.shards {

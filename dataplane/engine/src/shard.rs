@@ -6,6 +6,7 @@
 //! and [`Shard::worst_case`] tell it what is, and what a request can add at most, [`Shard::relieve`] makes
 //! room.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -18,7 +19,7 @@ use crate::buffer::index::Index;
 use crate::buffer::segment::{Location, Log};
 use crate::key::{KeySeed, TraceKey};
 use crate::memory::DecisionMemory;
-use crate::policy::Program;
+use crate::policy::{Occasion, Program, Receipt};
 use crate::scan::{ScanError, Shape};
 
 mod arrival;
@@ -42,6 +43,9 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 /// Traces that are buried together: more than a processor fetches at a time, few enough that
 /// what they touch stays in its nearest cache.
 const DYING_MAX: usize = 32;
+
+/// What a receipt takes: its place in a tree that is two thirds full, and two amounts of 64 bytes.
+const RECEIPT_BYTES: usize = 192;
 
 /// What makes a shard.
 #[derive(Debug, Clone)]
@@ -138,6 +142,10 @@ pub struct Shard {
     judged_bytes: u64,
     /// Where they are: the verdict comes while their entries are still in the processor's caches.
     judged: HashTable<(TraceKey, u32)>,
+    /// What judged traces took from budgets, by slot.
+    receipts: BTreeMap<u32, Receipt>,
+    /// Among how many gateways budgets are shared.
+    members: u32,
 }
 
 /// A trace that was decided.
@@ -173,6 +181,8 @@ impl Shard {
             graves: Vec::with_capacity(DYING_MAX),
             judged_bytes: 0,
             judged: HashTable::new(),
+            receipts: BTreeMap::new(),
+            members: 1,
             config,
         }
     }
@@ -189,6 +199,11 @@ impl Shard {
         self.config.decision_wait_ms = decision_wait_ms.min(DECISION_WAIT_MS_MAX);
         self.config.max_trace_spans = max_trace_spans;
         self.log.set_wait(self.config.decision_wait_ms.div_ceil(BUCKET_MS));
+    }
+
+    /// Shares the budgets of policies among so many gateways from now on.
+    pub fn set_members(&mut self, members: u32) {
+        self.members = members.max(1);
     }
 
     /// What is held now. Cheap enough to ask before every request.
@@ -237,6 +252,11 @@ impl Shard {
             + self.deadlines.footprint()
             + self.memory.bytes()
             + self.judged.allocation_size() as u64
+            + (self.receipts.len() * RECEIPT_BYTES) as u64
+    }
+
+    fn occasion(&self) -> Occasion {
+        Occasion { now: self.now, members: self.members }
     }
 
     fn advance(&mut self, now: Millis) {

@@ -102,6 +102,29 @@ pub enum Rule {
         /// What becomes of a condition that asks what a value cannot answer.
         error_mode: ErrorMode,
     },
+    /// Is there room for the trace's spans in a budget of the fleet?
+    RateLimiting {
+        /// What a second brings; above 0.
+        spans_per_second: u64,
+        /// How much can be saved up; `None` means twice the rate, as in the Collector.
+        burst_capacity: Option<u64>,
+    },
+    /// Is there room for the bytes of the trace's spans in a budget of the fleet?
+    BytesLimiting {
+        /// What a second brings; above 0.
+        bytes_per_second: u64,
+        /// How much can be saved up; `None` means twice the rate, as in the Collector.
+        burst_capacity: Option<u64>,
+    },
+    /// Does a part say yes that has its share of a budget of the fleet left, or can borrow from the others?
+    Composite {
+        /// What a second brings to all parts together; above 0.
+        max_total_spans_per_second: u64,
+        /// The parts; at least one.
+        sub_policies: Vec<SubPolicy>,
+        /// The names of the parts in the order in which they are asked; empty means that of `sub_policies`.
+        policy_order: Vec<String>,
+    },
     /// Do all the named policies say yes?
     And {
         /// Names of other policies, of either role.
@@ -122,6 +145,15 @@ pub enum Rule {
         /// Names of other policies, of either role.
         policies: Vec<String>,
     },
+}
+
+/// A part of a [`Rule::Composite`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubPolicy {
+    /// Name of another policy, of either role.
+    pub policy: String,
+    /// From 1 to 100; `None` means an equal part of what the others leave.
+    pub rate_allocation_percent: Option<u32>,
 }
 
 /// What becomes of a condition that asks what a value cannot answer, such as the prefix of a number.

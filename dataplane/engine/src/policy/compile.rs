@@ -2,13 +2,18 @@
 
 use super::ast::{ErrorMode, Policy, Problem, Role, Rule};
 use super::attributes::bit;
+use super::budget::Budget;
+use super::grant::Budgets;
 use super::graph::Graph;
 use super::limits::{MAX_NAME_BYTES, MAX_POLICIES, MAX_PREDICATES};
 use super::predicates::{Predicate, Predicates, failure_bit};
 use super::probability::Probability;
 use super::program::{Program, Question, Step};
 
+mod budgets;
 mod leaves;
+
+use budgets::plan;
 
 /// Compiles a list of policies. All problems are reported at once, in the order of the list, those of the
 /// list as a whole first.
@@ -22,15 +27,18 @@ pub fn compile(policies: &[Policy]) -> Result<Program, Vec<Problem>> {
     }
     compiler.check_predicates();
     // A list that is too long is refused already; following its references could nest too deep.
-    let mut order = Vec::new();
+    let (mut order, mut asking) = (Vec::new(), 0);
     let mut graph = None;
     if policies.len() <= MAX_POLICIES {
         let found = Graph::new(policies, &mut compiler.problems);
         order = found.order(&mut compiler.problems);
+        asking = found.asking_budgets(&order, &mut compiler.problems);
         graph = Some(found);
     }
     match graph {
-        Some(graph) if compiler.problems.is_empty() => Ok(compiler.build(policies, &graph, &order)),
+        Some(graph) if compiler.problems.is_empty() => {
+            Ok(compiler.build(policies, &graph, (&order, asking)))
+        }
         _ => Err(compiler.into_problems()),
     }
 }
@@ -117,6 +125,23 @@ impl Compiler {
             Rule::OttlCondition { span, span_event, error_mode } => {
                 predicate = self.conditions([span, span_event], *error_mode);
             }
+            Rule::RateLimiting { spans_per_second, burst_capacity } => {
+                self.check_rate(
+                    ("rateLimiting", "spansPerSecond"),
+                    *spans_per_second,
+                    *burst_capacity,
+                );
+            }
+            Rule::BytesLimiting { bytes_per_second, burst_capacity } => {
+                self.check_rate(
+                    ("bytesLimiting", "bytesPerSecond"),
+                    *bytes_per_second,
+                    *burst_capacity,
+                );
+            }
+            Rule::Composite { max_total_spans_per_second, sub_policies, policy_order } => {
+                self.check_composite(*max_total_spans_per_second, sub_policies, policy_order);
+            }
             Rule::And { policies } => self.check_present("and.policies", policies.len(), "policy"),
             Rule::Or { policies } => self.check_present("or.policies", policies.len(), "policy"),
             Rule::Drop { policies } => {
@@ -155,7 +180,12 @@ impl Compiler {
         })
     }
 
-    fn build(self, policies: &[Policy], graph: &Graph<'_>, order: &[usize]) -> Program {
+    fn build(
+        self,
+        policies: &[Policy],
+        graph: &Graph<'_>,
+        (order, asking): (&[usize], u64),
+    ) -> Program {
         let (mut drops, mut votes) = (0, 0);
         for (place, policy) in policies.iter().enumerate() {
             match (&policy.rule, policy.role) {
@@ -164,12 +194,25 @@ impl Compiler {
                 (_, Role::Part) => {}
             }
         }
-        let step = |place: &usize| {
-            let rule = &policies.get(*place)?.rule;
-            let named = graph.named_by(*place).fold(0, |set, place| set | bit(place));
-            let predicate = self.predicate_of.get(*place).copied().flatten();
+        let mut budgets = Budgets { asking, ..Budgets::default() };
+        for (place, policy) in policies.iter().enumerate() {
+            let named: Vec<usize> = graph.named_by(place).collect();
+            let predicate = self.predicate_of.get(place).copied().flatten();
             let bits = predicate.map_or((0, 0), |place| (bit(place), failure_bit(place)));
-            Some(Step { bit: bit(*place), question: question(rule, bits, named) })
+            let set = named.iter().fold(0, |set, place| set | bit(*place));
+            let question = match plan(&policy.rule) {
+                Some((plan, parts)) => {
+                    let places = parts.iter().filter_map(|part| named.get(*part).copied());
+                    budgets.parts.push(places.collect());
+                    budgets.list.push(Budget::new(plan));
+                    Question::Budget(budgets.list.len() - 1)
+                }
+                None => question(&policy.rule, bits, set),
+            };
+            budgets.questions.push(question);
+        }
+        let step = |place: &usize| {
+            Some(Step { bit: bit(*place), question: *budgets.questions.get(*place)? })
         };
         Program {
             steps: order.iter().filter_map(step).collect(),
@@ -177,6 +220,7 @@ impl Compiler {
             predicates: Predicates::new(self.predicates),
             drops,
             votes,
+            budgets,
         }
     }
 
@@ -214,6 +258,10 @@ fn question(rule: &Rule, (bit, failure): (u64, u64), named: u64) -> Question {
             Question::Spans { min: min_spans.unwrap_or(0), max: max_spans.unwrap_or(u32::MAX) }
         }
         Rule::And { .. } | Rule::Drop { .. } => Question::All(named),
+        // Budgets are questions of their own.
+        Rule::RateLimiting { .. } | Rule::BytesLimiting { .. } | Rule::Composite { .. } => {
+            Question::Any(0)
+        }
         Rule::Or { .. } => Question::Any(named),
         Rule::Not { .. } => Question::None(named),
     }

@@ -43,3 +43,6 @@ pub const MAX_CONDITION_DEPTH: usize = 32;
 
 /// Calls of `IsMatch` in one OTTL policy: together they may take [`MAX_REGEX_BYTES`], 64 KiB each.
 pub const MAX_CONDITION_PATTERNS: usize = 16;
+
+/// Spans or bytes a second, and at once, in a budget: a million million, far above what any fleet moves.
+pub const MAX_RATE: u64 = 1_000_000_000_000;

@@ -9,7 +9,9 @@ pub mod ast;
 pub mod limits;
 
 mod attributes;
+mod budget;
 mod compile;
+mod grant;
 mod graph;
 mod ottl;
 mod pattern;
@@ -18,7 +20,9 @@ mod probability;
 mod program;
 mod trace_state;
 
-pub use ast::{ErrorMode, Policy, Problem, Role, Rule, Status};
+pub use ast::{ErrorMode, Policy, Problem, Role, Rule, Status, SubPolicy};
+pub use budget::Occasion;
 pub use compile::compile;
+pub use grant::Receipt;
 pub use predicates::Asked;
 pub use program::{Program, Verdict};

@@ -1,6 +1,7 @@
 //! A compiled list of policies: facts of spans from their bytes, and the verdict on a trace from its facts.
 
 use super::attributes::{Attributes, Home};
+use super::grant::Budgets;
 use super::predicates::{Asked, Context, Predicates};
 use super::probability::Probability;
 use crate::facts::{SpanFacts, TraceFacts};
@@ -35,6 +36,7 @@ pub struct Program {
     pub(super) drops: u64,
     /// The policies whose yes keeps, one bit a policy.
     pub(super) votes: u64,
+    pub(super) budgets: Budgets,
 }
 
 /// A policy to evaluate.
@@ -49,12 +51,28 @@ pub(super) struct Step {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Question {
     Always,
-    Status { any_of: u8 },
-    Latency { above_ms: u64, up_to_ms: u64 },
+    Status {
+        any_of: u8,
+    },
+    Latency {
+        above_ms: u64,
+        up_to_ms: u64,
+    },
     Probability(Probability),
-    Predicate { bit: u64, invert: bool },
-    Condition { bit: u64, failure: u64 },
-    Spans { min: u32, max: u32 },
+    Predicate {
+        bit: u64,
+        invert: bool,
+    },
+    Condition {
+        bit: u64,
+        failure: u64,
+    },
+    Spans {
+        min: u32,
+        max: u32,
+    },
+    /// The budget with this number; asked only when nothing else keeps the trace.
+    Budget(usize),
     All(u64),
     Any(u64),
     None(u64),
@@ -154,14 +172,21 @@ impl Program {
         self.predicates.asked(group, span, known)
     }
 
-    /// The verdict on a trace.
-    pub fn decide(&self, facts: &TraceFacts) -> Verdict {
+    /// The policies that say yes to a trace, with all budgets saying no.
+    #[inline]
+    pub(super) fn answers(&self, facts: &TraceFacts) -> u64 {
         let mut yes = 0;
         for step in &self.steps {
             if step.question.holds(facts, yes) {
                 yes |= step.bit;
             }
         }
+        yes
+    }
+
+    /// The verdict on a trace, as far as it does not depend on budgets: they grant nothing.
+    pub fn decide(&self, facts: &TraceFacts) -> Verdict {
+        let yes = self.answers(facts);
         let matched = yes & (self.drops | self.votes);
         match (first(yes & self.drops), first(yes & self.votes)) {
             (Some(policy), _) => Verdict { keep: false, policy: Some(policy), matched },
@@ -183,6 +208,7 @@ impl Question {
             Self::Predicate { bit, invert } => (facts.bits & bit != 0) != *invert,
             Self::Condition { bit, failure } => facts.bits & bit != 0 && facts.bits & failure == 0,
             Self::Spans { min, max } => (*min..=*max).contains(&facts.spans),
+            Self::Budget(_) => false,
             Self::All(policies) => yes & policies == *policies,
             Self::Any(policies) => yes & policies != 0,
             Self::None(policies) => yes & policies == 0,

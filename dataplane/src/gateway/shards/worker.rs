@@ -120,10 +120,14 @@ impl Worker {
         handle: &ShardHandle,
     ) -> Self {
         let remember = config.decision_wait_ms + REMEMBER_AFTER_WAIT;
+        let stand = outside.stands.load_full();
+        let traces = Traces::new(config.shard, remember, outside.remember_max);
+        let mut shard = Shard::new(config, Arc::clone(program));
+        shard.set_members(stand.members());
         Self {
-            traces: Traces::new(config.shard, remember, outside.remember_max),
-            shard: Shard::new(config, Arc::clone(program)),
-            stand: outside.stands.load_full(),
+            traces,
+            shard,
+            stand,
             outside,
             asks,
             own: handle.asks.downgrade(),
@@ -178,6 +182,7 @@ impl Worker {
             self.adopt(before.me.inst, another);
         }
         if before.epoch != self.stand.epoch {
+            self.shard.set_members(self.stand.members());
             let now = self.outside.clock.now();
             self.traces.on_view(&before, &self.stand, now, &mut self.actions);
             self.perform(now);

@@ -1,6 +1,6 @@
 //! What the compiler refuses, with the place and the words, and what it accepts.
 
-use super::super::ast::Status;
+use super::super::ast::{Status, SubPolicy};
 use super::*;
 
 fn policy(name: &str, rule: Rule) -> Policy {
@@ -442,6 +442,101 @@ fn a_list_asks_at_most_64_questions_of_spans() {
         [
             "policies: the policies ask 66 questions of spans, at most 64 are possible: an OTTLCondition \
           with errorMode Propagate counts twice"
+        ]
+    );
+}
+
+fn rate(spans_per_second: u64, burst_capacity: Option<u64>) -> Rule {
+    Rule::RateLimiting { spans_per_second, burst_capacity }
+}
+
+fn composite(parts: &[(&str, Option<u32>)], order: &[&str]) -> Rule {
+    let part = |(policy, percent): &(&str, Option<u32>)| SubPolicy {
+        policy: (*policy).to_owned(),
+        rate_allocation_percent: *percent,
+    };
+    Rule::Composite {
+        max_total_spans_per_second: 100,
+        sub_policies: parts.iter().map(part).collect(),
+        policy_order: names(order),
+    }
+}
+
+#[test]
+fn budgets_are_checked() {
+    let bytes =
+        |bytes_per_second, burst_capacity| Rule::BytesLimiting { bytes_per_second, burst_capacity };
+    check(rate(1, None), &[]);
+    check(rate(0, None), &["rateLimiting.spansPerSecond: 0 is not from 1 to 1000000000000"]);
+    check(rate(1, Some(0)), &["rateLimiting.burstCapacity: 0 is not from 1 to 1000000000000"]);
+    check(bytes(1 << 20, Some(1)), &[]);
+    check(
+        bytes(u64::MAX, Some(0)),
+        &[
+            "bytesLimiting.bytesPerSecond: 18446744073709551615 is not from 1 to 1000000000000",
+            "bytesLimiting.burstCapacity: 0 is not from 1 to 1000000000000",
+        ],
+    );
+    check(composite(&[("all", Some(100))], &[]), &[]);
+    check(composite(&[("all", None)], &["all"]), &[]);
+    check(composite(&[], &[]), &["composite.subPolicies: is empty: name at least one policy"]);
+    let share = "composite.subPolicies[0].rateAllocation: 0 percent is not from 1 to 100";
+    check(composite(&[("all", Some(0))], &[]), &[share]);
+    check(
+        composite(&[("al", None)], &[]),
+        &["composite.subPolicies[0].policy: no policy is named \"al\""],
+    );
+    check(
+        composite(&[("it", None)], &[]),
+        &["composite.subPolicies[0].policy: names the policy itself"],
+    );
+    check(
+        composite(&[("all", None), ("all", None)], &[]),
+        &["composite.subPolicies[1].policy: \"all\" is named twice"],
+    );
+    check(
+        composite(&[("all", None)], &["all", "some", "all"]),
+        &[
+            "composite.policyOrder[1]: \"some\" is not among the subPolicies",
+            "composite.policyOrder[2]: \"all\" is named twice",
+        ],
+    );
+    let list = |rule| {
+        let other = part("other", Rule::AlwaysSample);
+        problems(&[policy("all", Rule::AlwaysSample), other, policy("it", rule)])
+    };
+    assert_eq!(
+        list(composite(&[("all", Some(60)), ("other", Some(50))], &["all"])),
+        [
+            "policies[2].composite.subPolicies: the shares are 110 percent together, at most \
+             100 are possible",
+            "policies[2].composite.policyOrder: \"other\" is missing: name all subPolicies, or none",
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_the_contrary_of_a_budget() {
+    let message = |name: &str| {
+        format!(
+            "\"{name}\" has a budget or names a policy that has one; a budget keeps traces, and nothing \
+             can be said of those that it has no room for"
+        )
+    };
+    let list = [
+        policy("all", Rule::AlwaysSample),
+        policy("no", not("inner")),
+        part("inner", and(&["all", "limit"])),
+        part("limit", rate(1, None)),
+        policy("out", drop_when(&["all", "limit"])),
+        policy("fine", or(&["inner", "all"])),
+        policy("shared", composite(&[("inner", None), ("fine", None)], &[])),
+    ];
+    assert_eq!(
+        problems(&list),
+        [
+            format!("policies[1].not.policy: {}", message("inner")),
+            format!("policies[4].drop.policies[1]: {}", message("limit")),
         ]
     );
 }

@@ -104,8 +104,11 @@ impl Decoded {
                 };
                 span.trace_state.split(',').any(member)
             }),
-            // Conditions have random tests of their own.
-            Rule::OttlCondition { .. } => false,
+            // Conditions and budgets have random tests of their own.
+            Rule::OttlCondition { .. }
+            | Rule::RateLimiting { .. }
+            | Rule::BytesLimiting { .. }
+            | Rule::Composite { .. } => false,
             Rule::TraceFlags => self.spans.iter().any(|span| span.flags % 2 == 1),
             Rule::And { policies } | Rule::Drop { policies } => policies.iter().all(yes),
             Rule::Or { policies } => policies.iter().any(yes),
