@@ -33,14 +33,14 @@ pub(super) fn to_int(value: &Value<'_>) -> Result<Value<'static>, Failed> {
     })
 }
 
-/// The double that a value stands for; nil when a text is none.
+/// The double that a value stands for; fails when a text is none, as OTTL's does.
 pub(super) fn to_double(value: &Value<'_>) -> Result<Value<'static>, Failed> {
     Ok(match value {
         Value::Nil => Value::Nil,
         Value::Int(value) => Value::Double(*value as f64),
         Value::Double(value) => Value::Double(*value),
         Value::Bool(value) => Value::Double(f64::from(u8::from(*value))),
-        Value::Text(text) => read(text).map_or(Value::Nil, Value::Double),
+        Value::Text(text) => Value::Double(read(text).ok_or(Failed)?),
         _ => return Err(Failed),
     })
 }
@@ -49,14 +49,17 @@ fn read<N: std::str::FromStr>(text: &[u8]) -> Option<N> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// A double as JSON has it: shortest digits, an exponent only for very small and very large ones.
+/// A double as Go's JSON has it: shortest digits, an exponent only for very small and very large ones.
 fn double(value: f64) -> String {
     let size = value.abs();
-    if size != 0.0 && !(1e-6..1e21).contains(&size) && value.is_finite() {
-        let text = format!("{value:e}");
-        return if size >= 1.0 { text.replace('e', "e+") } else { text };
+    if size == 0.0 || (1e-6..1e21).contains(&size) || !value.is_finite() {
+        return value.to_string();
     }
-    value.to_string()
+    let text = format!("{value:e}");
+    match text.split_once("e-") {
+        Some((digits, exponent)) => format!("{digits}e-{exponent:0>2}"),
+        None => text.replace('e', "e+"),
+    }
 }
 
 /// Lower-case hexadecimal digits.

@@ -411,13 +411,27 @@ fn folded(
         ("ConvertCase", _) => {
             Err(Refusal::new(at, "ConvertCase converts to \"lower\" or \"upper\" here"))
         }
-        ("SpanID", Some(Term::Bytes(bytes))) if bytes.len() == 8 => {
-            Ok(Term::SpanId(bytes.try_into().unwrap_or_default()))
-        }
-        ("SpanID", _) => Err(Refusal::new(at, "SpanID needs 0x and 16 hexadecimal digits")),
-        ("TraceID", Some(Term::Bytes(bytes))) if bytes.len() == 16 => {
-            Ok(Term::TraceId(bytes.try_into().unwrap_or_default()))
-        }
-        _ => Err(Refusal::new(at, "TraceID needs 0x and 32 hexadecimal digits")),
+        ("SpanID", Some(id)) => match id_bytes(id) {
+            Some(id) => Ok(Term::SpanId(id)),
+            None => {
+                Err(Refusal::new(at, "SpanID needs 16 hexadecimal digits, after 0x or in quotes"))
+            }
+        },
+        ("TraceID", Some(id)) => match id_bytes(id) {
+            Some(id) => Ok(Term::TraceId(id)),
+            None => {
+                Err(Refusal::new(at, "TraceID needs 32 hexadecimal digits, after 0x or in quotes"))
+            }
+        },
+        _ => Err(Refusal::new(start, unknown(name))),
+    }
+}
+
+/// An ID that is written as bytes or as a text of hexadecimal digits.
+fn id_bytes<const N: usize>(term: Term) -> Option<[u8; N]> {
+    match term {
+        Term::Bytes(bytes) => bytes.try_into().ok(),
+        Term::Text(text) => super::token::hex(text.as_bytes())?.try_into().ok(),
+        _ => None,
     }
 }

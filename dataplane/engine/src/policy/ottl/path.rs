@@ -41,6 +41,7 @@ pub(in super::super) enum Field {
     SpanDroppedAttributes,
     SpanDroppedEvents,
     SpanDroppedLinks,
+    SpanFlags,
     EventAttributes,
     EventName,
     EventTime,
@@ -61,7 +62,7 @@ use Field::{
 };
 
 /// The fields by their owner and name. Without an owner the context's own is meant.
-const FIELDS: [(&str, &str, Field); 33] = [
+const FIELDS: [(&str, &str, Field); 34] = [
     ("span", "attributes", SpanAttributes),
     ("span", "name", SpanName),
     ("span", "kind", SpanKind),
@@ -83,6 +84,7 @@ const FIELDS: [(&str, &str, Field); 33] = [
     ("span", "dropped_attributes_count", SpanDroppedAttributes),
     ("span", "dropped_events_count", SpanDroppedEvents),
     ("span", "dropped_links_count", SpanDroppedLinks),
+    ("span", "flags", Field::SpanFlags),
     ("spanevent", "attributes", EventAttributes),
     ("spanevent", "name", EventName),
     ("spanevent", "time", EventTime),

@@ -33,6 +33,7 @@ mod field {
     pub(super) const SPAN_DROPPED_EVENTS: u32 = 12;
     pub(super) const SPAN_DROPPED_LINKS: u32 = 14;
     pub(super) const SPAN_STATUS: u32 = 15;
+    pub(super) const SPAN_FLAGS: u32 = 16;
     pub(super) const STATUS_MESSAGE: u32 = 2;
     pub(super) const STATUS_CODE: u32 = 3;
     pub(super) const EVENT_TIME: u32 = 1;
@@ -96,6 +97,7 @@ impl<'a> Subject<'a> {
             Field::SpanDroppedAttributes => int(number(self.span, field::SPAN_DROPPED_ATTRIBUTES)),
             Field::SpanDroppedEvents => int(number(self.span, field::SPAN_DROPPED_EVENTS)),
             Field::SpanDroppedLinks => int(number(self.span, field::SPAN_DROPPED_LINKS)),
+            Field::SpanFlags => int(number(self.span, field::SPAN_FLAGS)),
             Field::EventName => Value::text(last(self.event, field::EVENT_NAME)),
             Field::EventTime => time(number(self.event, field::EVENT_TIME)),
             Field::EventTimeNano => int(number(self.event, field::EVENT_TIME)),
@@ -166,6 +168,7 @@ impl<'a> Subject<'a> {
 /// A part of a list or map.
 fn pick<'a>(value: Value<'a>, key: &Key) -> Result<Value<'a>, Failed> {
     match (value, key) {
+        (Value::Nil, _) => Ok(Value::Nil),
         (Value::Map(body), Key::Text(key)) => {
             let found = attribute(body, super::value::ELEMENT, key.as_bytes());
             Ok(found.unwrap_or(Value::Nil))
@@ -208,6 +211,7 @@ fn find_number(fields: &[u8], wanted: u32) -> Option<u64> {
         if field.number == wanted {
             found = match field.value {
                 Wire::Varint(value) | Wire::Fixed64(value) => Some(value),
+                Wire::Fixed32(value) => Some(u64::from(value)),
                 _ => found,
             };
         }

@@ -68,6 +68,7 @@ fn span() -> Span {
         dropped_events_count: 5,
         dropped_links_count: 6,
         status: Some(Status { code: 2, message: "out of stock".to_owned() }),
+        flags: 0x101,
         ..Span::default()
     }
 }
@@ -157,6 +158,9 @@ fn fields_of_spans() {
             r#"attributes["map"]["inner"] == "deep""#,
             r#"attributes["tags"][1] == 3"#,
             r#"attributes["map"]["missing"] == nil"#,
+            r#"attributes["map"]["missing"]["more"] == nil"#,
+            r#"parent_span_id == SpanID("0000000000000009")"#,
+            "flags == 257",
             r#"attributes["twice"] == "first""#,
         ],
     );
@@ -336,16 +340,14 @@ fn functions() {
             r#"ConvertCase("a", "upper") == "A""#,
             r#"Int(attributes["count"]) == 42 and Int(3.9) == 3 and Int(true) == 1"#,
             r#"Int(name) == nil and Int(nil) == nil"#,
-            r#"Double("2.5") == 2.5 and Double(2) == 2.0 and Double(name) == nil"#,
+            r#"Double("2.5") == 2.5 and Double(2) == 2.0 and Double(nil) == nil"#,
             r#"String(5) == "5" and String(true) == "true" and String(2.5) == "2.5""#,
             r#"String(attributes["raw"]) == "01ff" and String(nil) == nil"#,
-            r#"String(1e.5) == "1e.5" or true"#,
-            r#"String(2.5e30) == "2.5e+30" and String(1.5e-9) == "1.5e-9""#,
+            r#"String(2.5e30) == "2.5e+30" and String(1.5e-9) == "1.5e-09""#,
             r#"Concat([name, kind, nil], "|") == "GET /checkout|2|<nil>""#,
             r#"Substring(name, 4, 9) == "/checkout""#,
             r#"Substring(ToLowerCase(name), 0, 3) == "get""#,
-        ]
-        .map(|condition| if condition.contains("1e.5") { "true" } else { condition }),
+        ],
     );
     check(
         Err(Failed),
@@ -355,6 +357,7 @@ fn functions() {
             r#"IsMatch(attributes["map"], "x")"#,
             r#"ContainsValue(name, "x")"#,
             "Len(nil) == 0",
+            "Double(name) == nil",
             "Len(kind) == 0",
             "ToLowerCase(nil) == nil",
             "Substring(name, 0, 14) == name",
@@ -474,8 +477,8 @@ fn refusals_name_their_place() {
         ("Duration(\"1d\") > 1", "column 10: is no duration; write one such as"),
         ("Duration(1) > 1", "column 10: Duration needs a text"),
         ("ConvertCase(name, \"snake\") == name", "column 19: ConvertCase converts to"),
-        ("SpanID(0x01) == span_id", "column 8: SpanID needs 0x and 16 hexadecimal digits"),
-        ("TraceID(\"01\") == trace_id", "column 9: TraceID needs 0x and 32"),
+        ("SpanID(0x01) == span_id", "column 8: SpanID needs 16 hexadecimal digits"),
+        ("TraceID(\"01\") == trace_id", "column 9: TraceID needs 32"),
         ("Concat(name, \"\") == name", "column 8: Concat joins a list"),
         ("Int(name)", "column 1: a value alone is no condition"),
         ("(name == \"a\") == true", "column 1: a condition cannot stand where a value is needed"),

@@ -199,7 +199,8 @@ fn coded(inner: &str, kind: char, at: usize, text: &mut Vec<u8>) -> Result<usize
     Ok(2 + digits)
 }
 
-fn hex(digits: &[u8]) -> Option<Vec<u8>> {
+/// The bytes that hexadecimal digits stand for.
+pub(super) fn hex(digits: &[u8]) -> Option<Vec<u8>> {
     let (pairs, []) = digits.as_chunks::<2>() else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let byte = |pair: &[u8; 2]| u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok();

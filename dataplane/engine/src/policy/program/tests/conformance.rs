@@ -1,4 +1,4 @@
-//! Tables of traces and verdicts, at least eight a policy type, with the Collector's answers but for the
+//! Tables of traces and verdicts, at least twenty cases a policy type, with the Collector's answers but for the
 //! differences that `docs/policies.md` lists.
 
 use super::*;
@@ -47,6 +47,18 @@ fn always_sample() {
         ("resource", resource("k", text("v")), true),
         ("error", trace(vec![with_status(2)]), true),
         ("times", trace(vec![timed(1, 2)]), true),
+        ("no times", trace(vec![timed(0, 0)]), true),
+        ("end before start", trace(vec![timed(2, 1)]), true),
+        ("unset", trace(vec![with_status(0)]), true),
+        ("ok", trace(vec![with_status(1)]), true),
+        ("unknown status", trace(vec![with_status(9)]), true),
+        ("two resources", two_resources(span(&[]), with_status(2)), true),
+        ("a number", one("k", Any::IntValue(-1)), true),
+        ("a list", one("k", Any::ArrayValue(ArrayValue::default())), true),
+        ("a key without a name", one("", text("v")), true),
+        ("a number on the resource", resource("k", Any::IntValue(7)), true),
+        ("many spans", trace(vec![span(&[]); 300]), true),
+        ("a resource without spans", vec![Piece::new(vec![], vec![])], true),
         ("bytes that are no span", vec![strange], true),
     ];
     check(&Rule::AlwaysSample, cases);
@@ -71,6 +83,9 @@ fn status_code() {
         ("unknown code", trace(vec![with_status(7)]), false),
         ("negative code", trace(vec![with_status(-1)]), false),
         ("no span", vec![], false),
+        ("an attribute of that name", one("status.code", Any::IntValue(2)), false),
+        ("error and unknown", trace(vec![with_status(2), with_status(9)]), true),
+        ("one of many", trace([vec![none(); 50], vec![with_status(2)]].concat()), true),
     ];
     check(&error, cases);
     let ok_or_unset = Rule::StatusCode { codes: vec![Status::Ok, Status::Unset] };
