@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     duration::{DurationBounds, DurationText},
     pattern,
+    rules::{NodeRule, durations},
+    size::{SizeBounds, SizeText},
     union::member,
 };
 
@@ -20,12 +22,18 @@ pub use leaves::*;
 
 /// Below a second nothing would be gathered; above an hour no buffer holds it.
 pub(crate) static DECISION_WAIT: DurationBounds = DurationBounds::ms(1_000, 3_600_000);
+/// Below half a second the root's own children would come too late.
+pub(crate) static ROOT_WAIT: DurationBounds = DurationBounds::ms(500, 3_600_000);
+/// The largest trace that a message between gateways takes; a smaller cap than 64 KiB would cut traces of a
+/// hundred spans.
+pub(crate) static TRACE_BYTES: SizeBounds = SizeBounds { least: 64 << 10, most: 12 << 20 };
 /// A million spans of 450 bytes are 450 MB: beyond it one trace could fill a gateway.
 const TRACE_SPANS_MAX: u32 = 1_000_000;
 
 /// How long to wait for a trace, and which traces to keep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ROOT_BEFORE_DECISION.rule())]
 pub struct Sampling {
     /// How long a gateway gathers the spans of a trace before it decides, counted from the first span that
     /// it sees. The 99th percentile of your trace durations plus 10 to 15 seconds is a good start. Spans
@@ -34,17 +42,43 @@ pub struct Sampling {
     #[x_kube(validation = DECISION_WAIT.rule())]
     pub decision_wait: DurationText,
 
+    /// How long a gateway goes on gathering after a span without a parent has arrived, if that is shorter.
+    /// Most traces are complete soon after their root; those without one wait for decisionWait. It must be
+    /// shorter than decisionWait, and should be longer than the batch timeouts of agents and SDKs together.
+    /// From 500ms to 1h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ROOT_WAIT.rule())]
+    pub decision_wait_after_root_received: Option<DurationText>,
+
     /// A trace that reaches this many spans is decided at once, on what is there; spans that come later
     /// follow the decision. It keeps one runaway trace from filling a gateway.
     #[serde(default = "max_trace_spans")]
     #[schemars(range(min = 1, max = TRACE_SPANS_MAX))]
     pub max_trace_spans: u32,
 
+    /// A trace whose spans reach this many bytes is decided at once, as with maxTraceSpans. From 64Ki to
+    /// 12Mi, which is the most without it too: a trace that moves to another gateway has to fit a message.
+    /// A trace that takes an eighth of a gateway's buffer is decided at once in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = TRACE_BYTES.rule())]
+    pub max_trace_bytes: Option<SizeText>,
+
     /// The rules. A trace is kept when any policy with role Vote says so, unless a Drop policy matches it.
     #[schemars(length(min = 1, max = MAX_POLICIES))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub policies: Vec<Policy>,
 }
+
+/// A wait after the root that is no shorter would have no effect.
+pub(crate) static ROOT_BEFORE_DECISION: NodeRule = NodeRule {
+    cel: "!has(self.decisionWaitAfterRootReceived) || \
+          duration(self.decisionWaitAfterRootReceived) < duration(self.decisionWait)",
+    holds: |sampling| {
+        durations(sampling, "/decisionWaitAfterRootReceived", "/decisionWait", Duration::lt)
+    },
+    message: "must be shorter than decisionWait",
+    field: ".decisionWaitAfterRootReceived",
+};
 
 fn decision_wait() -> DurationText {
     Duration::from_secs(30).into()
@@ -90,8 +124,9 @@ pub struct Policy {
     #[serde(rename = "type")]
     pub type_: PolicyType,
 
-    /// Vote: a match keeps the trace. Part: the policy has no vote of its own and serves And, Or, Not and
-    /// Drop.
+    /// Vote: a match keeps the trace. Part: the policy has no vote of its own and serves And, Or, Not, Drop
+    /// and Composite. Shadow: nothing happens, but it is counted how many traces would be decided otherwise
+    /// if it were a Vote (ringtail_shadow_traces_total).
     #[serde(default)]
     pub role: PolicyRole,
 
@@ -202,6 +237,7 @@ pub enum PolicyRole {
     #[default]
     Vote,
     Part,
+    Shadow,
 }
 
 /// The policies that And, Or and Drop combine.

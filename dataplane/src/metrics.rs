@@ -75,6 +75,8 @@ table! {
         "Milliseconds until a gateway answered a request";
     POLICY_TRACES = Counter "otelcol_processor_tail_sampling_count_traces_sampled"
         ["policy", "sampled", "decision"] "Traces that a policy decided";
+    SHADOW_TRACES = Counter "ringtail_shadow_traces" ["policy"]
+        "Traces that a policy with role Shadow would have decided otherwise, had it a vote";
     GLOBAL_TRACES = Counter "otelcol_processor_tail_sampling_global_count_traces_sampled"
         ["sampled", "decision"] "Traces decided";
     NEW_TRACES = Counter "otelcol_processor_tail_sampling_new_trace_id_received" []
@@ -450,6 +452,11 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
     samples.push(gauge(&OBSERVERS, &["true"], agreeing));
     samples.push(gauge(&OBSERVERS, &["false"], observers.len() as u64 - agreeing));
     for policy in gateway.policies().iter() {
+        if policy.shadow {
+            let changed = gateway.changed_by(&policy.name);
+            samples.push(count(&SHADOW_TRACES, &[&policy.name], changed));
+            continue;
+        }
         let sampled = if policy.drops { ["false", "dropped"] } else { ["true", "sampled"] };
         let traces = gateway.decided_by(&policy.name);
         samples.push(count(&POLICY_TRACES, &[&policy.name, sampled[0], sampled[1]], traces));

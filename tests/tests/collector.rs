@@ -1,6 +1,6 @@
-//! Random traces through a real OpenTelemetry Collector: for each policy it keeps as many of them as ours says
-//! yes to. Rules that differ on purpose are drawn so that the difference does not show; `docs/policies.md`
-//! lists them.
+//! Random traces through a real OpenTelemetry Collector: for each policy it keeps as many of them as ours
+//! says yes to. Rules that differ on purpose are drawn so that the difference does not show;
+//! `docs/policies.md` lists them.
 //!
 //! Needs a Collector of v0.157 or later with its tail sampling processor, such as `make bench` builds, named
 //! by `RINGTAIL_OTELCOL`; without it there is nothing to compare with.

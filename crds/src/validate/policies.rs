@@ -90,6 +90,7 @@ fn convert(written: Policy) -> Option<policy::Policy> {
     let role = match written.role {
         PolicyRole::Vote => Role::Vote,
         PolicyRole::Part => Role::Part,
+        PolicyRole::Shadow => Role::Shadow,
     };
     let rule = match written.type_ {
         PolicyType::AlwaysSample => Rule::AlwaysSample,

@@ -58,12 +58,27 @@ pub struct ShardConfig {
     pub shards: u32,
     /// How long after its first span a trace is decided; at most [`DECISION_WAIT_MS_MAX`].
     pub decision_wait_ms: Millis,
+    /// How long after a span without a parent it is decided, if that is earlier.
+    pub after_root_ms: Option<Millis>,
     /// A trace with more spans is decided at once.
     pub max_trace_spans: u32,
     /// A trace with more bytes of spans is decided at once.
     pub max_trace_bytes: u64,
     /// At least so many of the last decisions are remembered.
     pub memory_keys: usize,
+}
+
+/// When traces are decided: what of a [`ShardConfig`] can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceLimits {
+    /// See [`ShardConfig::decision_wait_ms`].
+    pub decision_wait_ms: Millis,
+    /// See [`ShardConfig::after_root_ms`].
+    pub after_root_ms: Option<Millis>,
+    /// See [`ShardConfig::max_trace_spans`].
+    pub max_trace_spans: u32,
+    /// See [`ShardConfig::max_trace_bytes`].
+    pub max_trace_bytes: u64,
 }
 
 /// What became of the spans of a request. Every span with a valid trace ID is in one of the first five
@@ -193,11 +208,13 @@ impl Shard {
         self.programs.push(program, rows);
     }
 
-    /// Changes how long traces first seen from now on are held, and with how many spans any trace is
-    /// decided at once.
-    pub fn set_limits(&mut self, decision_wait_ms: Millis, max_trace_spans: u32) {
-        self.config.decision_wait_ms = decision_wait_ms.min(DECISION_WAIT_MS_MAX);
-        self.config.max_trace_spans = max_trace_spans;
+    /// Changes how long traces first seen from now on are held, how long any trace waits after its root, and
+    /// with how many spans or bytes any trace is decided at once.
+    pub fn set_limits(&mut self, limits: &TraceLimits) {
+        self.config.decision_wait_ms = limits.decision_wait_ms.min(DECISION_WAIT_MS_MAX);
+        self.config.after_root_ms = limits.after_root_ms;
+        self.config.max_trace_spans = limits.max_trace_spans;
+        self.config.max_trace_bytes = limits.max_trace_bytes;
         self.log.set_wait(self.config.decision_wait_ms.div_ceil(BUCKET_MS));
     }
 

@@ -19,6 +19,8 @@ pub enum Role {
     Vote,
     /// Its answer is used only by the containers that name it.
     Part,
+    /// It is counted what its vote would change, and nothing is changed. Containers may name it as well.
+    Shadow,
 }
 
 /// The question a policy asks of a whole trace.

@@ -186,12 +186,17 @@ impl Compiler {
         graph: &Graph<'_>,
         (order, asking): (&[usize], u64),
     ) -> Program {
-        let (mut drops, mut votes) = (0, 0);
+        let (mut drops, mut votes, mut shadows, mut shadow_drops) = (0, 0, 0, 0);
         for (place, policy) in policies.iter().enumerate() {
-            match (&policy.rule, policy.role) {
-                (Rule::Drop { .. }, _) => drops |= bit(place),
-                (_, Role::Vote) => votes |= bit(place),
-                (_, Role::Part) => {}
+            let is_drop = matches!(policy.rule, Rule::Drop { .. });
+            match (is_drop, policy.role) {
+                (_, Role::Shadow) => {
+                    shadows |= bit(place);
+                    shadow_drops |= if is_drop { bit(place) } else { 0 };
+                }
+                (true, _) => drops |= bit(place),
+                (false, Role::Vote) => votes |= bit(place),
+                (false, Role::Part) => {}
             }
         }
         let mut budgets = Budgets { asking, ..Budgets::default() };
@@ -220,6 +225,8 @@ impl Compiler {
             predicates: Predicates::new(self.predicates),
             drops,
             votes,
+            shadows,
+            shadow_drops,
             budgets,
         }
     }

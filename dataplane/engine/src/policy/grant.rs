@@ -10,6 +10,8 @@ use crate::facts::TraceFacts;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
     spent: Vec<Spent>,
+    /// The policies that are only counted for which something was taken.
+    pub(crate) counted: u64,
 }
 
 impl Receipt {
@@ -47,23 +49,33 @@ impl Program {
         if !undecided {
             return (verdict, Receipt::default());
         }
-        self.ask_budgets(facts, occasion)
+        self.ask_budgets(facts, verdict.matched, occasion)
     }
 
-    fn ask_budgets(&self, facts: &TraceFacts, occasion: Occasion) -> (Verdict, Receipt) {
+    fn ask_budgets(
+        &self,
+        facts: &TraceFacts,
+        matched: u64,
+        occasion: Occasion,
+    ) -> (Verdict, Receipt) {
         let yes = self.answers(facts);
         let mut asked = Asked { program: self, facts, occasion, yes, spent: Vec::new() };
-        let mut votes = self.votes & self.budgets.asking;
-        while votes != 0 {
-            let place = votes.trailing_zeros() as usize;
+        for place in places(self.votes & self.budgets.asking) {
             if asked.grants(place) {
                 let policy = u16::try_from(place).ok();
-                let verdict = Verdict { keep: true, policy, matched: bit(place) };
-                return (verdict, Receipt { spent: asked.spent });
+                let verdict = self.verdict(true, policy, matched | bit(place));
+                return (verdict, Receipt { spent: asked.spent, counted: 0 });
             }
-            votes &= votes - 1;
         }
-        (Verdict::default(), Receipt::default())
+        // Their budgets are nobody else's.
+        let mut counted = 0;
+        for place in places(self.shadows & self.budgets.asking & !matched) {
+            if asked.grants(place) {
+                counted |= bit(place);
+            }
+        }
+        let verdict = self.verdict(false, None, matched | counted);
+        (verdict, Receipt { spent: asked.spent, counted })
     }
 
     /// Gives back what was taken for a verdict that did not come about.

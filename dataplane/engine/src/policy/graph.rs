@@ -79,6 +79,8 @@ impl<'a> Graph<'a> {
     /// [`Graph::order`] says.
     pub(super) fn asking_budgets(&self, order: &[usize], problems: &mut Vec<Problem>) -> u64 {
         let mut asking = 0;
+        // By place: the budgets that a policy asks.
+        let mut asked = vec![0_u64; self.policies.len()];
         for place in order {
             let Some(rule) = self.policies.get(*place).map(|policy| &policy.rule) else { continue };
             let is_budget = matches!(
@@ -88,8 +90,14 @@ impl<'a> Graph<'a> {
             let edges = self.edges.get(*place).into_iter().flatten();
             let limited = |edge: &&Edge| asking & bit(edge.target) != 0;
             let first = edges.clone().find(limited);
-            if is_budget || first.is_some() {
+            let of = |edge: &Edge| asked.get(edge.target).copied().unwrap_or_default();
+            let own = if is_budget { bit(*place) } else { 0 };
+            let budgets = edges.map(of).fold(own, |set, budgets| set | budgets);
+            if budgets != 0 {
                 asking |= bit(*place);
+            }
+            if let Some(asked) = asked.get_mut(*place) {
+                *asked = budgets;
             }
             if let (Rule::Not { .. } | Rule::Drop { .. }, Some(edge)) = (rule, first) {
                 let name = self.policies.get(edge.target).map_or("", |policy| policy.name.as_str());
@@ -100,7 +108,33 @@ impl<'a> Graph<'a> {
                 problems.push(Problem { policy: Some(*place), field: edge.field.clone(), message });
             }
         }
+        self.report_shared_budgets(&asked, problems);
         asking
+    }
+
+    /// A policy that is only counted must take nothing from those that vote.
+    fn report_shared_budgets(&self, asked: &[u64], problems: &mut Vec<Problem>) {
+        let with_role = |role| {
+            let policies = self.policies.iter().enumerate();
+            policies.filter(move |(_, policy)| policy.role == role).map(|(place, _)| place)
+        };
+        let budgets = |place: usize| asked.get(place).copied().unwrap_or_default();
+        let voting = with_role(Role::Vote).fold(0, |set, place| set | budgets(place));
+        for place in with_role(Role::Shadow) {
+            let shared = budgets(place) & voting;
+            let Some(policy) = self.policies.get(shared.trailing_zeros() as usize) else {
+                continue;
+            };
+            problems.push(Problem {
+                policy: Some(place),
+                field: "role".to_owned(),
+                message: format!(
+                    "a Shadow takes from the budget of \"{}\", which policies that vote take from: give it \
+                     one of its own",
+                    policy.name
+                ),
+            });
+        }
     }
 
     fn report_unused_parts(&self, problems: &mut Vec<Problem>) {

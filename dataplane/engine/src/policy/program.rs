@@ -36,6 +36,9 @@ pub struct Program {
     pub(super) drops: u64,
     /// The policies whose yes keeps, one bit a policy.
     pub(super) votes: u64,
+    /// The policies that are only counted, and those of them whose yes would drop, one bit a policy.
+    pub(super) shadows: u64,
+    pub(super) shadow_drops: u64,
     pub(super) budgets: Budgets,
 }
 
@@ -86,8 +89,10 @@ pub struct Verdict {
     /// The policy that decided: the first that drops it, else the first with a vote that keeps it; `None`
     /// when no policy wanted the trace.
     pub policy: Option<u16>,
-    /// All policies with a vote, or dropping, that said yes: bit n is policy n.
+    /// All policies with a vote, dropping or only counted that said yes: bit n is policy n.
     pub matched: u64,
+    /// Those that are only counted and would have decided otherwise, had they a vote.
+    pub changed: u64,
 }
 
 impl Program {
@@ -187,11 +192,22 @@ impl Program {
     /// The verdict on a trace, as far as it does not depend on budgets: they grant nothing.
     pub fn decide(&self, facts: &TraceFacts) -> Verdict {
         let yes = self.answers(facts);
-        let matched = yes & (self.drops | self.votes);
+        let matched = yes & (self.drops | self.votes | self.shadows);
         match (first(yes & self.drops), first(yes & self.votes)) {
-            (Some(policy), _) => Verdict { keep: false, policy: Some(policy), matched },
-            (None, policy) => Verdict { keep: policy.is_some(), policy, matched },
+            (Some(policy), _) => self.verdict(false, Some(policy), matched),
+            (None, policy) => self.verdict(policy.is_some(), policy, matched),
         }
+    }
+
+    /// A verdict by a policy, when these said yes.
+    pub fn verdict(&self, keep: bool, policy: Option<u16>, matched: u64) -> Verdict {
+        let changed = match (keep, policy) {
+            (true, _) => matched & self.shadow_drops,
+            (false, None) => matched & self.shadows & !self.shadow_drops,
+            // What a Drop policy drops no vote keeps.
+            (false, Some(_)) => 0,
+        };
+        Verdict { keep, policy, matched, changed }
     }
 }
 

@@ -216,7 +216,7 @@ impl Arrival<'_> {
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
-        let spans = entry.facts.spans;
+        let (spans, had_root) = (entry.facts.spans, entry.facts.root);
         let hashes = duplicates.hashes(span, spans);
         let known = Known { log, chain: entry.chain, seen: entry.seen, slot, spans };
         if duplicates.has(known, hashes, span) {
@@ -239,11 +239,14 @@ impl Arrival<'_> {
         duplicates.note(spans + 1, slot, hashes, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
         let facts = &entry.facts;
+        let root_arrived = facts.root && !had_root;
         if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {
             match self.guide {
                 Some(_) => self.shard.hasten(slot),
                 None => self.decide_capped(slot),
             }
+        } else if root_arrived && let Some(wait) = config.after_root_ms {
+            self.shard.expedite(slot, wait);
         }
     }
 

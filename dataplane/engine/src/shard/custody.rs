@@ -298,8 +298,9 @@ impl Shard {
         let mut next = self.withdraw(key);
         let found = next.is_some();
         while let Some((slot, entry)) = next {
-            self.count_decision(&entry, verdict, by);
-            match verdict.keep && by == By::Us {
+            let counted = self.receipts.get(&slot).map_or(0, |receipt| receipt.counted);
+            self.count_decision(&entry, (verdict, by), counted);
+            match by == By::Us && (verdict.keep || counted != 0) {
                 true => drop(self.receipts.remove(&slot)),
                 false => self.refund(slot, entry.program),
             }
@@ -353,7 +354,8 @@ impl Shard {
         Some((slot, entry))
     }
 
-    fn count_decision(&mut self, entry: &Entry, verdict: Verdict, by: By) {
+    /// `counted`: the policies that are only counted and said yes by a budget, which cannot be asked again.
+    fn count_decision(&mut self, entry: &Entry, (verdict, by): (Verdict, By), counted: u64) {
         let spans = u64::from(entry.facts.spans);
         match verdict.keep {
             true => self.stats.kept_spans += spans,
@@ -373,11 +375,11 @@ impl Shard {
         if let Some((program, rows)) = self.programs.find(entry.program) {
             let now = program.decide(&entry.facts);
             let policy = u16::try_from(verdict.note).ok().and_then(|note| note.checked_sub(1));
-            // What a budget granted cannot be asked again.
+            // The policy that decided may have done so by a budget too.
             let granted = policy.filter(|_| verdict.keep);
             let granted = granted.and_then(|policy| 1_u64.checked_shl(u32::from(policy)));
-            let matched = now.matched | granted.unwrap_or_default();
-            let told = crate::policy::Verdict { keep: verdict.keep, policy, matched };
+            let matched = now.matched | granted.unwrap_or_default() | counted;
+            let told = program.verdict(verdict.keep, policy, matched);
             self.stats.count_policies(&told, rows);
         }
     }
@@ -419,12 +421,18 @@ impl Shard {
 
     /// The trace in `slot` is too large to wait for more of it: it is due at once.
     pub(super) fn hasten(&mut self, slot: u32) {
+        self.expedite(slot, 0);
+    }
+
+    /// The trace in `slot` is due after `wait` if that is earlier.
+    pub(super) fn expedite(&mut self, slot: u32, wait: Millis) {
         let Self { index, deadlines, now, .. } = self;
-        let soon = now.div_ceil(BUCKET_MS);
-        let waits = |entry: &&mut Entry| entry.stage == Stage::Open && entry.due > soon;
+        let at = now.saturating_add(wait);
+        let bucket = at.div_ceil(BUCKET_MS);
+        let waits = |entry: &&mut Entry| entry.stage == Stage::Open && entry.due > bucket;
         if index.get_mut(slot).filter(waits).is_some() {
             deadlines.remove(index, slot);
-            deadlines.insert(index, slot, *now, *now);
+            deadlines.insert(index, slot, *now, at);
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::custody::Delivered;
 use super::parcels::Parcels;
 use super::way::Elsewhere;
-use super::{Ask, Gauges, Outgoing, Sampling, ShardHandle};
+use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::output::{Exported, Output};
 use crate::gateway::room::Room;
@@ -244,8 +244,7 @@ impl Worker {
     }
 
     fn reload(&mut self, sampling: &Sampling) {
-        let wait = u64::try_from(sampling.decision_wait.as_millis()).unwrap_or(u64::MAX);
-        self.shard.set_limits(wait, sampling.max_trace_spans);
+        self.shard.set_limits(&sampling.limits);
         self.shard.set_program(Arc::clone(&sampling.program));
         self.publish();
     }
@@ -369,14 +368,19 @@ impl Worker {
 }
 
 fn publish_policies(gauges: &Gauges, stats: &ShardStats) {
-    let counted = |policy: &PolicyCount| policy.kept + policy.dropped;
+    let decided = |policy: &PolicyCount| policy.kept + policy.dropped;
     let by_policy = gauges.by_policy.load();
     if by_policy.len() == stats.policies.len() {
-        for ((_, gauge), policy) in by_policy.iter().zip(&stats.policies) {
-            gauge.store(counted(policy), Relaxed);
+        for (gauge, policy) in by_policy.iter().zip(&stats.policies) {
+            gauge.decided.store(decided(policy), Relaxed);
+            gauge.changed.store(policy.changed, Relaxed);
         }
     } else {
-        let row = |policy: &PolicyCount| (policy.name.clone(), counted(policy).into());
+        let row = |policy: &PolicyCount| PolicyGauge {
+            name: policy.name.clone(),
+            decided: decided(policy).into(),
+            changed: policy.changed.into(),
+        };
         gauges.by_policy.store(Arc::new(stats.policies.iter().map(row).collect()));
     }
 }

@@ -492,3 +492,45 @@ proptest! {
         prop_assert!(kept <= most, "{kept} of {most}");
     }
 }
+
+#[test]
+fn a_shadow_has_a_budget_of_its_own() {
+    let shadow = |name: &str, rule| Policy { role: Role::Shadow, ..policy(name, rule) };
+    let list = |budget: &str| {
+        let [unset, ok, error] = kinds();
+        [
+            Policy { role: Role::Vote, ..error },
+            policy("votes", and(&["k1", "few"])),
+            shadow("would", and(&["k0", budget])),
+            shadow("all", Rule::AlwaysSample),
+            part("few", rate(1, Some(1))),
+            part("more", rate(1, Some(2))),
+            policy("unused", and(&["k1", "few"])),
+            unset,
+            ok,
+        ]
+    };
+    let program = compile(
+        &list("more")[..6].iter().cloned().chain(kinds().into_iter().take(2)).collect::<Vec<_>>(),
+    );
+    let program = program.unwrap();
+    let verdict = |spans, kinds| program.decide_within(&facts(spans, kinds), at(0));
+    // What is kept anyway takes nothing.
+    assert_eq!(verdict(2, 5).0.changed, 0);
+    let (first, receipt) = verdict(2, 1);
+    assert_eq!((first.keep, first.policy, first.changed), (false, None, 0b1100));
+    assert_eq!(verdict(2, 1).0.changed, 0b1000);
+    program.refund(&receipt);
+    assert_eq!(verdict(2, 1).0.changed, 0b1100);
+    assert!(verdict(1, 2).0.keep, "the budget of the votes is untouched");
+    let told = compile(&list("few")).unwrap_err();
+    assert_eq!(
+        told.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "policies[2].role: a Shadow takes from the budget of \"few\", which policies that vote take \
+             from: give it one of its own",
+            "policies[5].role: has no effect: no container names this Part; name it in one, or give it the \
+             role Vote",
+        ]
+    );
+}

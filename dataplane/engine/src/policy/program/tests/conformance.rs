@@ -1,5 +1,5 @@
-//! Tables of traces and verdicts, at least twenty cases a policy type, with the Collector's answers but for the
-//! differences that `docs/policies.md` lists.
+//! Tables of traces and verdicts, at least twenty cases a policy type, with the Collector's answers but for
+//! the differences that `docs/policies.md` lists.
 
 use super::*;
 
@@ -456,7 +456,7 @@ fn a_decision_is_attributed_to_the_drop_or_else_to_the_first_vote() {
     let yes = trace(vec![span(&[("a", text("yes")), ("b", text("yes"))])]);
     let no = trace(vec![span(&[])]);
     let all = ("all", Rule::AlwaysSample);
-    let kept = |policy, matched| Verdict { keep: true, policy: Some(policy), matched };
+    let kept = |policy, matched| Verdict { keep: true, policy: Some(policy), matched, changed: 0 };
     let dropped = |policy, matched| Verdict { keep: false, ..kept(policy, matched) };
     let check = |containers: &[(&str, Rule)], on_yes: Verdict, on_no: Verdict| {
         let list = with_parts(containers);
@@ -473,5 +473,64 @@ fn a_decision_is_attributed_to_the_drop_or_else_to_the_first_vote() {
         &[("late", or(&["early"])), ("early", or(&["a", "b"]))],
         kept(2, 0b1100),
         Verdict::default(),
+    );
+}
+
+#[test]
+fn a_shadow_changes_nothing_and_is_counted_where_it_would() {
+    let list = |rules: Vec<(&str, Role, Rule)>| -> Vec<Policy> {
+        let policies = rules.into_iter();
+        let own = policies.map(|(name, role, rule)| Policy { role, ..policy(name, rule) });
+        with_parts(&[("_either", or(&["a", "b"]))]).into_iter().chain(own).collect()
+    };
+    let (shadow, vote) = (Role::Shadow, Role::Vote);
+    // For traces in which neither, only a, only b and both hold: kept, and what the shadows would change.
+    let check = |rules: Vec<(&str, Role, Rule)>, expected: [(bool, u64); 4]| {
+        let list = list(rules);
+        for (place, (keep, changed)) in expected.into_iter().enumerate() {
+            let say = |set| text(if set { "yes" } else { "no" });
+            let (a, b) = (say(place & 1 != 0), say(place & 2 != 0));
+            let verdict = judge(&list, &trace(vec![span(&[("a", a), ("b", b)])]));
+            assert_eq!(
+                (verdict.keep, verdict.changed),
+                (keep, changed),
+                "case {place} of {list:?}"
+            );
+            assert_eq!(verdict.matched & changed, changed);
+            assert!(verdict.policy.is_none_or(|policy| list[usize::from(policy)].role == vote));
+        }
+    };
+    // Places 3 and on, after a, b and _either.
+    let used = ("used", vote, or(&["_either", "b"]));
+    check(
+        vec![
+            ("v", vote, or(&["a"])),
+            ("s", shadow, or(&["b"])),
+            ("u", vote, and(&["_either", "a"])),
+        ],
+        [(false, 0), (true, 0), (false, 0b1_0000), (true, 0)],
+    );
+    check(
+        vec![used.clone(), ("all", shadow, Rule::AlwaysSample)],
+        [(false, 0b1_0000), (true, 0), (true, 0), (true, 0)],
+    );
+    check(
+        vec![used.clone(), ("drop", shadow, drop_when(&["a"]))],
+        [(false, 0), (true, 0b1_0000), (true, 0), (true, 0b1_0000)],
+    );
+    check(
+        vec![
+            used.clone(),
+            ("drop b", vote, drop_when(&["b"])),
+            ("drop a", shadow, drop_when(&["a"])),
+            ("none", shadow, not("_either")),
+            ("b?", shadow, or(&["b"])),
+        ],
+        [(false, 0b100_0000), (true, 0b10_0000), (false, 0), (false, 0)],
+    );
+    // Others may name a shadow: its answer is as good as any.
+    check(
+        vec![used, ("s", shadow, and(&["a", "b"])), ("not s", vote, not("s"))],
+        [(true, 0), (true, 0), (true, 0), (true, 0)],
     );
 }

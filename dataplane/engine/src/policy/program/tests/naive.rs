@@ -127,7 +127,7 @@ impl Decoded {
         let (drops, votes) = (saying(true), saying(false));
         let matched = drops.iter().chain(&votes).fold(0, |set, place| set | 1 << place);
         let policy = drops.first().or(votes.first()).map(|place| *place as u16);
-        Verdict { keep: drops.is_empty() && !votes.is_empty(), policy, matched }
+        Verdict { keep: drops.is_empty() && !votes.is_empty(), policy, matched, changed: 0 }
     }
 }
 
