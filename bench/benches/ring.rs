@@ -60,11 +60,11 @@ fn first_three(bencher: Bencher<'_, '_>, members: usize) {
 }
 
 /// A memory whose pages were all touched, and a source of further keys.
-fn full(generation: usize) -> (DecisionMemory, fastrand::Rng) {
+fn full(generation: usize) -> (DecisionMemory<u64>, fastrand::Rng) {
     let mut memory = DecisionMemory::new(generation);
     let mut random = fastrand::Rng::with_seed(2);
     for _ in 0..2 * memory.generation() {
-        memory.remember(TraceKey(random.u64(..)), true);
+        memory.insert(TraceKey(random.u64(..)), 0);
     }
     (memory, random)
 }
@@ -74,7 +74,7 @@ fn remember(bencher: Bencher<'_, '_>, generation: usize) {
     let (mut memory, mut random) = full(generation);
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
         let key = random.u64(..);
-        memory.remember(TraceKey(key), key & 2 == 0);
+        memory.insert(TraceKey(key), key);
     });
 }
 
@@ -83,5 +83,5 @@ fn recall_of_an_unknown_key(bencher: Bencher<'_, '_>, generation: usize) {
     let (memory, mut random) = full(generation);
     bencher
         .counter(ItemsCount::new(1_usize))
-        .bench_local(|| memory.recall(TraceKey(random.u64(..))));
+        .bench_local(|| memory.find(TraceKey(random.u64(..))).copied());
 }

@@ -17,7 +17,9 @@ use ringtail_engine::ownership::facts::{Instance, State};
 use ringtail_engine::ownership::message::{Origin, Outcome};
 use ringtail_engine::ownership::rules::Rules;
 use ringtail_engine::ownership::timers::JOIN_SETTLE;
-use ringtail_engine::ownership::{Conduct, Config as OwnershipConfig, Stats, Steward};
+use ringtail_engine::ownership::{
+    Conduct, Config as OwnershipConfig, DECISION_BYTES_MAX, Stats, Steward,
+};
 use ringtail_engine::policy::{Policy, Program, Role, Rule};
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::{ShardConfig, TraceLimits};
@@ -47,21 +49,12 @@ pub mod shards;
 
 /// What a refused sender is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Traces of one shard's index are looked up by 64-bit keys; 16 bytes a key and control bytes cover a table
-/// that is half full. The decision memory's budget divided by this is how many keys it may hold.
-const MEMORY_BYTES_PER_KEY: u64 = 18;
 /// What the buffer stores beside a span's bytes, when the span opens a trace: its record's head, the
 /// trace's entry with its place in the index, its deadline and its duplicates (320), and what is known of its
 /// ownership (64 in a table that doubles).
 const SPAN_BYTES_MAX: u64 = 480;
 /// What the buffer stores beside the headers of a group.
 const GROUP_BYTES_MAX: u64 = 128;
-/// Generations of the decision memory.
-const MEMORY_GENERATIONS: u64 = 2;
-/// Half of the budget for decisions is for those that can be told to others: 32 bytes and a control byte in a
-/// table that is half full, and 16 in the order of their arrival.
-const TOLD_SHARE: u64 = 2;
-const TOLD_BYTES_PER_KEY: u64 = 96;
 /// A trace with more bytes is decided at once: it has to fit a message of 16 MiB, beside up to 1 MiB of
 /// others, its headers and what came while it was decided, or it could not be handed over.
 const TRACE_BYTES_MAX: u64 = 12 << 20;
@@ -175,7 +168,7 @@ impl Gateway {
             stands: Arc::clone(&peers.stands),
             outgoing: letters,
             clock,
-            remember_max: told_keys(&config),
+            remember_max: remembered_keys(&config),
         };
         let shards: Vec<ShardHandle> = (0..config.shards)
             .map(|shard| {
@@ -396,9 +389,6 @@ fn most_bytes(shape: &Shape) -> u64 {
 }
 
 fn shard_config(config: &Config, shard: u32) -> ShardConfig {
-    let shards = u64::from(config.shards.max(1));
-    let bytes = config.decisions_bytes - config.decisions_bytes / TOLD_SHARE;
-    let keys = bytes / shards / MEMORY_BYTES_PER_KEY / MEMORY_GENERATIONS;
     let limits = config.limits.of_buffer(config.buffer_bytes);
     ShardConfig {
         seed: config.seed,
@@ -408,14 +398,15 @@ fn shard_config(config: &Config, shard: u32) -> ShardConfig {
         after_root_ms: limits.after_root_ms,
         max_trace_spans: limits.max_trace_spans,
         max_trace_bytes: limits.max_trace_bytes,
-        memory_keys: usize::try_from(keys).unwrap_or(usize::MAX),
+        // The state machine remembers.
+        memory_keys: 0,
     }
 }
 
-/// Decisions that one shard remembers to be told again.
-fn told_keys(config: &Config) -> usize {
-    let bytes = config.decisions_bytes / TOLD_SHARE / u64::from(config.shards.max(1));
-    usize::try_from(bytes / TOLD_BYTES_PER_KEY).unwrap_or(usize::MAX)
+/// Decisions that one shard remembers.
+fn remembered_keys(config: &Config) -> usize {
+    let bytes = config.decisions_bytes / u64::from(config.shards.max(1));
+    usize::try_from(bytes / DECISION_BYTES_MAX).unwrap_or(usize::MAX)
 }
 
 fn ownership(config: &Config, discovery: &Discovery) -> OwnershipConfig {

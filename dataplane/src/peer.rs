@@ -7,9 +7,9 @@ use ringtail_engine::ring::RING_VERSION;
 use ringtail_engine::wire::put_varint;
 
 pub use generated::{
-    Asked, DecideRequest, DecideResponse, Decision, DeliverRequest, DeliverResponse, Heard,
-    HelloRequest, HelloResponse, Instance, Member, Origin, Outcome, Part, PollRequest,
-    PollResponse, Role, State, Status, Verdict,
+    Asked, DecideRequest, DecideResponse, Decision, DeliverRequest, DeliverResponse,
+    FreshDecisions, Heard, HelloRequest, HelloResponse, Instance, Member, Origin, Outcome, Part,
+    PollRequest, PollResponse, Role, State, Status, Verdict,
 };
 
 use crate::stats;

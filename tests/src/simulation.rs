@@ -32,6 +32,9 @@ pub struct Outcome {
     pub stats: Stats,
     /// Spans in parcels, and those of them that went to a gateway for the first time.
     pub moved: [u64; 2],
+    /// Spans that gateways sent to each other and agents sent again, and those of them that were decided
+    /// elsewhere than where they came in.
+    pub traffic: [u64; 2],
     /// How long after its time each trace was decided.
     pub delays: Vec<u64>,
     /// When it was over.

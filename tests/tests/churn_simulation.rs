@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use ringtail_engine::ownership::rules::Rules;
-use ringtail_tests::simulation::schedule::{Class, Schedule};
+use ringtail_tests::simulation::schedule::{Class, Event, Network, Schedule, TracePlan, What};
 use ringtail_tests::simulation::seeds::{MUTATIONS, ONCE_FAILED};
 use ringtail_tests::simulation::truth::Kind;
 use ringtail_tests::simulation::{Outcome, run, shrink};
@@ -26,6 +26,19 @@ const SHOWN_MAX: usize = 5;
 
 /// Of a hundred schedules of a class that cannot always be right, so many may be wrong.
 const RESIDUAL_PERCENT: u64 = 6;
+
+/// Seeds of schedules in which a witness leaves before anybody misses an owner, and what went wrong: 10 of
+/// 3,000.
+const LEAVING: &[(u64, Kind)] = &[
+    (406, Kind::Double),
+    (767, Kind::Double),
+    (921, Kind::Double),
+    (1127, Kind::Contra),
+    (2999, Kind::Lost),
+];
+
+/// Schedules in which a gateway vanishes.
+const VANISHING: u64 = 10;
 
 /// Bytes handed over may be so many times those that had to move.
 const MOVED_MAX: u64 = 2;
@@ -108,6 +121,72 @@ fn every_kind_of_churn_keeps_traces_whole() {
         println!("{}", shown(schedule, *kind));
     }
     assert!(wrong.is_empty(), "{} schedules went wrong", wrong.len());
+}
+
+/// A gateway vanishes while another one leaves: nothing refuses a connection, so it is missed after 5 s. What
+/// others send each other meanwhile, and agents send again, is no more than twice what has to move.
+#[test]
+fn who_vanishes_does_not_make_others_send_spans_to_and_fro() {
+    let ratio = |leaves: bool, rules: Rules| {
+        let outcomes = (0..VANISHING).map(|seed| run(&vanishing(seed, leaves), rules));
+        let [sent, moved] = outcomes.fold([0, 0], |sum, outcome| {
+            assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+            [sum[0] + outcome.traffic[0], sum[1] + outcome.traffic[1]]
+        });
+        println!("leaves: {leaves}, wait: {}: {sent} spans sent, {moved} moved", rules.wait);
+        sent as f64 / moved as f64
+    };
+    for leaves in [false, true] {
+        assert!(ratio(leaves, Rules::ALL) < MOVED_MAX as f64);
+    }
+    assert!(ratio(true, Rules { wait: false, ..Rules::ALL }) > MOVED_MAX as f64);
+}
+
+/// The schedule of a seed with one other event, and with so many traces that one of them is little.
+fn vanishing(seed: u64, leaves: bool) -> Schedule {
+    let mut schedule = Schedule::new(Class::KillNewIdentity, seed);
+    schedule.gateways = schedule.gateways.max(3);
+    schedule.network.refuses = false;
+    let few = schedule.traces.clone();
+    schedule.traces = (0..20 * few.len())
+        .map(|n| TracePlan { number: n as u32, ..few[n % few.len()].clone() })
+        .collect();
+    let at = 20_000 + seed % 7 * 1_000;
+    schedule.events = vec![Event { at, what: What::Kill { gateway: 1 } }];
+    schedule.events.extend(leaves.then_some(Event { at, what: What::Drain { gateway: 0 } }));
+    schedule
+}
+
+/// A witness leaves, and an owner vanishes before it has asked the witnesses after that one.
+#[test]
+fn what_a_witness_has_heard_stays_when_it_leaves() {
+    let without = Rules { last_words: false, ..Rules::ALL };
+    for (seed, kind) in LEAVING {
+        let schedule = leaving(*seed);
+        let with = run(&schedule, Rules::ALL).violations;
+        assert!(with.is_empty(), "{seed}: {with:?}");
+        let without = run(&schedule, without).violations;
+        assert!(without.iter().any(|violation| violation.kind == *kind), "{seed}: {without:?}");
+    }
+}
+
+/// The schedule of a seed with other events, more decisions and a bad network.
+fn leaving(seed: u64) -> Schedule {
+    let mut schedule = Schedule::new(Class::DrainThenKill, seed);
+    schedule.gateways = schedule.gateways.max(4);
+    schedule.network =
+        Network { delay_max: 300, loss_percent: 3, refuses: false, ..schedule.network };
+    let few = schedule.traces.clone();
+    schedule.traces = (0..3 * few.len())
+        .map(|n| TracePlan { number: n as u32, ..few[n % few.len()].clone() })
+        .collect();
+    let at = 42_000 + seed % 200 * 100;
+    let killed = at + 50 + seed % 12 * 100;
+    schedule.events = vec![
+        Event { at, what: What::Drain { gateway: 0 } },
+        Event { at: killed, what: What::Kill { gateway: 1 } },
+    ];
+    schedule
 }
 
 #[test]

@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::policy::{self, Policy, Role, Rule};
-use ringtail_engine::scan::{self, ScanLimits, Shape};
+use ringtail_engine::scan::{self, ScanLimits, Shape, TraceId};
 use ringtail_engine::shard::{Shard, ShardConfig};
 
 /// Spans of a trace; they come in as many requests.
@@ -35,37 +35,56 @@ pub(crate) struct Load {
     shape: Shape,
     traces: u64,
     buffer: Vec<u8>,
+    /// Which traces are meant.
+    meant: Box<dyn Fn(TraceId) -> bool>,
 }
 
 impl Load {
     /// Starts with trace 1.
     pub(crate) fn new() -> Self {
+        Self::of(|_| true)
+    }
+
+    /// Of such traces alone.
+    pub(crate) fn of(meant: impl Fn(TraceId) -> bool + 'static) -> Self {
         let template = template();
         let starts = template.windows(ID_MARK.len()).enumerate();
         let ids: Vec<_> = starts.filter(|(_, bytes)| *bytes == ID_MARK).map(|(at, _)| at).collect();
         assert_eq!(ids.len(), SPANS_A_REQUEST);
         let shape = scan::check(&template, &ScanLimits::default()).unwrap_or(Shape::UNKNOWN);
-        Self { template, ids, shape, traces: 1, buffer: Vec::new() }
+        let meant = Box::new(meant);
+        Self { template, ids, shape, traces: 1, buffer: Vec::new(), meant }
     }
 
     /// The next requests: each trace has a span in eight consecutive ones.
     pub(crate) fn wave(&mut self, mut each: impl FnMut(&[u8], &Shape)) {
         let mut buffer = std::mem::take(&mut self.buffer);
+        let mut traces = Vec::new();
         for request in 0..REQUESTS_A_WAVE {
             buffer.clone_from(&self.template);
             let round = (request % SPANS_A_TRACE) as u64;
-            for (number, at) in (self.traces..).zip(&self.ids) {
-                // Real IDs are random; these are as if.
-                let id = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-                buffer[*at..at + 16].copy_from_slice(&id.to_be_bytes());
-                buffer[at + 18..at + 26].copy_from_slice(&(number << 8 | round).to_be_bytes());
+            if round == 0 {
+                traces = self.next_traces();
             }
-            if round as usize == SPANS_A_TRACE - 1 {
-                self.traces += SPANS_A_REQUEST as u64;
+            for ((number, id), at) in traces.iter().zip(&self.ids) {
+                buffer[*at..at + 16].copy_from_slice(id);
+                buffer[at + 18..at + 26].copy_from_slice(&(number << 8 | round).to_be_bytes());
             }
             each(&buffer, &self.shape);
         }
         self.buffer = buffer;
+    }
+
+    fn next_traces(&mut self) -> Vec<(u64, TraceId)> {
+        // Real IDs are random; these are as if.
+        let id = |number: u64| {
+            let id = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            (number, id.to_be_bytes())
+        };
+        let meant = (self.traces..).map(id).filter(|(_, id)| (self.meant)(*id));
+        let traces: Vec<_> = meant.take(SPANS_A_REQUEST).collect();
+        self.traces = traces.last().map_or(self.traces, |(number, _)| number + 1);
+        traces
     }
 
     /// The same as a list.
@@ -76,9 +95,14 @@ impl Load {
     }
 }
 
+/// The secret of the fleet.
+pub(crate) fn seed() -> KeySeed {
+    KeySeed::new(*b"benchmark-seed-1")
+}
+
 /// A shard with the policies of the comparison with the Collector: errors, slow ones, and a share of the
 /// rest.
-pub(crate) fn shard(percent: u32) -> Shard {
+pub(crate) fn shard(percent: u32, memory_keys: usize) -> Shard {
     let errors = Rule::StatusCode { codes: vec![policy::Status::Error] };
     let slow = Rule::Latency { threshold_ms: 5_000, upper_threshold_ms: None };
     let share =
@@ -87,14 +111,14 @@ pub(crate) fn shard(percent: u32) -> Shard {
     let policies =
         rules.map(|(name, rule)| Policy { name: name.to_owned(), role: Role::Vote, rule });
     let config = ShardConfig {
-        seed: KeySeed::new(*b"benchmark-seed-1"),
+        seed: seed(),
         shard: 0,
         shards: 1,
         decision_wait_ms: 10_000,
         after_root_ms: None,
         max_trace_spans: 100_000,
         max_trace_bytes: 64 << 20,
-        memory_keys: 1 << 20,
+        memory_keys,
     };
     match policy::compile(&policies) {
         Ok(program) => Shard::new(config, Arc::new(program)),

@@ -1,12 +1,13 @@
 //! What the gateway's buffer costs: nanoseconds to insert and to decide a span, bytes to hold one.
 //!
 //! `cargo bench -p ringtail-bench --bench buffer`, rows per span. The resident memory of two million spans
-//! comes first.
+//! comes first, then what it costs to keep traces whole.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod load;
+mod watched;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -16,12 +17,15 @@ use ringtail_engine::shard::TickLimit;
 
 const SPANS_A_WAVE: usize = REQUESTS_A_WAVE * SPANS_A_REQUEST;
 const EVERYTHING: TickLimit = TickLimit { traces: u64::MAX, out_bytes: u64::MAX };
+/// Decisions that a shard remembers at least.
+const REMEMBERED: usize = 1 << 20;
 /// As much as a gateway does between two looks at its queue.
 const TURN: TickLimit = TickLimit { traces: 512, out_bytes: 1 << 20 };
 
 fn main() {
     if !std::env::args().any(|arg| arg == "--test" || arg == "--list") {
         print_resident(2_000_000);
+        watched::print_cost();
     }
     divan::main();
 }
@@ -30,7 +34,7 @@ fn main() {
 fn print_resident(spans: usize) {
     let mut load = Load::new();
     let mut out = Batch::new();
-    let mut shard = load::shard(10);
+    let mut shard = load::shard(10, REMEMBERED);
     load.wave(|request, shape| _ = shard.insert(request, shape, 0, &mut out));
     while shard.decide_all(&EVERYTHING, &mut out).more {}
     out.clear();
@@ -67,7 +71,7 @@ fn resident() -> u64 {
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn insert(bencher: Bencher<'_, '_>) {
     let mut load = Load::new();
-    let inputs = || (load.requests(), load::shard(10), Batch::new());
+    let inputs = || (load.requests(), load::shard(10, REMEMBERED), Batch::new());
     let bencher = bencher.with_inputs(inputs).counter(ItemsCount::new(SPANS_A_WAVE));
     bencher.bench_local_values(|(requests, mut shard, mut out)| {
         for (request, shape) in &requests {
@@ -82,7 +86,7 @@ fn insert(bencher: Bencher<'_, '_>) {
 fn decide(bencher: Bencher<'_, '_>, percent: u32) {
     let mut load = Load::new();
     let inputs = || {
-        let (mut shard, mut out) = (load::shard(percent), Batch::new());
+        let (mut shard, mut out) = (load::shard(percent, REMEMBERED), Batch::new());
         load.wave(|request, shape| _ = shard.insert(request, shape, 0, &mut out));
         (shard, out)
     };
@@ -99,7 +103,7 @@ fn decide(bencher: Bencher<'_, '_>, percent: u32) {
 #[divan::bench(sample_count = 40, sample_size = 1)]
 fn steady(bencher: Bencher<'_, '_>) {
     let mut load = Load::new();
-    let (mut shard, mut out) = (load::shard(10), Batch::new());
+    let (mut shard, mut out) = (load::shard(10, REMEMBERED), Batch::new());
     let mut now = 0;
     let mut wave = move |requests: &load::Requests| {
         now += 1_000;

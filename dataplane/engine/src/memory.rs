@@ -1,27 +1,23 @@
 //! Remembered decisions, so that spans which come after their trace was decided follow the verdict.
 //!
-//! Two generations of keys: new verdicts go to the current one; when it is full it becomes the previous one
+//! Two generations of keys: new decisions go to the current one; when it is full it becomes the previous one
 //! and the one before is forgotten at once. So at least the last [`DecisionMemory::generation`] keys are
 //! known, at most twice as many, and nothing is ever searched for what is oldest.
 
 use hashbrown::HashTable;
 
-use crate::key::{TraceKey, mix};
+use crate::key::TraceKey;
 
-/// The bit of an entry that holds the verdict; the other 63 are the key's. Two keys that differ in this bit
-/// alone share an entry: among 100 million remembered keys a new one meets such a neighbour once in 10^11
-/// times.
-const KEPT: u64 = 1;
-
-/// The verdicts of the traces that were decided last, 8 bytes a key plus one control byte of the table.
+/// The decisions on the traces that were decided last: for each its key and `T`, and one control byte of
+/// the table.
 #[derive(Debug)]
-pub struct DecisionMemory {
-    current: HashTable<u64>,
-    previous: HashTable<u64>,
+pub struct DecisionMemory<T> {
+    current: HashTable<(TraceKey, T)>,
+    previous: HashTable<(TraceKey, T)>,
     generation: usize,
 }
 
-impl DecisionMemory {
+impl<T> DecisionMemory<T> {
     /// A memory for the last `keys_per_generation` keys or somewhat more: the tables have the next size
     /// that is a power of two, and the memory uses all of it (7/8 of the slots). All of it is allocated
     /// here, nothing later.
@@ -37,32 +33,33 @@ impl DecisionMemory {
         self.generation
     }
 
-    /// Remembers the verdict on a key, in place of an earlier one.
-    pub fn remember(&mut self, key: TraceKey, kept: bool) {
-        let entry = (key.0 & !KEPT) | u64::from(kept);
-        let hash = hash(entry);
-        if let Some(known) = self.current.find_mut(hash, |known| same_key(*known, entry)) {
-            *known = entry;
-            return;
-        }
+    /// Remembers the decision on a key that is not remembered.
+    pub fn insert(&mut self, key: TraceKey, decision: T) {
+        debug_assert!(self.find(key).is_none(), "a key is remembered twice");
         if self.current.len() >= self.generation {
             std::mem::swap(&mut self.current, &mut self.previous);
             self.current.clear();
         }
-        self.current.insert_unique(hash, entry, |known| self::hash(*known));
+        self.current.insert_unique(key.0, (key, decision), |(known, _)| known.0);
     }
 
-    /// Whether the key's trace was kept; `None` when the key is not remembered.
+    /// What is remembered of a key. Keys are keyed hashes already, so they are used as they are.
     #[inline]
-    pub fn recall(&self, key: TraceKey) -> Option<bool> {
-        let hash = hash(key.0);
-        let find = |table: &HashTable<u64>| {
-            table.find(hash, |known| same_key(*known, key.0)).map(|known| known & KEPT != 0)
-        };
-        find(&self.current).or_else(|| find(&self.previous))
+    pub fn find(&self, key: TraceKey) -> Option<&T> {
+        let same = |(known, _): &(TraceKey, T)| *known == key;
+        let found = self.current.find(key.0, same).or_else(|| self.previous.find(key.0, same));
+        found.map(|(_, decision)| decision)
     }
 
-    /// How many entries there are, a key in both generations counted twice.
+    /// The same, to change it.
+    pub fn find_mut(&mut self, key: TraceKey) -> Option<&mut T> {
+        let same = |(known, _): &(TraceKey, T)| *known == key;
+        let Self { current, previous, .. } = self;
+        let found = current.find_mut(key.0, same).or_else(|| previous.find_mut(key.0, same));
+        found.map(|(_, decision)| decision)
+    }
+
+    /// How many keys are remembered.
     pub fn len(&self) -> usize {
         self.current.len() + self.previous.len()
     }
@@ -77,17 +74,6 @@ impl DecisionMemory {
         let tables = self.current.allocation_size() + self.previous.allocation_size();
         (tables + size_of::<Self>()) as u64
     }
-}
-
-/// The place of an entry, which must not depend on the verdict.
-#[inline]
-const fn hash(entry: u64) -> u64 {
-    mix(entry | KEPT)
-}
-
-#[inline]
-const fn same_key(a: u64, b: u64) -> bool {
-    a | KEPT == b | KEPT
 }
 
 #[cfg(test)]

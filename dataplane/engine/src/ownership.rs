@@ -87,6 +87,7 @@ pub mod action;
 pub mod agent;
 mod decided;
 pub mod facts;
+mod foreign;
 mod forward;
 mod handover;
 mod losses;
@@ -105,6 +106,7 @@ mod steward;
 pub mod timers;
 mod traces;
 mod waits;
+mod ways;
 
 #[cfg(test)]
 mod tests;
@@ -112,6 +114,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use self::action::{Action, Answer, Failure, Inbound, Message};
+pub use self::decided::DECISION_BYTES_MAX;
 use self::facts::{Facts, Instance, Name, State};
 use self::message::{
     Agreement, Decisions, Delivery, Hello, HelloAnswer, Origin, Outcome, Part, Poll, PollAnswer,
@@ -133,9 +136,9 @@ pub struct Config {
     pub me: Instance,
     /// The secret of the fleet.
     pub seed: KeySeed,
-    /// How long decisions are remembered, to be told again.
+    /// How long decisions are told again.
     pub remember: Millis,
-    /// How many of them at most.
+    /// So many of the last ones are remembered at least.
     pub remember_max: usize,
     /// How long it listens before it serves: [`timers::JOIN_SETTLE`], or nothing if nobody else is listed.
     pub settle: Millis,

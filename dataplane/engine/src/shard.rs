@@ -64,7 +64,8 @@ pub struct ShardConfig {
     pub max_trace_spans: u32,
     /// A trace with more bytes of spans is decided at once.
     pub max_trace_bytes: u64,
-    /// At least so many of the last decisions are remembered.
+    /// At least so many of the last decisions are remembered; nothing, if somebody else watches over the
+    /// traces ([`custody`]).
     pub memory_keys: usize,
 }
 
@@ -143,7 +144,8 @@ pub struct Shard {
     headers: HeaderTable,
     duplicates: Duplicates,
     deadlines: Deadlines,
-    memory: DecisionMemory,
+    /// Of traces that nobody else watches over: whether they were kept.
+    memory: DecisionMemory<bool>,
     stats: ShardStats,
     /// The latest `now`: time does not run backwards here.
     now: Millis,
@@ -168,7 +170,7 @@ pub struct Shard {
 struct Dying {
     key: TraceKey,
     slot: u32,
-    /// The verdict; none of a trace that went elsewhere undecided.
+    /// The verdict, if it is to be remembered here.
     kept: Option<bool>,
 }
 

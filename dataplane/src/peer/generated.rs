@@ -199,6 +199,17 @@ pub struct DecideRequest {
     pub propose: bool,
     #[prost(message, repeated, tag = "3")]
     pub decisions: ::prost::alloc::vec::Vec<Decision>,
+    /// Those that were made a moment ago, and not exported: nearly all of them.
+    #[prost(message, repeated, tag = "4")]
+    pub fresh: ::prost::alloc::vec::Vec<FreshDecisions>,
+}
+/// Decisions with one verdict.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FreshDecisions {
+    #[prost(message, optional, tag = "1")]
+    pub verdict: ::core::option::Option<Verdict>,
+    #[prost(fixed64, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DecideResponse {

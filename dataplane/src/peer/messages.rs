@@ -7,15 +7,15 @@ use ringtail_engine::Millis;
 use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::{self, Fact};
 use ringtail_engine::ownership::message::{
-    self, Agreement, Decisions, Delivery, Hello, HelloAnswer, Poll, PollAnswer, Receipt,
+    self, Agreement, Decision, Decisions, Delivery, Hello, HelloAnswer, Poll, PollAnswer, Receipt,
 };
 use ringtail_engine::ownership::timers::HOPS_MAX;
 use ringtail_engine::ring::RING_VERSION;
 use ringtail_engine::shard::custody::{self, Steady};
 
 use super::{
-    Asked, DecideRequest, DecideResponse, DeliverRequest, DeliverResponse, HelloRequest,
-    HelloResponse, Member, Origin, Outcome, Part, PollRequest, PollResponse, Status,
+    Asked, DecideRequest, DecideResponse, DeliverRequest, DeliverResponse, FreshDecisions,
+    HelloRequest, HelloResponse, Member, Origin, Outcome, Part, PollRequest, PollResponse, Status,
 };
 
 pub use self::parts::member;
@@ -307,8 +307,21 @@ pub fn receipt_of(
 
 /// Decisions for another gateway.
 pub fn decisions(told: &Decisions, from: Member) -> DecideRequest {
-    let decisions = told.list.iter().map(decision).collect();
-    DecideRequest { from: Some(from), propose: told.propose, decisions }
+    let mut request =
+        DecideRequest { from: Some(from), propose: told.propose, ..DecideRequest::default() };
+    for told in &told.list {
+        if told.age > 0 || told.exported {
+            request.decisions.push(decision(told));
+            continue;
+        }
+        let verdict = Some(told.verdict.into());
+        // There are as many verdicts as policies, at most.
+        match request.fresh.iter_mut().find(|fresh| fresh.verdict == verdict) {
+            Some(fresh) => fresh.keys.push(told.key.0),
+            None => request.fresh.push(FreshDecisions { verdict, keys: vec![told.key.0] }),
+        }
+    }
+    request
 }
 
 /// Decisions as the engine wants them.
@@ -317,7 +330,16 @@ pub fn decisions(told: &Decisions, from: Member) -> DecideRequest {
 /// When they are none of ours.
 pub fn decisions_of(request: &DecideRequest) -> Result<Decisions, Wrong> {
     let from = sender(request.from.as_ref())?;
-    let list = decision_list(&request.decisions)?;
+    let fresh = request.fresh.iter().map(|fresh| fresh.keys.len()).sum::<usize>();
+    bounded("decisions", request.decisions.len() + fresh, DECISIONS_MAX)?;
+    let mut list = decision_list(&request.decisions)?;
+    list.reserve(fresh);
+    for fresh in &request.fresh {
+        let verdict = fresh.verdict.unwrap_or_default().into();
+        let decision =
+            |key: &u64| Decision { key: TraceKey(*key), verdict, age: 0, exported: false };
+        list.extend(fresh.keys.iter().map(decision));
+    }
     Ok(Decisions { from, propose: request.propose, list })
 }
 

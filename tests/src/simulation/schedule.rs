@@ -420,7 +420,7 @@ impl Schedule {
 
 impl Budgets {
     const AMPLE: Self =
-        Self { gateway_spans: usize::MAX, agent_bytes: u64::MAX, decisions: 1 << 20 };
+        Self { gateway_spans: usize::MAX, agent_bytes: u64::MAX, decisions: 1 << 12 };
 }
 
 impl TracePlan {

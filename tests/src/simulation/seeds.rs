@@ -24,6 +24,9 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     (Class::TwoKills, 9_500_226),
     // Agents forgot what lay with a gateway that was leaving, and could not hand over.
     (Class::Mixed, 0x218),
+    // A witness that had stood still refused a proposal that was no more; the one that waited for an agent
+    // was forgotten, and its trace never decided.
+    (Class::Mixed, 20_001_652),
 ];
 
 /// A rule, what turns it off, and a schedule that goes wrong in this way without it.
@@ -41,7 +44,7 @@ pub const MUTATIONS: &[Mutation] = &[
     ("retain", |rules| rules.retain = false, Class::KillNearDeadline, 500015, Kind::Lost),
     ("age", |rules| rules.age = false, Class::Rolling, 500000, Kind::Late),
     ("detour", |rules| rules.detour = false, Class::Mixed, 500388, Kind::Split),
-    ("re_examine", |rules| rules.re_examine = false, Class::Rolling, 500010, Kind::Double),
+    ("re_examine", |rules| rules.re_examine = false, Class::Rolling, 500021, Kind::Double),
     ("suspect", |rules| rules.suspect = false, Class::Pause60, 500006, Kind::Late),
     ("agent_relay", |rules| rules.agent_relay = false, Class::CutGateways, 500008, Kind::Late),
     ("rejoin", |rules| rules.rejoin = false, Class::Pause60, 500000, Kind::Double),
@@ -50,6 +53,6 @@ pub const MUTATIONS: &[Mutation] = &[
     ("propose", |rules| rules.propose = false, Class::KillNearDeadline, 500003, Kind::Double),
     ("third", |rules| rules.third = false, Class::TwoKills, 6000006, Kind::Double),
     ("agents_witness", |rules| rules.agents_witness = false, Class::TwoKills, 500037, Kind::Double),
-    ("sticky", |rules| rules.sticky = false, Class::Rolling, 500001, Kind::Double),
+    ("sticky", |rules| rules.sticky = false, Class::Rolling, 500004, Kind::Double),
     ("agreement", |rules| rules.agreement = false, Class::Mixed, 500231, Kind::Split),
 ];

@@ -9,7 +9,7 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::Name;
 use ringtail_engine::ownership::timers::{AGENT_SILENT, IN_FLIGHT};
 
-/// How much later than the decision wait a decision may be, beside the time in which no gateway ran.
+/// How much later than the decision wait a decision may be, whether any gateway ran meanwhile or not.
 const LATE: u64 = 30_000;
 
 /// A span: the place of its trace in the schedule, and its own place there.
@@ -58,7 +58,6 @@ pub struct Violation {
 
 /// One run of the policies over what a gateway had of a trace.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the gateway and the trace are there to be printed")]
 struct Judgement {
     trace: usize,
     gateway: String,
@@ -78,25 +77,21 @@ pub struct Truth {
     judgements: Vec<Judgement>,
     broken: Vec<Violation>,
     contacts: Contacts,
-    dark: Dark,
     /// The verdict is no function of the trace: whoever judges it again may judge otherwise.
     dice: Option<Dice>,
     /// Spans in parcels, and those of them that went to a gateway for the first time.
     moved: [u64; 2],
     moves: BTreeSet<(SpanRef, Name)>,
+    /// Spans that one gateway sent to another, in whatever way, and those that agents sent again.
+    carried: u64,
+    /// The gateway that got a span first.
+    landed: BTreeMap<SpanRef, Name>,
     now: u64,
 }
 
 /// When each agent got an answer from a gateway, in order.
 #[derive(Debug, Default)]
 struct Contacts(Vec<Vec<u64>>);
-
-/// Times in which no gateway ran.
-#[derive(Debug, Default)]
-struct Dark {
-    since: Option<u64>,
-    over: Vec<(u64, u64)>,
-}
 
 #[derive(Debug)]
 struct TraceTruth {
@@ -131,10 +126,11 @@ impl Truth {
             judgements: Vec::new(),
             broken: Vec::new(),
             contacts: Contacts(vec![Vec::new(); schedule.agents]),
-            dark: Dark::default(),
             dice: schedule.stateful.then(|| Dice::new(schedule.seed ^ 0x57a7e)),
             moved: [0; 2],
             moves: BTreeSet::new(),
+            carried: 0,
+            landed: BTreeMap::new(),
             now: 0,
         }
     }
@@ -157,18 +153,6 @@ impl Truth {
     /// A gateway answered an agent.
     pub fn touch(&mut self, agent: usize) {
         self.contacts.0[agent].push(self.now);
-    }
-
-    /// Whether any gateway runs.
-    pub fn shine(&mut self, runs: bool) {
-        match self.dark.since.filter(|_| runs) {
-            Some(since) => {
-                self.dark.over.push((since, self.now));
-                self.dark.since = None;
-            }
-            None if !runs => self.dark.since = self.dark.since.or(Some(self.now)),
-            None => {}
-        }
     }
 
     /// The agent of these spans was killed.
@@ -221,6 +205,28 @@ impl Truth {
         self.moved
     }
 
+    /// Spans go to a gateway, once more if `again`.
+    pub fn carry(&mut self, spans: impl Iterator<Item = SpanRef>, to: &Name, again: bool) {
+        for span in spans {
+            self.carried += u64::from(again);
+            self.landed.entry(span).or_insert_with(|| Name::clone(to));
+        }
+    }
+
+    /// Spans that were sent once more, and those that were decided elsewhere than where they came in.
+    pub fn traffic(&self) -> [u64; 2] {
+        let mut gone = BTreeSet::new();
+        for judged in self.judgements.iter().filter(|judged| judged.effective.is_some()) {
+            let spans =
+                judged.spans.iter().map(|span| SpanRef { trace: judged.trace as u16, span: *span });
+            let elsewhere = |span: &SpanRef| {
+                self.landed.get(span).is_some_and(|name| **name != *judged.gateway)
+            };
+            gone.extend(spans.filter(elsewhere));
+        }
+        [self.carried, gone.len() as u64]
+    }
+
     /// The backend got a span.
     pub fn export(&mut self, span: SpanRef) {
         self.span(span).exported += 1;
@@ -264,7 +270,7 @@ impl Truth {
                 .iter()
                 .filter(|judged| judged.trace == index && judged.effective.is_some())
                 .collect();
-            trace.check(&judged, (&self.contacts, &self.dark), &mut found);
+            trace.check(&judged, &self.contacts, &mut found);
         }
         found
     }
@@ -283,12 +289,7 @@ impl TraceTruth {
         self.first().is_some()
     }
 
-    fn check(
-        &self,
-        judged: &[&Judgement],
-        (contacts, dark): (&Contacts, &Dark),
-        found: &mut Vec<Violation>,
-    ) {
+    fn check(&self, judged: &[&Judgement], contacts: &Contacts, found: &mut Vec<Violation>) {
         let mut report =
             |kind, note: String| found.push(Violation { kind, trace: self.number, note });
         let Some(first) = self.first() else {
@@ -303,7 +304,7 @@ impl TraceTruth {
         }
         let effective = judged.iter().filter_map(|one| one.effective).min();
         let limit = first + WAIT + LATE;
-        if effective.is_some_and(|at| at > limit + dark.between(first, at)) {
+        if effective.is_some_and(|at| at > limit) {
             let stranded =
                 |span: &SpanTruth| contacts.back(span.agent, limit - AGENT_SILENT, limit).is_none();
             let kind = if self.spans.iter().all(stranded) { Kind::Stranded } else { Kind::Late };
@@ -360,15 +361,6 @@ impl Contacts {
             last = *at;
         }
         (to < last + AGENT_SILENT).then_some(back)
-    }
-}
-
-impl Dark {
-    /// How long no gateway ran between these times.
-    fn between(&self, from: u64, to: u64) -> u64 {
-        let now = self.since.map(|since| (since, u64::MAX));
-        let times = self.over.iter().copied().chain(now);
-        times.map(|(since, until)| until.min(to).saturating_sub(since.max(from))).sum()
     }
 }
 

@@ -8,7 +8,7 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::Stats;
 use ringtail_engine::ownership::action::{Answer, Failure, Message};
 use ringtail_engine::ownership::facts::Name;
-use ringtail_engine::ownership::message::Req;
+use ringtail_engine::ownership::message::{Origin, Req};
 use ringtail_engine::ownership::rules::Rules;
 
 use super::Outcome;
@@ -196,6 +196,7 @@ impl<'a> World<'a> {
             exported,
             stats: self.stats(),
             moved: self.truth.moved(),
+            traffic: self.truth.traffic(),
             delays: self.truth.delays(),
             ended: self.now,
         }
@@ -302,6 +303,15 @@ impl<'a> World<'a> {
         let parcel = matches!(&message, Message::Deliver(delivery) if delivery.hops == 0);
         if parcel && matches!(self.processes[from].kind, Kind::Gateway(_)) {
             self.truth.move_spans(load.iter().flatten().copied(), &to);
+        }
+        if let Message::Deliver(delivery) = &message {
+            let gateway = matches!(self.processes[from].kind, Kind::Gateway(_));
+            if gateway || self.find_alive(&to).is_some() {
+                for (part, spans) in delivery.parts.iter().zip(&load) {
+                    let again = gateway || part.origin == Origin::Replay;
+                    self.truth.carry(spans.iter().copied(), &to, again);
+                }
+            }
         }
         match self.by_name.get(&to).copied().filter(|process| self.processes[*process].alive) {
             Some(process) => {

@@ -8,5 +8,6 @@
 )]
 
 mod children; // what exists for a pipeline, who owns replicas, what is refused
+mod colours; //  a second set of gateways that takes over
 mod fleet; //    real processes under a real operator
 mod outage; //   an API server that is away, cuts, forgets and refuses

@@ -8,6 +8,11 @@ use hashbrown::HashMap;
 use super::message::{Decision, Verdict};
 use crate::Millis;
 use crate::key::TraceKey;
+use crate::memory::DecisionMemory;
+
+/// What a remembered decision takes at most: in each of two generations 17 bytes a slot of a table whose slots
+/// are a power of two, of which 7/8 are used (so up to 16/7 slots a decision), and 24 in the order of arrival.
+pub const DECISION_BYTES_MAX: u64 = 2 * (17 * 16_u64).div_ceil(7) + 24;
 
 /// A table by trace key. Keys are keyed hashes already, so they are used as they are.
 pub(super) type ByKey<T> = HashMap<TraceKey, T, BuildHasherDefault<KeyHasher>>;
@@ -47,6 +52,12 @@ impl Decided {
         Verdict { keep: self.has(KEEP), note: self.rest & NOTE }
     }
 
+    /// The decision on `key` as it is told.
+    pub(super) fn told(self, key: TraceKey, now: Millis) -> Decision {
+        let age = now.saturating_sub(self.at());
+        Decision { key, verdict: self.verdict(), age, exported: self.has(EXPORTED) }
+    }
+
     fn has(self, flag: u32) -> bool {
         self.rest & flag != 0
     }
@@ -59,12 +70,32 @@ impl Decided {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct DecidedTraces {
-    by_key: ByKey<Decided>,
-    /// In order of arrival, oldest first.
-    order: VecDeque<(Millis, TraceKey)>,
+    memory: DecisionMemory<Decided>,
+    /// The last ones, which may be told again, in order of arrival, oldest first.
+    order: VecDeque<Told>,
+    /// The first of `order` that may not be in the table: decisions of others' traces, of which nobody asks
+    /// us as long as they stay others'.
+    heard_from: usize,
     kept: Millis,
     max: usize,
+    /// Those that gave way to others before their time.
+    crowded_out: u64,
+    /// Decisions that are not in the table yet; empty between calls of the state machine.
+    fresh: Vec<(TraceKey, Decided)>,
 }
+
+/// A decision as it came.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    key: TraceKey,
+    /// When, in units of 16 ms.
+    learned: u32,
+    decided: Decided,
+}
+
+/// Decisions that go into the table together. Each touches memory far from that of the others, which a
+/// processor fetches at the same time if nothing else is done in between: 32 are more than it can.
+const TOGETHER: usize = 32;
 
 /// What became of a decision that was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,72 +107,148 @@ pub(super) enum Learned {
 }
 
 impl DecidedTraces {
-    /// Remembers for `kept` milliseconds, and at most the last `max` decisions.
+    /// Knows at least the last `max` decisions, and tells them again for `kept` milliseconds. All the memory
+    /// that this takes is allocated here.
     pub(super) fn new(kept: Millis, max: usize) -> Self {
-        Self { by_key: ByKey::default(), order: VecDeque::new(), kept, max }
+        let order = VecDeque::with_capacity(max);
+        Self {
+            memory: DecisionMemory::new(max),
+            order,
+            heard_from: 0,
+            kept,
+            max,
+            crowded_out: 0,
+            fresh: Vec::new(),
+        }
     }
 
     pub(super) fn find(&self, key: TraceKey) -> Option<Decided> {
-        self.by_key.get(&key).copied()
+        debug_assert!(self.fresh.is_empty(), "decisions are not in the table yet");
+        self.memory.find(key).copied()
+    }
+
+    /// Which of these are known.
+    pub(super) fn find_all<'a>(
+        &'a self,
+        keys: impl Iterator<Item = TraceKey> + 'a,
+    ) -> impl Iterator<Item = Option<Decided>> + 'a {
+        debug_assert!(self.fresh.is_empty(), "decisions are not in the table yet");
+        keys.map(|key| self.memory.find(key).copied())
     }
 
     pub(super) fn learn(&mut self, decision: &Decision, now: Millis) -> Learned {
         let fresh = Decided::new(decision, now);
-        if let Some(known) = self.by_key.get_mut(&decision.key) {
+        if let Some(known) = self.memory.find_mut(decision.key) {
             if known.has(KEEP) != fresh.has(KEEP) {
                 return Learned::Conflict;
             }
             known.rest |= fresh.rest & EXPORTED;
             return Learned::Known;
         }
-        self.by_key.insert(decision.key, fresh);
-        self.order.push_back((now, decision.key));
+        self.push(decision.key, fresh, now);
+        self.enter();
         Learned::New
+    }
+
+    /// The same of a decision on a trace of which none is known. To be followed by [`Self::enter`].
+    pub(super) fn learn_new(&mut self, decision: &Decision, now: Millis) {
+        self.push(decision.key, Decided::new(decision, now), now);
+    }
+
+    /// The same of a trace of somebody else. It is noted, and found after [`Self::recollect`] only.
+    pub(super) fn overhear(&mut self, decision: &Decision, now: Millis) {
+        self.note(decision.key, Decided::new(decision, now), now);
+    }
+
+    /// From now on all that was heard is found: others' traces may have become ours.
+    pub(super) fn recollect(&mut self) {
+        while self.heard_from < self.order.len() {
+            let heard = self.order.iter().skip(self.heard_from).take(TOGETHER);
+            self.fresh.extend(heard.map(|told| (told.key, told.decided)));
+            self.heard_from += self.fresh.len();
+            self.enter();
+        }
+    }
+
+    /// A decision on a trace of which none is known was made here; `unsure`: spans may have been missing.
+    /// To be followed by [`Self::enter`].
+    pub(super) fn make(&mut self, key: TraceKey, verdict: Verdict, unsure: bool, now: Millis) {
+        debug_assert!(self.memory.find(key).is_none(), "a decision is made a second time");
+        let mut fresh = Decided::new(&Decision { key, verdict, age: 0, exported: false }, now);
+        fresh.rest |= if unsure { UNSURE } else { 0 };
+        self.push(key, fresh, now);
+    }
+
+    /// Puts into the table what was made or learned last.
+    pub(super) fn enter(&mut self) {
+        let Self { memory, fresh, .. } = self;
+        for fresh in fresh.chunks(TOGETHER) {
+            // Nobody looks at what is found: it comes closer.
+            let known = fresh.iter().filter(|(key, _)| memory.find(*key).is_some()).count();
+            std::hint::black_box(known);
+            for (key, decided) in fresh {
+                // A message may have told it twice.
+                if memory.find(*key).is_none() {
+                    memory.insert(*key, *decided);
+                }
+            }
+        }
+        fresh.clear();
+    }
+
+    fn push(&mut self, key: TraceKey, decided: Decided, now: Millis) {
+        self.fresh.push((key, decided));
+        self.note(key, decided, now);
+    }
+
+    fn note(&mut self, key: TraceKey, decided: Decided, now: Millis) {
+        if self.order.len() >= self.max {
+            self.forget_oldest();
+            self.crowded_out += 1;
+        }
+        if self.max > 0 {
+            let learned = u32::try_from(now >> UNIT).unwrap_or(u32::MAX);
+            self.order.push_back(Told { key, learned, decided });
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        self.order.pop_front();
+        self.heard_from = self.heard_from.saturating_sub(1);
     }
 
     /// The backend has it; whether that is news.
     pub(super) fn mark_exported(&mut self, key: TraceKey) -> bool {
         let news = |known: &&mut Decided| !known.has(UNSURE) && !known.has(EXPORTED);
-        let known = self.by_key.get_mut(&key).filter(news);
+        let known = self.memory.find_mut(key).filter(news);
         known.map(|known| known.rest |= EXPORTED).is_some()
-    }
-
-    /// The decision was made though spans may have been missing.
-    pub(super) fn doubt(&mut self, key: TraceKey) {
-        if let Some(known) = self.by_key.get_mut(&key) {
-            known.rest |= UNSURE;
-        }
     }
 
     /// As it is told.
     pub(super) fn decision(&self, key: TraceKey, now: Millis) -> Option<Decision> {
-        let known = self.find(key)?;
-        let age = now.saturating_sub(known.at());
-        Some(Decision { key, verdict: known.verdict(), age, exported: known.has(EXPORTED) })
+        self.find(key).map(|known| known.told(key, now))
     }
 
-    /// The keys, oldest first.
+    /// The keys that may be told again, oldest first.
     pub(super) fn keys(&self) -> impl Iterator<Item = TraceKey> {
-        self.order.iter().map(|(_, key)| *key)
+        self.order.iter().map(|told| told.key)
     }
 
     /// Those that were learned after `since`, the newest first.
     pub(super) fn last(&self, since: Millis, now: Millis) -> impl Iterator<Item = Decision> {
-        let last = self.order.iter().rev().take_while(move |(learned, _)| *learned >= since);
-        last.filter_map(move |(_, key)| self.decision(*key, now))
+        let is_late = move |told: &&Told| Millis::from(told.learned + 1) << UNIT > since;
+        let last = self.order.iter().rev().take_while(is_late);
+        last.filter_map(move |told| self.decision(told.key, now))
     }
 
-    /// Forgets what is old, and the oldest if there are too many; returns how many of those there were.
+    /// What is old is told no more; returns how many had to give way before that, since the last time.
     pub(super) fn expire(&mut self, now: Millis) -> u64 {
-        let mut early = 0;
-        while let Some((learned, key)) = self.order.front().copied()
-            && (learned + self.kept < now || self.order.len() > self.max)
-        {
-            early += u64::from(learned + self.kept >= now);
-            self.order.pop_front();
-            self.by_key.remove(&key);
+        let kept = self.kept;
+        let old = |told: &Told| (Millis::from(told.learned) << UNIT) + kept < now;
+        while self.order.front().is_some_and(old) {
+            self.forget_oldest();
         }
-        early
+        std::mem::take(&mut self.crowded_out)
     }
 }
 
@@ -158,5 +265,74 @@ impl Hasher for KeyHasher {
 
     fn write_u64(&mut self, key: u64) {
         self.0 = key;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(key: u64, keep: bool) -> Decision {
+        let verdict = Verdict { keep, note: 3 };
+        Decision { key: TraceKey(key), verdict, age: 100, exported: false }
+    }
+
+    #[test]
+    fn a_decision_takes_at_most_what_is_planned() {
+        for max in (10_000..100_000).step_by(997) {
+            let decided = DecidedTraces::new(1_000, max);
+            let order = decided.order.capacity() * size_of::<Told>();
+            let bytes = decided.memory.bytes() + order as u64;
+            assert!(bytes <= max as u64 * DECISION_BYTES_MAX, "{bytes} for {max}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_old_to_be_told_again_is_followed_all_the_same() {
+        let mut decided = DecidedTraces::new(1_000, 8);
+        assert_eq!(decided.learn(&decision(1, true), 10_000), Learned::New);
+        assert_eq!(decided.learn(&decision(1, false), 10_000), Learned::Conflict);
+        assert_eq!(decided.expire(11_001), 0);
+        assert_eq!(decided.keys().count(), 0);
+        let told = decided.decision(TraceKey(1), 11_001).unwrap();
+        assert!(told.verdict.keep && (1_101..1_117).contains(&told.age), "{told:?}");
+    }
+
+    #[test]
+    fn what_was_heard_of_others_traces_is_found_when_they_may_be_ours() {
+        let mut decided = DecidedTraces::new(1_000, 100);
+        let heard = |key| decision(key, key % 3 == 0);
+        for key in 0..70 {
+            decided.overhear(&heard(key), 500);
+            decided.overhear(&heard(key / 2), 500);
+        }
+        assert_eq!(decided.find(TraceKey(5)), None);
+        assert_eq!(decided.learn(&Decision { exported: true, ..heard(60) }, 600), Learned::New);
+        decided.recollect();
+        for key in 20..70 {
+            let found = decided.decision(TraceKey(key), 600).unwrap();
+            assert_eq!((found.verdict.keep, found.exported), (key % 3 == 0, key == 60), "{key}");
+        }
+        decided.overhear(&heard(200), 600);
+        assert_eq!(decided.expire(500 + 1_000 + 16), 42);
+        assert_eq!(decided.keys().map(|key| key.0).collect::<Vec<_>>(), [60, 200]);
+        decided.recollect();
+        assert!(decided.find(TraceKey(200)).is_some());
+    }
+
+    #[test]
+    fn the_last_ones_are_told_again_and_those_that_gave_way_are_counted() {
+        let mut decided = DecidedTraces::new(1_000, 8);
+        for key in 0..11 {
+            decided.make(TraceKey(key), Verdict { keep: true, note: 0 }, key == 9, 0);
+        }
+        decided.enter();
+        assert_eq!(
+            decided.keys().map(|key| key.0).collect::<Vec<_>>(),
+            (3..11).collect::<Vec<_>>()
+        );
+        assert_eq!((decided.expire(500), decided.expire(500)), (3, 0));
+        assert!(decided.mark_exported(TraceKey(8)) && !decided.mark_exported(TraceKey(8)));
+        assert!(!decided.mark_exported(TraceKey(9)), "it was made without all spans");
     }
 }

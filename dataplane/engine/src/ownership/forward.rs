@@ -9,6 +9,7 @@ use super::message::{Delivery, Outcome, Part, Receipt, Req};
 use super::stand::Stand;
 use super::timers::{HOPS_MAX, LAST_HOP, REQUEST};
 use super::traces::{Phase, Tentative, Trace, Traces};
+use super::ways::Way;
 use crate::Millis;
 
 /// What is being passed on, and who waits for it.
@@ -74,7 +75,12 @@ impl Traces {
         for (to, indices) in passed {
             self.stats.forwarded += indices.len() as u64;
             let parcel = self.next_req();
-            let parts = indices.iter().map(|index| (*index, delivery.parts[*index])).collect();
+            let parts: Vec<_> =
+                indices.iter().map(|index| (*index, delivery.parts[*index])).collect();
+            let owns = |(_, part): &(usize, Part)| {
+                stand.owner(part.key).is_some_and(|owner| owner.id == *to)
+            };
+            let attempt = if parts.iter().all(owns) { Attempt::First } else { Attempt::Second };
             out.push(Action::Pass { inbound, parts: indices, parcel });
             let forward = Forward {
                 to,
@@ -83,7 +89,7 @@ impl Traces {
                 since: now,
                 hops: delivery.hops + 1,
                 epoch: stand.epoch,
-                attempt: Attempt::First,
+                attempt,
             };
             self.send_forward(parcel, forward, now, out);
         }
@@ -141,6 +147,9 @@ impl Traces {
         out: &mut Vec<Action>,
     ) {
         if let Some(forward) = self.forwards.open.remove(&req) {
+            if forward.attempt == Attempt::First && forward.epoch == stand.epoch {
+                self.parcels.ways.fail(Way::to(&forward.to), now);
+            }
             self.finish_forward(stand, req, forward, now, out);
         }
     }
@@ -154,10 +163,14 @@ impl Traces {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        let again = forward.attempt == Attempt::First && stand.rules.fallback;
+        // What was passed on to us goes back to who has it, and who owns it next keeps it.
+        let first = forward.attempt == Attempt::First && forward.hops == 1;
+        let again = first && stand.rules.fallback;
         let mut next: BTreeMap<Name, Vec<(usize, Part)>> = BTreeMap::new();
         for (index, part) in &forward.parts {
-            let ours = stand.owns(part.key) || self.decided.find(part.key).is_some();
+            let ours = stand.owns(part.key)
+                || stand.is_next(part.key)
+                || self.decided.find(part.key).is_some();
             let choice = stand.next_choice(part.key, &forward.to).filter(|_| again && !ours);
             match choice {
                 Some(choice) => {
@@ -195,7 +208,7 @@ impl Traces {
         out: &mut Vec<Action>,
     ) {
         let decided = self.decided.decision(part.key, now);
-        let keeps = stand.owns(part.key) || stand.holds || !stand.rules.refuse;
+        let keeps = stand.owns(part.key) || stand.may_keep(part.key, forward.hops - 1);
         if decided.is_none() && !keeps {
             self.stats.refused += 1;
             self.conclude(forward.inbound, index, Outcome::Refused);

@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::action::{Action, By, Message};
-use super::facts::Name;
 use super::message::{Delivery, Origin, Outcome, Part, Receipt, Req};
-use super::outbox::back_off;
 use super::stand::Stand;
-use super::timers::{
-    BACK_OFF_MAX, DETOUR_AFTER, PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST,
-};
+use super::timers::{PARCEL_BYTES, PARCEL_TRACES, PARCELS_IN_FLIGHT, REQUEST};
 use super::traces::{Phase, Trace, Traces};
+use super::ways::{Gate, Way, Ways};
 use crate::Millis;
 use crate::key::TraceKey;
 use crate::ring::Member;
@@ -20,22 +17,24 @@ use crate::ring::Member;
 #[derive(Debug, Default)]
 pub(super) struct Parcels {
     open: BTreeMap<Req, Parcel>,
-    /// Members that failed: how often, and when they are tried again.
-    failing: BTreeMap<Name, (u32, Millis)>,
+    pub(super) ways: Ways,
 }
 
 #[derive(Debug)]
 struct Parcel {
-    to: Name,
+    way: Way,
     traces: Vec<(TraceKey, Trace)>,
 }
 
-/// What goes to a member now.
-#[derive(Debug, Default)]
+/// What goes one way now.
+#[derive(Debug)]
 struct Load {
+    way: Way,
     keys: Vec<TraceKey>,
-    /// Parcels that it may still get, the one that is being filled included.
+    /// Parcels that may still go, the one that is being filled included.
     room: usize,
+    /// Traces that one takes.
+    most: usize,
     /// How full that one is.
     traces: usize,
     bytes: u64,
@@ -46,7 +45,7 @@ impl Load {
         self.keys.push(key);
         self.traces += 1;
         self.bytes += bytes;
-        if is_full(self.traces, self.bytes) {
+        if is_full(self.traces, self.bytes) || self.traces >= self.most {
             (self.room, self.traces, self.bytes) = (self.room.saturating_sub(1), 0, 0);
         }
     }
@@ -66,32 +65,15 @@ impl Parcels {
         self.open.is_empty()
     }
 
-    /// Who failed may be tried at once.
-    pub(super) fn forgive(&mut self) {
-        self.failing.clear();
-    }
-
-    /// Where a trace goes, as a place of the view: to its owner, or, when the owner cannot be reached from
-    /// here, to the next choice, which passes it on.
-    fn target(&self, stand: &Stand, key: TraceKey) -> Option<usize> {
-        let place = stand.view.owner(key)?;
-        let owner = &stand.view.members()[place];
-        if owner.id == *stand.me.name {
-            return None;
-        }
-        let failures = self.failing.get(owner.id.as_str()).map_or(0, |(failures, _)| *failures);
-        if failures < DETOUR_AFTER || !stand.rules.detour {
-            return Some(place);
-        }
-        let next = stand.next_choice(key, &owner.id);
-        next.and_then(|next| stand.view.position(&next.id)).or(Some(place))
-    }
-
-    /// How many more parcels may go to a member now.
-    fn room(&self, to: &str, now: Millis) -> usize {
-        let waits = self.failing.get(to).is_some_and(|(_, until)| *until > now);
-        let sent = self.open.values().filter(|parcel| *parcel.to == *to).count();
-        if waits { 0 } else { PARCELS_IN_FLIGHT.saturating_sub(sent) }
+    /// What may go this way now: nothing yet.
+    fn load(&self, stand: &Stand, way: Way, sure: bool, now: Millis) -> Load {
+        let sent = self.open.values().filter(|parcel| parcel.way == way).count();
+        let (room, most) = match self.ways.gate(&way, sure, now) {
+            Gate::Probe if stand.rules.wait => (1usize.saturating_sub(sent), 1),
+            Gate::Open | Gate::Probe => (PARCELS_IN_FLIGHT.saturating_sub(sent), PARCEL_TRACES),
+            Gate::Closed => (0, 0),
+        };
+        Load { way, keys: Vec::new(), room, most, traces: 0, bytes: 0 }
     }
 }
 
@@ -101,41 +83,56 @@ impl Traces {
         if !stand.rules.hand_over || self.foreign.is_empty() {
             return;
         }
-        // Who failed some time ago may be back.
-        self.parcels.failing.retain(|_, (_, until)| *until + BACK_OFF_MAX > now);
+        self.parcels.ways.expire(now);
+        for owner in self.foreign.owners() {
+            for load in self.loads(stand, owner, now) {
+                let mut keys = load.keys.into_iter().peekable();
+                while keys.peek().is_some() {
+                    self.send_parcel(stand, &load.way, &mut keys, now, out);
+                }
+            }
+        }
+    }
+
+    /// What goes now of what an owner is to get: to itself, and, while it does not answer, to the next
+    /// choice, which passes it on or is the next to own it.
+    fn loads(&self, stand: &Stand, owner: usize, now: Millis) -> Vec<Load> {
         let members = stand.view.members();
-        let load =
-            |member: &Member| Load { room: self.parcels.room(&member.id, now), ..Load::default() };
-        let mut loads: Vec<Load> = members.iter().map(load).collect();
-        let is_other = |member: &&Member| member.id != *stand.me.name;
-        let mut open =
-            members.iter().zip(&loads).filter(|(m, load)| is_other(m) && load.room > 0).count();
-        // Every answer to a parcel makes room for another one: who looked at all that is left each time would
-        // look at a million traces a thousand times.
-        for key in &self.foreign {
-            if open == 0 {
-                break;
-            }
-            let target = self.parcels.target(stand, *key).map(|place| &mut loads[place]);
-            let Some(load) = target.filter(|load| load.room > 0) else {
-                continue;
-            };
-            load.add(*key, self.held.get(key).map_or(0, |trace| trace.bytes));
-            open -= usize::from(load.room == 0);
+        let name = &members[owner].id;
+        let bytes = |key: &TraceKey| self.held.get(key).map_or(0, |trace| trace.bytes);
+        let mut keys = self.foreign.of(owner);
+        let mut straight = self.parcels.load(stand, Way::to(name), stand.seats[owner].knows, now);
+        while straight.room > 0
+            && let Some(key) = keys.next()
+        {
+            straight.add(key, bytes(&key));
         }
-        for (member, load) in members.iter().zip(loads).filter(|(_, load)| !load.keys.is_empty()) {
-            let owner = Name::from(member.id.as_str());
-            let mut keys = load.keys.into_iter().peekable();
-            while keys.peek().is_some() {
-                self.send_parcel(stand, &owner, &mut keys, now, out);
+        if !self.parcels.ways.is_failing(name) || !stand.rules.detour {
+            return vec![straight];
+        }
+        let by = |member: &Member| self.parcels.load(stand, Way::by(&member.id, name), false, now);
+        let mut loads: Vec<Load> = members.iter().map(by).collect();
+        let others =
+            (0..members.len()).filter(|place| *place != owner && Some(*place) != stand.place);
+        let mut open = others.filter(|place| loads[*place].room > 0).count();
+        while open > 0
+            && let Some(key) = keys.next()
+        {
+            let next = stand.next_choice(key, name).and_then(|next| stand.view.position(&next.id));
+            let load = next.map(|place| &mut loads[place]).filter(|load| load.room > 0);
+            if let Some(load) = load {
+                load.add(key, bytes(&key));
+                open -= usize::from(load.room == 0);
             }
         }
+        loads.push(straight);
+        loads
     }
 
     fn send_parcel(
         &mut self,
         stand: &Stand,
-        to: &Name,
+        way: &Way,
         keys: &mut std::iter::Peekable<impl Iterator<Item = TraceKey>>,
         now: Millis,
         out: &mut Vec<Action>,
@@ -145,7 +142,7 @@ impl Traces {
         while !is_full(traces.len(), bytes)
             && let Some(key) = keys.next()
         {
-            self.foreign.remove(&key);
+            self.foreign.remove(key);
             if let Some(trace) = self.held.remove(&key) {
                 bytes += trace.bytes;
                 traces.push((key, trace));
@@ -161,12 +158,16 @@ impl Traces {
         };
         let parts = traces.iter().map(part).collect();
         let taken = traces.iter().map(|(key, _)| *key).collect();
-        self.parcels.open.insert(parcel, Parcel { to: Arc::clone(to), traces });
+        self.parcels.open.insert(parcel, Parcel { way: way.clone(), traces });
         out.push(Action::Take { keys: taken, parcel });
         out.push(Action::Send {
-            to: Arc::clone(to),
+            to: Arc::clone(&way.to),
             req: parcel,
-            message: Message::Deliver(Delivery { parts, hops: 0 }),
+            // Who cannot pass it on does not send it elsewhere.
+            message: Message::Deliver(Delivery {
+                parts,
+                hops: u8::from(!way.is_straight() && stand.rules.wait),
+            }),
             deadline: now + REQUEST,
         });
     }
@@ -183,7 +184,6 @@ impl Traces {
         let Some(parcel) = self.parcels.open.remove(&req) else {
             return;
         };
-        self.parcels.failing.remove(&parcel.to);
         let outcomes = receipt.outcomes.iter().map(Some).chain(std::iter::repeat(None));
         let mut returned = false;
         for ((key, trace), outcome) in parcel.traces.into_iter().zip(outcomes) {
@@ -203,8 +203,9 @@ impl Traces {
         }
         out.push(Action::Forget { parcel: req });
         if returned {
-            self.parcels.fail(&parcel.to, now);
+            self.parcels.ways.fail(parcel.way, now);
         } else {
+            self.parcels.ways.succeed(parcel.way);
             self.hand_over(stand, now, out);
         }
     }
@@ -219,7 +220,7 @@ impl Traces {
         let Some(parcel) = self.parcels.open.remove(&req) else {
             return;
         };
-        self.parcels.fail(&parcel.to, now);
+        self.parcels.ways.fail(parcel.way, now);
         for trace in parcel.traces {
             self.restore(stand, req, trace, out);
         }
@@ -246,7 +247,7 @@ impl Traces {
         here.origin = here.origin.min(trace.origin);
         here.inst = here.inst.max(trace.inst);
         if !stand.owns(key) && here.phase == Phase::Open {
-            self.foreign.insert(key);
+            self.foreign.insert(stand.view.owner(key), key);
         }
     }
 }
@@ -256,13 +257,5 @@ impl Trace {
     fn origin_for(&self, stand: &Stand) -> Origin {
         let before = self.inst != stand.me.inst && stand.rules.woken;
         if self.origin >= Origin::Agent && before { Origin::Replay } else { self.origin }
-    }
-}
-
-impl Parcels {
-    fn fail(&mut self, to: &Name, now: Millis) {
-        let (failures, until) = self.failing.entry(Arc::clone(to)).or_default();
-        *until = now + back_off(*failures);
-        *failures += 1;
     }
 }

@@ -230,9 +230,10 @@ impl Membership {
     pub(super) fn stand(&self, now: Millis) -> Stand {
         let seat = |member: &crate::ring::Member| {
             let peer = self.peers.get(member.id.as_str());
-            peer.map_or(Seat { agrees_until: 0, deaf: false }, |peer| Seat {
+            peer.map_or(Seat { agrees_until: 0, deaf: false, knows: false }, |peer| Seat {
                 agrees_until: peer.agrees_until(self.rules.lease),
                 deaf: peer.is_deaf(now),
+                knows: peer.digest == self.view.digest(),
             })
         };
         Stand {

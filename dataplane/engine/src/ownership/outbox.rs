@@ -19,7 +19,13 @@ pub(super) enum Why {
     Owner,
     /// It is a next choice.
     Witness,
+    /// It is one, and has heard of the decision; the backend has the spans, since then. That goes along with
+    /// the next proposal, if there is one.
+    Exported(Millis),
 }
+
+/// How long news of exports wait for a proposal to go along with.
+const PATIENCE: Millis = 1_000;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -33,6 +39,8 @@ struct Queue {
     sent: Option<(Req, Vec<(TraceKey, Why)>)>,
     /// How many of both are for an owner.
     owners: usize,
+    /// How many of those that wait cannot wait for something to go along with.
+    urgent: usize,
     failures: u32,
     not_before: Millis,
 }
@@ -46,8 +54,10 @@ impl Outbox {
         if queue.waiting.len() >= QUEUED_MAX {
             let oldest = queue.waiting.pop_front();
             queue.owners -= usize::from(oldest.is_some_and(|(_, why)| why == Why::Owner));
+            queue.urgent -= usize::from(oldest.is_some_and(|(_, why)| why.is_urgent()));
         }
         queue.owners += usize::from(why == Why::Owner);
+        queue.urgent += usize::from(why.is_urgent());
         queue.waiting.push_back((key, why));
     }
 
@@ -69,9 +79,23 @@ impl Outbox {
     /// Members to which a message can go now.
     pub(super) fn ready(&self, now: Millis) -> Vec<Name> {
         let ready = self.members.iter().filter(|(_, queue)| {
-            queue.sent.is_none() && !queue.waiting.is_empty() && queue.not_before <= now
+            let old = |(_, why): &(TraceKey, Why)| match why {
+                Why::Exported(since) => *since + PATIENCE <= now,
+                _ => true,
+            };
+            let pressing = queue.urgent > 0 || queue.waiting.front().is_some_and(old);
+            queue.is_free(now) && pressing
         });
         ready.map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Takes out what can go along with a proposal: nothing but news of exports.
+    pub(super) fn take_along(&mut self, to: &str, req: Req, now: Millis) -> Vec<TraceKey> {
+        let queue = self.members.get(to);
+        match queue.is_some_and(|queue| queue.is_free(now) && queue.urgent == 0) {
+            true => self.take(to, req),
+            false => Vec::new(),
+        }
     }
 
     /// Takes out what goes into the next message.
@@ -81,6 +105,7 @@ impl Outbox {
         };
         let number = queue.waiting.len().min(DECISIONS_PER_MESSAGE);
         let items: Vec<_> = queue.waiting.drain(..number).collect();
+        queue.urgent -= items.iter().filter(|(_, why)| why.is_urgent()).count();
         let keys = items.iter().map(|(key, _)| *key).collect();
         queue.sent = Some((req, items));
         keys
@@ -105,6 +130,7 @@ impl Outbox {
             return;
         };
         for item in queue.sent.take().into_iter().flat_map(|(_, items)| items).rev() {
+            queue.urgent += usize::from(item.1.is_urgent());
             queue.waiting.push_front(item);
         }
         queue.not_before = now + back_off(queue.failures);
@@ -112,7 +138,17 @@ impl Outbox {
     }
 }
 
+impl Why {
+    fn is_urgent(self) -> bool {
+        !matches!(self, Self::Exported(_))
+    }
+}
+
 impl Queue {
+    fn is_free(&self, now: Millis) -> bool {
+        self.sent.is_none() && !self.waiting.is_empty() && self.not_before <= now
+    }
+
     fn awaits(&self, req: Req) -> bool {
         self.sent.as_ref().is_some_and(|(sent, _)| *sent == req)
     }

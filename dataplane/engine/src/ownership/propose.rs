@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::action::{Action, By, Message};
-use super::facts::Name;
+use super::facts::{Name, State};
 use super::message::{Agreement, Decision, Decisions, Origin, Req, Verdict};
 use super::outbox::Why;
 use super::stand::{Stand, Witnesses};
 use super::timers::{
-    AGENT_CONFIRMS, AGENT_WITNESSES_TOLD, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, REQUEST,
+    AGENT_CONFIRMS, AGENT_WITNESSES_TOLD, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, LAST_WORDS,
+    REQUEST,
 };
 use super::traces::{Phase, Tentative, Trace, Traces};
 use crate::Millis;
@@ -60,9 +61,11 @@ enum Heard {
 }
 
 impl Proposals {
-    /// The key was decided otherwise.
+    /// The key was decided otherwise, or a witness does not take this proposal. A later one of the key stays.
     pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) {
-        self.confided.remove(&key);
+        if self.confided.get(&key).is_some_and(|confided| confided.req == req) {
+            self.confided.remove(&key);
+        }
         if let Some(proposal) = self.open.get_mut(&req) {
             proposal.keys.retain(|(proposed, _)| *proposed != key);
         }
@@ -103,6 +106,7 @@ impl Traces {
                 groups.entry(witnesses).or_default().push((due.key, tentative.verdict));
             }
         }
+        self.decided.enter();
         for (witnesses, keys) in groups {
             for keys in keys.chunks(DECISIONS_PER_MESSAGE) {
                 self.propose(stand, witnesses, keys, now, out);
@@ -149,10 +153,14 @@ impl Traces {
         let names: Vec<Name> =
             witnesses.places().map(|place| members[place].id.as_str().into()).collect();
         for to in &names {
+            let mut message = message.clone();
+            let along = self.outbox.take_along(to, req, now);
+            let along = along.iter().filter_map(|key| self.decided.decision(*key, now));
+            message.list.extend(along.filter(|decision| decision.exported));
             out.push(Action::Send {
                 to: Arc::clone(to),
                 req,
-                message: Message::Decisions(message.clone()),
+                message: Message::Decisions(message),
                 deadline: now + REQUEST,
             });
         }
@@ -225,6 +233,7 @@ impl Traces {
                 self.reopen(key, req, now, out);
             }
         }
+        self.decided.enter();
     }
 
     /// When the first span of a trace was taken in.
@@ -232,6 +241,7 @@ impl Traces {
         self.held.get(&key).map_or(0, |trace| trace.first)
     }
 
+    /// Notes a decision; [`DecidedTraces::enter`](super::decided::DecidedTraces::enter) is to follow.
     fn commit(
         &mut self,
         (key, verdict): (TraceKey, Verdict),
@@ -239,14 +249,10 @@ impl Traces {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        debug_assert!(self.decided.find(key).is_none(), "a decision is made a second time");
         self.release(key);
         self.stats.decided += 1;
-        self.decided.learn(&Decision { key, verdict, age: 0, exported: false }, now);
-        if unsure {
-            self.stats.decided_unsure += 1;
-            self.decided.doubt(key);
-        }
+        self.stats.decided_unsure += u64::from(unsure);
+        self.decided.make(key, verdict, unsure, now);
         out.push(Action::Settle { key, verdict, by: By::Us });
     }
 
@@ -311,6 +317,7 @@ impl Traces {
             match confided.filter(|confided| confided.verdict.keep == decision.verdict.keep) {
                 Some(Confided { verdict, unsure, .. }) => {
                     self.commit((decision.key, verdict), unsure, now, out);
+                    self.decided.enter();
                 }
                 None => self.learn(None, decision, now, out),
             }
@@ -333,11 +340,14 @@ impl Traces {
 // === Telling again ===
 
 impl Traces {
-    /// The view changed: new owners, and new witnesses of what is ours, hear of remembered decisions.
-    pub(super) fn retell(&mut self, before: &Stand, stand: &Stand, out: &mut Vec<Action>) {
-        let _ = out;
+    /// The view changed: new owners, and new witnesses of what is ours, hear of remembered decisions. Who
+    /// leaves may be the only one who heard of a decision before its owner ends, so it tells all who may
+    /// be asked next.
+    pub(super) fn retell(&mut self, before: &Stand, stand: &Stand, now: Millis) {
         let (old, new) = (&before.view, &stand.view);
         let choices = if stand.rules.third { 3 } else { 2 };
+        let leaves = stand.state == State::Draining && stand.rules.last_words;
+        let lately = |known: Decision| known.age < LAST_WORDS;
         for key in self.decided.keys() {
             let knew: Vec<_> =
                 old.ranked(key).take(choices).map(|place| &old.members()[place]).collect();
@@ -350,8 +360,12 @@ impl Traces {
                 self.outbox.push(&owner.id, key, Why::Owner);
                 self.stats.retold += 1;
             }
-            if ours && stand.rules.restream {
-                for witness in ranked.take(choices - 1).filter(|member| !knew.contains(member)) {
+            let fresh = leaves && self.decided.decision(key, now).is_some_and(lately);
+            // What we say while we leave is said once.
+            let all = fresh && before.state != State::Draining;
+            if fresh || ours && stand.rules.restream {
+                let told = ranked.take(choices - 1).filter(|member| all || !knew.contains(member));
+                for witness in told {
                     self.outbox.push(&witness.id, key, Why::Witness);
                     self.stats.retold += 1;
                 }

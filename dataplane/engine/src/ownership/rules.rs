@@ -37,6 +37,8 @@ pub struct Rules {
     pub fallback: bool,
     /// Parcels that do not reach their owner go through the next choice.
     pub detour: bool,
+    /// What cannot be passed on does not go to and fro.
+    pub wait: bool,
     /// Foreign traces are looked at every second.
     pub re_examine: bool,
     /// Silent peers are taken for dead.
@@ -69,6 +71,8 @@ pub struct Rules {
     pub sticky: bool,
     /// Decisions are told again when a choice changes.
     pub restream: bool,
+    /// A gateway that leaves tells the choices after it what it has heard lately.
+    pub last_words: bool,
     /// What a gateway held before it was taken for dead counts as sent again.
     pub woken: bool,
     /// It does not follow a decision that may have been made without all spans.
@@ -97,6 +101,7 @@ impl Rules {
         refuse: true,
         fallback: true,
         detour: true,
+        wait: true,
         re_examine: true,
         suspect: true,
         relay: true,
@@ -113,6 +118,7 @@ impl Rules {
         known: true,
         sticky: true,
         restream: true,
+        last_words: true,
         woken: true,
         doubt: true,
         exported: true,

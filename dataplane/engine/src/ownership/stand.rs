@@ -70,6 +70,8 @@ pub(super) struct Seat {
     pub(super) agrees_until: Millis,
     /// Not waited for any more.
     pub(super) deaf: bool,
+    /// It has shown the view that we have.
+    pub(super) knows: bool,
 }
 
 impl Stand {
@@ -117,6 +119,19 @@ impl Stand {
         let other =
             |place: &usize| Some(*place) != self.place && self.view.members()[*place].id != not;
         ranked.find(other).map(|place| &self.view.members()[place])
+    }
+
+    /// Whether this gateway owns the key when its owner is gone.
+    pub(super) fn is_next(&self, key: TraceKey) -> bool {
+        self.place.is_some() && self.view.ranked(key).nth(1) == self.place
+    }
+
+    /// Whether spans of others that were passed on so often, and cannot be passed on from here, stay here.
+    /// Else they go back to who sent them and wait there: two that sent them to each other would move them
+    /// for as long as the owner is silent.
+    pub(super) fn may_keep(&self, key: TraceKey, hops: u8) -> bool {
+        let wait_here = hops == 0 || self.is_next(key) || !self.rules.wait;
+        !self.rules.refuse || self.holds && wait_here
     }
 
     /// Who has to know of a decision on a key of ours: the choices after us that can be heard.

@@ -104,10 +104,14 @@ impl Bench {
 
     /// Everybody answers as one who agrees.
     fn agree(&mut self) {
+        self.agree_as(&self.names());
+    }
+
+    fn agree_as(&mut self, names: &[String]) {
         let epoch = self.own.stand().epoch;
         let asked = Asked { epoch, at: self.now };
-        for name in self.names() {
-            let answer = HelloAnswer { status: self.status(&name, &[]), asked };
+        for name in names {
+            let answer = HelloAnswer { status: self.status(name, &[]), asked };
             self.own.on_hello_answer(&answer, self.now, &mut self.out);
         }
     }
@@ -174,6 +178,23 @@ impl Bench {
             _ => None,
         });
         deliveries.collect()
+    }
+
+    /// The same, once.
+    fn deliveries(&mut self) -> Vec<(String, Req, Delivery)> {
+        let delivered = self.delivered();
+        let is_one =
+            |action: &Action| matches!(action, Action::Send { message: Message::Deliver(_), .. });
+        self.out.retain(|action| !is_one(action));
+        delivered
+    }
+
+    /// Another one has all of a delivery.
+    fn take_all(&mut self, to: &str, req: Req, delivery: &Delivery) {
+        let from = Instance::new(to, 1);
+        let outcomes = vec![Outcome::Held(from.clone()); delivery.parts.len()];
+        let receipt = Receipt { from, outcomes };
+        self.own.on_receipt(req, &receipt, self.now, &mut self.out);
     }
 
     /// To whom decisions went.

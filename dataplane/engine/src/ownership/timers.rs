@@ -53,6 +53,9 @@ pub const LOSS_KEPT: Millis = 90_000;
 /// What a dead or departed member was is remembered for so long, so that a stale process cannot bring it
 /// back: longer than the slices of a paused process are believed.
 pub const TOMBSTONE_KEPT: Millis = 600_000;
+/// Who leaves tells all next choices what was decided so lately: until the loss of an owner is known and
+/// decisions go on, SUSPECT + FENCE.
+pub const LAST_WORDS: Millis = SUSPECT + FENCE;
 /// A refused connection and silence of this length mean that the process is gone.
 pub const REFUSED_SILENT: Millis = 1_000;
 /// A slice without the peer and silence of this length mean the same: LEASE + 1 s.
@@ -88,7 +91,5 @@ pub const PARCEL_BYTES: u64 = 1 << 20;
 pub const PARCELS_IN_FLIGHT: usize = 4;
 /// Decisions in one message: 24 KiB.
 pub const DECISIONS_PER_MESSAGE: usize = 1_024;
-/// Parcels that an owner did not answer before others are asked to pass them on.
-pub const DETOUR_AFTER: u32 = 2;
 /// Choices that an agent tries before it waits.
 pub const CHOICES: usize = 3;

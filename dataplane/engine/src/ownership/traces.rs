@@ -1,11 +1,10 @@
 //! The traces of one shard: which are here, whose they are, and what goes where. One a shard, driven by the
 //! thread that owns the shard's buffer.
 
-use std::collections::BTreeSet;
-
 use super::action::{Action, By, Failure};
-use super::decided::{ByKey, DecidedTraces, Learned};
+use super::decided::{ByKey, Decided, DecidedTraces, Learned};
 use super::facts::{Instance, Name};
+use super::foreign::Foreign;
 use super::forward::Forwards;
 use super::handover::Parcels;
 use super::message::{Agreement, Decision, Origin, Part, Receipt, Req, Verdict};
@@ -16,9 +15,6 @@ use super::stats::Stats;
 use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
-
-/// What a key in the set of others' traces takes: its 8 bytes in a node that is half full.
-const FOREIGN_BYTES: usize = 24;
 
 /// The table of traces is made smaller when it has room for four times as many as there are, and more.
 const SPARE_TRACES: usize = 4096;
@@ -90,7 +86,7 @@ pub struct Traces {
     pub(super) requests: u64,
     pub(super) held: ByKey<Trace>,
     /// Held, open, and others' to decide.
-    pub(super) foreign: BTreeSet<TraceKey>,
+    pub(super) foreign: Foreign,
     pub(super) forwards: Forwards,
     pub(super) parcels: Parcels,
     pub(super) proposals: Proposals,
@@ -98,19 +94,22 @@ pub struct Traces {
     pub(super) outbox: Outbox,
     pub(super) stats: Stats,
     examined: Millis,
+    ticked: Millis,
+    /// How many members knew the view at the last tick.
+    known: usize,
 }
 
 // === Deliveries ===
 
 impl Traces {
-    /// The traces of shard `number`. Decisions are remembered, to be told again, for `remember` milliseconds
-    /// and at most `remember_max` of them.
+    /// The traces of shard `number`. At least the last `remember_max` decisions are remembered, and told
+    /// again for `remember` milliseconds.
     pub fn new(number: u32, remember: Millis, remember_max: usize) -> Self {
         Self {
             number,
             requests: 0,
             held: ByKey::default(),
-            foreign: BTreeSet::new(),
+            foreign: Foreign::default(),
             forwards: Forwards::default(),
             parcels: Parcels::default(),
             proposals: Proposals::default(),
@@ -118,6 +117,8 @@ impl Traces {
             outbox: Outbox::default(),
             stats: Stats::default(),
             examined: 0,
+            ticked: 0,
+            known: 0,
         }
     }
 
@@ -135,7 +136,7 @@ impl Traces {
                 Admission::Store { first, foreign: false, origin: part.origin }
             }
             Place::Buffer { foreign } => {
-                let trace = self.store(&part, foreign, stand.me.inst, now);
+                let trace = self.store(stand, &part, foreign, now);
                 Admission::Store { first: trace.first, foreign, origin: trace.origin }
             }
             Place::Elsewhere(admission) => {
@@ -160,22 +161,29 @@ impl Traces {
             return Place::Buffer { foreign: false };
         }
         let owner = stand.owner(part.key).filter(|owner| owner.id != *stand.me.name);
-        match owner {
-            Some(owner) if hops < HOPS_MAX && stand.rules.forward => {
-                Place::Elsewhere(Admission::Pass(owner.id.as_str().into()))
-            }
-            _ if stand.holds || !stand.rules.refuse => Place::Buffer { foreign: true },
-            _ => Place::Elsewhere(Admission::Refuse),
+        let to = owner.filter(|_| hops < HOPS_MAX && stand.rules.forward);
+        let to = to.and_then(|owner| match self.parcels.ways.is_failing(&owner.id) {
+            false => Some(owner),
+            // Spans that nobody has tried to send on yet go to whoever owns them next.
+            true => stand
+                .next_choice(part.key, &owner.id)
+                .filter(|_| hops == 0 && !stand.is_next(part.key)),
+        });
+        match to {
+            Some(to) => Place::Elsewhere(Admission::Pass(to.id.as_str().into())),
+            None if stand.may_keep(part.key, hops) => Place::Buffer { foreign: true },
+            None => Place::Elsewhere(Admission::Refuse),
         }
     }
 
     /// Notes spans that go into the buffer.
-    fn store(&mut self, part: &Part, foreign: bool, inst: u64, now: Millis) -> &Trace {
+    fn store(&mut self, stand: &Stand, part: &Part, foreign: bool, now: Millis) -> &Trace {
+        let inst = stand.me.inst;
         let first = now.saturating_sub(part.age);
         let tentative = part.tentative.map(|verdict| Tentative { verdict, since: now });
         if foreign {
             self.stats.held_for_others += 1;
-            self.foreign.insert(part.key);
+            self.foreign.insert(stand.view.owner(part.key), part.key);
         }
         let trace = self.held.entry(part.key).or_insert(Trace {
             first,
@@ -270,16 +278,29 @@ impl Traces {
     ) -> Agreement {
         let mut answer =
             Agreement { from: stand.me.clone(), known: Vec::new(), refused: Vec::new() };
-        for decision in &told.list {
-            let known = self.decided.decision(decision.key, now).filter(|_| stand.rules.known);
-            match (known, told.propose) {
-                (Some(known), true) => answer.known.push(known),
-                (None, true) if !self.agrees(stand, &told.from, decision.key, now) => {
+        let known = self.decided.find_all(told.list.iter().map(|decision| decision.key));
+        let known: Vec<Option<Decided>> = known.collect();
+        for (decision, known) in told.list.iter().zip(known) {
+            // What was exported is no proposal: it came along.
+            match (known, told.propose && !decision.exported) {
+                (Some(known), true) if stand.rules.known => {
+                    answer.known.push(known.told(decision.key, now));
+                }
+                (_, true) if !self.agrees(stand, &told.from, decision.key, now) => {
                     answer.refused.push(decision.key);
                 }
-                _ => self.learn(Some(stand), decision, now, out),
+                (Some(_), _) => self.learn(Some(stand), decision, now, out),
+                (None, true) if stand.rules.agree => {
+                    self.decided.overhear(decision, now);
+                    self.follow(decision, false, out);
+                }
+                (None, _) => {
+                    self.decided.learn_new(decision, now);
+                    self.follow(decision, stand.owns(decision.key), out);
+                }
             }
         }
+        self.decided.enter();
         answer
     }
 
@@ -303,21 +324,41 @@ impl Traces {
                 self.stats.conflicts += 1;
                 return;
             }
-            Learned::New => self.stats.learned += 1,
+            Learned::New => {
+                let ours = stand.is_none_or(|stand| stand.owns(decision.key));
+                self.follow(decision, ours, out);
+            }
         }
+    }
+
+    fn follow(&mut self, decision: &Decision, ours: bool, out: &mut Vec<Action>) {
+        self.stats.learned += 1;
         let Decision { key, verdict, .. } = *decision;
         // What others own and is here is noted; of what is ours the driver may have spans.
-        if self.release(key) || stand.is_none_or(|stand| stand.owns(key)) {
+        if self.release(key) || ours {
+            out.push(Action::Settle { key, verdict, by: By::Other });
+        }
+    }
+
+    /// All that was heard is found from now on. Of some of these traces spans have come since, on their way
+    /// to the owner.
+    fn recollect(&mut self, out: &mut Vec<Action>) {
+        self.decided.recollect();
+        let Self { held, decided, .. } = self;
+        let known = held.keys().filter_map(|key| Some((*key, decided.find(*key)?.verdict())));
+        let known: Vec<(TraceKey, Verdict)> = known.collect();
+        for (key, verdict) in known {
+            self.release(key);
             out.push(Action::Settle { key, verdict, by: By::Other });
         }
     }
 
     /// Takes a trace out of what is undecided; whether it was there.
     pub(super) fn release(&mut self, key: TraceKey) -> bool {
-        self.foreign.remove(&key);
         let Some(trace) = self.held.remove(&key) else {
             return false;
         };
+        self.foreign.remove(key);
         if let Phase::Proposed(req) = trace.phase {
             self.proposals.withdraw(req, key);
         }
@@ -329,7 +370,8 @@ impl Traces {
         for key in keys {
             if self.decided.mark_exported(*key) && stand.rules.exported {
                 for place in stand.witnesses(*key).places() {
-                    self.outbox.push(&stand.view.members()[place].id, *key, Why::Witness);
+                    let since = Why::Exported(self.ticked);
+                    self.outbox.push(&stand.view.members()[place].id, *key, since);
                 }
             }
         }
@@ -341,12 +383,15 @@ impl Traces {
 impl Traces {
     /// To be called every 250 ms.
     pub fn on_tick(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.ticked = now;
         self.stats.forgotten += self.decided.expire(now);
         self.ask_agents_again(now, out);
         if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
             self.held.shrink_to(2 * self.held.len());
         }
-        if now >= self.examined + RE_EXAMINE && stand.rules.re_examine {
+        let known = stand.seats.iter().filter(|seat| seat.knows).count();
+        let more = known > std::mem::replace(&mut self.known, known);
+        if more || now >= self.examined + RE_EXAMINE && stand.rules.re_examine {
             self.examined = now;
             self.hand_over(stand, now, out);
         }
@@ -355,13 +400,17 @@ impl Traces {
 
     /// The view changed: what is here may be others' now.
     pub fn on_view(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.recollect(out);
         self.take_back(stand, now, out);
-        let owned = |key: &TraceKey| stand.owns(*key);
-        self.foreign = self.held.keys().filter(|key| !owned(key)).copied().collect();
-        self.retell(before, stand, out);
+        self.foreign = Foreign::default();
+        for key in self.held.keys().filter(|key| !stand.owns(**key)) {
+            self.foreign.insert(stand.view.owner(*key), *key);
+        }
+        self.retell(before, stand, now);
         let view = &stand.view;
         self.outbox.retain(|name| view.position(name).is_some());
-        self.parcels.forgive();
+        self.parcels.ways.forgive();
+        self.known = 0;
         self.hand_over(stand, now, out);
         self.tell(stand, now, out);
     }
@@ -405,9 +454,10 @@ impl Traces {
         self.held.is_empty()
     }
 
-    /// Bytes of what is known of undecided traces.
+    /// Bytes of what is known of undecided traces. What is remembered of decided ones never changes in
+    /// size: [`DECISION_BYTES_MAX`](super::DECISION_BYTES_MAX) for each.
     pub fn footprint(&self) -> u64 {
-        (self.held.allocation_size() + self.foreign.len() * FOREIGN_BYTES) as u64
+        (self.held.allocation_size() + self.foreign.allocation_size()) as u64
     }
 
     /// What was counted.

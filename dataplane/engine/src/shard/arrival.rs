@@ -144,8 +144,8 @@ impl Arrival<'_> {
         }
         match slot {
             Some(slot) => Place::Held(slot),
-            None => match memory.recall(key) {
-                Some(kept) => Place::Late { kept },
+            None => match memory.find(key) {
+                Some(kept) => Place::Late { kept: *kept },
                 None => Place::Held(self.open(key, id, self.shard.now, Steady::default())),
             },
         }
@@ -164,8 +164,7 @@ impl Arrival<'_> {
         if let Some(slot) = slot.filter(|_| entry.is_some_and(joins)) {
             return Place::Held(slot);
         }
-        let recalled = if entry.is_none() { shard.memory.recall(key) } else { None };
-        let (first, steady) = match guide.place(key, recalled) {
+        let (first, steady) = match guide.place(key) {
             custody::Place::Nowhere => return Place::Foreign,
             custody::Place::Follow(kept) => return Place::Late { kept },
             custody::Place::Repeated => return Place::Repeated,

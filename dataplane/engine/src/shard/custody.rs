@@ -34,9 +34,8 @@ pub enum Place {
 
 /// Says where spans go that do not simply join a steady trace.
 pub trait Guide {
-    /// Of a trace of the shard, before a run of its spans. `recalled`: the shard has no span of it, and
-    /// remembers that it decided it so.
-    fn place(&mut self, key: TraceKey, recalled: Option<bool>) -> Place;
+    /// Of a trace of the shard, before a run of its spans.
+    fn place(&mut self, key: TraceKey) -> Place;
 
     /// Takes a span that has the place [`Place::Pass`].
     fn pass(&mut self, part: usize, group: &Group<'_>, span: &[u8]);
@@ -292,11 +291,9 @@ impl Shard {
         self.headers.start_gathering();
     }
 
-    /// A trace is decided: its spans go to `out` or nowhere, and the verdict is remembered. One that others
-    /// decided may not be here.
+    /// A trace is decided: its spans go to `out` or nowhere. It may not be here.
     pub fn conclude(&mut self, key: TraceKey, verdict: Verdict, by: By, out: &mut Batch) {
         let mut next = self.withdraw(key);
-        let found = next.is_some();
         while let Some((slot, entry)) = next {
             let counted = self.receipts.get(&slot).map_or(0, |receipt| receipt.counted);
             self.count_decision(&entry, (verdict, by), counted);
@@ -308,11 +305,8 @@ impl Shard {
             if verdict.keep {
                 self.gather(&entry, out);
             }
-            self.forget(slot, &entry, Some(verdict.keep));
+            self.forget(slot, &entry, None);
             next = self.twin(key);
-        }
-        if !found && by == By::Us {
-            self.memory.remember(key, verdict.keep);
         }
     }
 

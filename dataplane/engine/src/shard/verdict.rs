@@ -212,7 +212,10 @@ impl Shard {
         }
         for trace in dying.drain(..) {
             if let Some(kept) = trace.kept {
-                memory.remember(trace.key, kept);
+                match memory.find_mut(trace.key) {
+                    Some(known) => *known = kept,
+                    None => memory.insert(trace.key, kept),
+                }
             }
         }
         let mut ends = [(Location::NONE, 0, 0); DYING_MAX];

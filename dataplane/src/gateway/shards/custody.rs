@@ -49,8 +49,8 @@ impl Worker {
     pub(super) fn deliver(&mut self, work: &Work, done: oneshot::Sender<Taken>, now: Millis) {
         self.elsewhere.clear();
         let manner = work.manner.at(now);
-        let Self { shard, traces, stand, elsewhere, actions, kept, .. } = self;
-        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere, actions };
+        let Self { shard, traces, stand, elsewhere, kept, .. } = self;
+        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere };
         let guided = (manner, &mut way as &mut dyn Guide);
         let admitted = shard.admit(&work.request, &work.shape, guided, now, kept);
         for key in &self.elsewhere.foreign {
@@ -59,7 +59,6 @@ impl Worker {
         self.gauges.disturbed.store(now, Relaxed);
         self.count(work, &admitted);
         if self.elsewhere.parts.is_empty() {
-            self.perform(now);
             // What is held here is seen before anybody hears of it.
             self.publish();
             let _ = done.send(Taken::default());

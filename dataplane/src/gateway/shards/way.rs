@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use ringtail_engine::Millis;
 use ringtail_engine::batch::{Batch, GroupRef};
 use ringtail_engine::key::TraceKey;
-use ringtail_engine::ownership::action::Action;
 use ringtail_engine::ownership::facts::Name;
-use ringtail_engine::ownership::message::{Decision, Outcome, Part, Verdict};
+use ringtail_engine::ownership::message::{Outcome, Part};
 use ringtail_engine::ownership::{Admission, Stand, Traces};
 use ringtail_engine::scan::Group;
 use ringtail_engine::shard::custody::{Guide, Place, Steady};
@@ -55,7 +54,6 @@ pub(super) struct Way<'a> {
     pub(super) manner: &'a Manner,
     pub(super) now: Millis,
     pub(super) elsewhere: &'a mut Elsewhere,
-    pub(super) actions: &'a mut Vec<Action>,
 }
 
 /// Knows beforehand where each trace goes: of a parcel that is read again.
@@ -121,17 +119,11 @@ impl Way<'_> {
 }
 
 impl Guide for Way<'_> {
-    fn place(&mut self, key: TraceKey, recalled: Option<bool>) -> Place {
+    fn place(&mut self, key: TraceKey) -> Place {
         if let Some(place) = self.elsewhere.places.get(&key) {
             return *place;
         }
         let Some(part) = self.manner.part(key, 0) else { return Place::Nowhere };
-        // The shard remembers the verdicts of many more traces than are told to others.
-        if let Some(keep) = recalled {
-            let verdict = Verdict { keep, note: 0 };
-            let reminder = Decision { key, verdict, age: 0, exported: false };
-            self.traces.on_reminded(&[reminder], self.now, self.actions);
-        }
         let place = self.ask(part);
         let joins = matches!(place, Place::Store(_, steady) if steady != Steady::default());
         if !joins || !self.manner.is_plain() {
@@ -160,7 +152,7 @@ impl Guide for Way<'_> {
 // === impl Laid ===
 
 impl<F: Fn(TraceKey) -> Option<Place>> Guide for Laid<'_, F> {
-    fn place(&mut self, key: TraceKey, _recalled: Option<bool>) -> Place {
+    fn place(&mut self, key: TraceKey) -> Place {
         (self.place)(key).unwrap_or(Place::Nowhere)
     }
 

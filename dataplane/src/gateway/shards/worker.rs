@@ -30,6 +30,9 @@ const INSERTS_PER_TURN: usize = 16;
 /// Traces judged before the shard looks at its queue again: at about 1 µs a trace and 10 µs a kept one,
 /// well under the time of a request.
 const DECISIONS_PER_TURN: usize = 2048;
+/// How often traces are judged while next choices are to be asked, in milliseconds: what is due meanwhile
+/// goes to them in one message. They are decided a quarter of a second later for that, on average.
+const ASK_EVERY: u64 = 500;
 /// How often deadlines are looked at; half of the engine's bucket of 250 ms.
 const TICK: Duration = Duration::from_millis(125);
 /// A batch of kept spans is sent when it has this many bytes, under the 4 MiB that OTLP receivers take by
@@ -56,7 +59,7 @@ pub struct Outside {
     pub outgoing: mpsc::UnboundedSender<Outgoing>,
     /// The clock.
     pub clock: Clock,
-    /// Decisions that are remembered to be told again.
+    /// So many of the last decisions a shard remembers.
     pub remember_max: usize,
 }
 
@@ -87,6 +90,8 @@ pub(super) struct Worker {
     pub(super) kept_keys: Vec<TraceKey>,
     kept_since: Option<Instant>,
     ticked: u64,
+    /// When what was due was judged last.
+    asked: u64,
     /// Bytes last published to the room.
     published: u64,
     counted: Counted,
@@ -139,6 +144,7 @@ impl Worker {
             kept_keys: Vec::new(),
             kept_since: None,
             ticked: 0,
+            asked: 0,
             published: 0,
             counted: Counted::default(),
             elsewhere: Elsewhere::default(),
@@ -279,6 +285,9 @@ impl Worker {
         if !stand.may_decide(now) {
             return false;
         }
+        if self.asked + ASK_EVERY > now && excess == 0 && stand.view.len() > 1 {
+            return false;
+        }
         judged.clear();
         let owns = |key| stand.owns(key);
         let mut more = shard.judge_due(now, DECISIONS_PER_TURN, owns, judged);
@@ -291,6 +300,9 @@ impl Worker {
         if !judged.is_empty() {
             traces.on_due(stand, judged, now, actions);
             self.perform(now);
+        }
+        if !more {
+            self.asked = now;
         }
         more
     }

@@ -103,7 +103,10 @@ fn poll_reply() -> PollAnswer {
 }
 
 fn told() -> Decisions {
-    Decisions { from: engine_status().from, propose: true, list: vec![known(1), known(2)] }
+    let fresh = |key| message::Decision { age: 0, exported: false, ..known(key) };
+    // The second and the third have one verdict.
+    let list = vec![known(1), fresh(2), fresh(3)];
+    Decisions { from: engine_status().from, propose: true, list }
 }
 
 fn reply() -> Agreement {
@@ -227,6 +230,9 @@ fn lists_and_ids_have_an_end() {
         |result: Result<(), Wrong>| assert!(matches!(result, Err(Wrong::TooMany { .. })));
     let mut request = decisions(&told(), gateway());
     request.decisions = vec![Decision::default(); DECISIONS_MAX + 1];
+    too_many(decisions_of(&request).map(drop));
+    let mut request = decisions(&told(), gateway());
+    request.fresh[0].keys = vec![0; DECISIONS_MAX];
     too_many(decisions_of(&request).map(drop));
     let mut request = hello(&greeting(), &SEED);
     request.status.as_mut().unwrap().facts = vec![gateway(); FACTS_MAX + 1];

@@ -47,7 +47,6 @@ impl World<'_> {
         let budgets = self.schedule.budgets;
         let gateway = Gateway::new(&name, inst, self.seed, self.rules, budgets, self.now);
         self.add_process(&name, Kind::Gateway(Box::new(gateway)));
-        self.shine();
         let at = self.now + self.dice.between(100, 1_000);
         self.schedule_event(at, NOBODY, Event::Listed { name, listed: Listed::Serving });
     }
@@ -111,7 +110,6 @@ impl World<'_> {
 
     pub(super) fn end(&mut self, process: usize) {
         self.processes[process].alive = false;
-        self.shine();
         let name = Arc::clone(&self.processes[process].name);
         let at = self.now + self.dice.between(300, 2_000);
         self.schedule_event(at, NOBODY, Event::Listed { name, listed: Listed::Absent });
@@ -137,7 +135,6 @@ impl World<'_> {
             return;
         };
         self.processes[process].paused = true;
-        self.shine();
         self.schedule_event(self.now + millis, process, Event::Resume);
         // The readiness probe fails three times before the slices say so.
         let unready = self.now + self.dice.between(15_000, 30_000);
@@ -151,22 +148,12 @@ impl World<'_> {
 
     pub(super) fn resume(&mut self, process: usize) {
         self.processes[process].paused = false;
-        self.shine();
         for event in std::mem::take(&mut self.processes[process].backlog) {
             if self.processes[process].alive {
                 self.run_process(process, |kind, cx| on_event(kind, event, cx));
             }
         }
         self.schedule_event(self.now, process, Event::Tick);
-    }
-
-    /// Notes whether any gateway runs.
-    fn shine(&mut self) {
-        let runs = |process: &Process| {
-            let gateway = matches!(process.kind, Kind::Gateway(_) | Kind::Away);
-            gateway && process.alive && !process.paused
-        };
-        self.truth.shine(self.processes.iter().any(runs));
     }
 
     pub(super) fn cut(&mut self, from: Name, to: Option<Name>, millis: u64) {

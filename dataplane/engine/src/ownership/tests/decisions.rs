@@ -69,8 +69,12 @@ fn a_decision_that_stands_is_what_a_proposal_finds() {
         |rules| rules.known = false,
         |rules| {
             let mut bench = Bench::serving(rules, &["a", "c"]);
-            let key = bench.key(&["c", "b"]);
+            let key = bench.key(&["c", "b", "a", "d"]);
             propose(&mut bench, "c", key, KEEP);
+            // As long as the view stays as it is, nobody else may decide it.
+            bench.facts.push(serving("d"));
+            bench.greet("d", &[]);
+            bench.live(TICK);
             let other = Verdict { keep: false, note: 2 };
             let answer = propose(&mut bench, "c", key, other);
             answer.known.iter().any(|known| known.verdict == KEEP)
@@ -126,6 +130,44 @@ fn what_was_exported_is_not_exported_again() {
     );
 }
 
+/// It goes along with the next proposal, which is answered for both.
+#[test]
+fn news_of_an_export_needs_no_message_of_its_own() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let (first, second) = (bench.key(&["b", "a", "c"]), bench.key(&["b", "c", "a"]));
+    bench.deliver(part(first));
+    bench.decide(first);
+    bench.pass(TICK);
+    assert_eq!(bench.told(), [], "it waits for company");
+    bench.deliver(part(second));
+    bench.own.on_judged(&[(second, KEEP)], bench.now, &mut bench.out);
+    let asked = bench.told();
+    assert_eq!(asked.len(), 2);
+    let mut witness = Bench::serving(Rules::ALL, &["a", "c"]);
+    for action in std::mem::take(&mut bench.out) {
+        let Action::Send { message: Message::Decisions(told), .. } = action else { continue };
+        let exported = told.list.iter().filter(|told| told.exported).map(|told| told.key);
+        assert!(told.propose && exported.eq([first]), "{told:?}");
+        // Who gets it learns the one, and is asked about the other.
+        let from = Instance::new("c", 1);
+        let theirs = |told: &Decision| told.exported || witness.key(&["c", "b"]) == told.key;
+        let told = Decisions { from, list: told.list.into_iter().filter(theirs).collect(), ..told };
+        let answer = witness.own.on_decisions(&told, witness.now, &mut witness.out);
+        assert_eq!((answer.known, answer.refused), (Vec::new(), Vec::new()));
+        assert!(is_repeated(&mut witness, first, IN_FLIGHT + 2 * TICK));
+    }
+    for (to, req) in asked {
+        bench.fail(&to, req);
+    }
+    bench.live(1_000 + TICK);
+    let again = bench.out.iter().filter_map(|action| match action {
+        Action::Send { message: Message::Decisions(told), .. } if !told.propose => Some(&told.list),
+        _ => None,
+    });
+    let again: Vec<_> = again.flatten().map(|told| (told.key, told.exported)).collect();
+    assert_eq!(again, [(first, true), (first, true)], "nobody answered");
+}
+
 /// What the one that was not waited for held may be new.
 #[test]
 fn what_may_have_missed_a_decision_is_exported() {
@@ -139,6 +181,23 @@ fn what_may_have_missed_a_decision_is_exported() {
             bench.live(LEASE + FENCE + 2 * TICK);
             bench.decide(key);
             !is_repeated(&mut bench, key, FENCE + LEASE)
+        },
+    );
+}
+
+/// The owner may end before it has asked again, and nobody else need have heard of it.
+#[test]
+fn who_leaves_tells_the_next_choices_what_it_has_heard() {
+    needs(
+        |rules| rules.last_words = false,
+        |rules| {
+            let mut bench = Bench::serving(rules, &["a", "c", "d"]);
+            let key = bench.key(&["a", "b", "c", "d"]);
+            propose(&mut bench, "a", key, KEEP);
+            bench.out.clear();
+            bench.own.drain(bench.now, &mut bench.out);
+            let told: Vec<String> = bench.told().into_iter().map(|(to, _)| to).collect();
+            told == ["c", "d"]
         },
     );
 }
