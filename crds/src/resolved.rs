@@ -16,8 +16,12 @@ pub struct ValidPipeline {
     pub name: String,
     /// How long a gateway gathers a trace before it decides.
     pub decision_wait: Duration,
+    /// How long a gateway gathers a trace after a span without a parent, if that is shorter.
+    pub decision_wait_after_root: Option<Duration>,
     /// How many spans decide a trace at once.
     pub max_trace_spans: u32,
+    /// How many bytes of spans do.
+    pub max_trace_bytes: u64,
     /// The policies in the order of the manifest; they compile.
     pub policies: Vec<Policy>,
     /// The backends, at least one.

@@ -19,7 +19,11 @@ use crate::{
     gateway::ONE_ANTI_AFFINITY,
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
     receivers::{PORT_IS_FREE, PORTS_DIFFER},
-    sampling::{BOUNDS_IN_ORDER, DECISION_WAIT, LATENCY, SOME_BOUND, UPPER_ABOVE_LOWER},
+    sampling::{
+        BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
+        ROOT_BEFORE_DECISION, ROOT_WAIT, SOME_BOUND, SOME_CONDITION, SOME_COUNT, TRACE_BYTES,
+        UPPER_ABOVE_LOWER,
+    },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
 };
@@ -52,9 +56,10 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 26] = [
+static TWINS: [Twin; 33] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
+    Twin::Duration(&ROOT_WAIT),
     Twin::Duration(&TIMEOUT),
     Twin::Duration(&RETRY_ELAPSED),
     Twin::Duration(&RETRY_INTERVAL),
@@ -62,11 +67,17 @@ static TWINS: [Twin; 26] = [
     Twin::Size(&QUEUE_BYTES),
     Twin::Size(&BATCH_BYTES),
     Twin::Size(&RETENTION_BYTES),
+    Twin::Size(&BUDGET_BYTES),
+    Twin::Size(&TRACE_BYTES),
     Twin::Node(&HEADER_IS_FREE),
     Twin::Node(&INTERVALS_IN_ORDER),
     Twin::Node(&UPPER_ABOVE_LOWER),
     Twin::Node(&SOME_BOUND),
+    Twin::Node(&ROOT_BEFORE_DECISION),
     Twin::Node(&BOUNDS_IN_ORDER),
+    Twin::Node(&SOME_COUNT),
+    Twin::Node(&COUNTS_IN_ORDER),
+    Twin::Node(&SOME_CONDITION),
     Twin::Node(&BATCH_BEFORE_DECISION),
     Twin::Node(&STATIC_IS_EXTERNAL),
     Twin::Node(&EXTERNAL_IS_STATIC),

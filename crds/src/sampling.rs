@@ -3,31 +3,37 @@
 use std::time::Duration;
 
 use kube::KubeSchema;
-use ringtail_engine::policy::limits::{
-    MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_POLICIES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
-};
+use ringtail_engine::policy::limits::{MAX_NAME_BYTES, MAX_POLICIES};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{
     duration::{DurationBounds, DurationText},
     pattern,
-    percentage::Percentage,
     rules::{NodeRule, durations},
+    size::{SizeBounds, SizeText},
     union::member,
 };
 
+mod budgets;
+mod leaves;
+pub use budgets::*;
+pub use leaves::*;
+
 /// Below a second nothing would be gathered; above an hour no buffer holds it.
 pub(crate) static DECISION_WAIT: DurationBounds = DurationBounds::ms(1_000, 3_600_000);
-/// No trace of interest outlives a day.
-pub(crate) static LATENCY: DurationBounds = DurationBounds::ms(1, 86_400_000);
+/// Below half a second the root's own children would come too late.
+pub(crate) static ROOT_WAIT: DurationBounds = DurationBounds::ms(500, 3_600_000);
+/// The largest trace that a message between gateways takes; a smaller cap than 64 KiB would cut traces of a
+/// hundred spans.
+pub(crate) static TRACE_BYTES: SizeBounds = SizeBounds { least: 64 << 10, most: 12 << 20 };
 /// A million spans of 450 bytes are 450 MB: beyond it one trace could fill a gateway.
 const TRACE_SPANS_MAX: u32 = 1_000_000;
 
 /// How long to wait for a trace, and which traces to keep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = ROOT_BEFORE_DECISION.rule())]
 pub struct Sampling {
     /// How long a gateway gathers the spans of a trace before it decides, counted from the first span that
     /// it sees. The 99th percentile of your trace durations plus 10 to 15 seconds is a good start. Spans
@@ -36,17 +42,43 @@ pub struct Sampling {
     #[x_kube(validation = DECISION_WAIT.rule())]
     pub decision_wait: DurationText,
 
+    /// How long a gateway goes on gathering after a span without a parent has arrived, if that is shorter.
+    /// Most traces are complete soon after their root; those without one wait for decisionWait. It must be
+    /// shorter than decisionWait, and should be longer than the batch timeouts of agents and SDKs together.
+    /// From 500ms to 1h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ROOT_WAIT.rule())]
+    pub decision_wait_after_root_received: Option<DurationText>,
+
     /// A trace that reaches this many spans is decided at once, on what is there; spans that come later
     /// follow the decision. It keeps one runaway trace from filling a gateway.
     #[serde(default = "max_trace_spans")]
     #[schemars(range(min = 1, max = TRACE_SPANS_MAX))]
     pub max_trace_spans: u32,
 
+    /// A trace whose spans reach this many bytes is decided at once, as with maxTraceSpans. From 64Ki to
+    /// 12Mi, which is the most without it too: a trace that moves to another gateway has to fit a message.
+    /// A trace that takes an eighth of a gateway's buffer is decided at once in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = TRACE_BYTES.rule())]
+    pub max_trace_bytes: Option<SizeText>,
+
     /// The rules. A trace is kept when any policy with role Vote says so, unless a Drop policy matches it.
     #[schemars(length(min = 1, max = MAX_POLICIES))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub policies: Vec<Policy>,
 }
+
+/// A wait after the root that is no shorter would have no effect.
+pub(crate) static ROOT_BEFORE_DECISION: NodeRule = NodeRule {
+    cel: "!has(self.decisionWaitAfterRootReceived) || \
+          duration(self.decisionWaitAfterRootReceived) < duration(self.decisionWait)",
+    holds: |sampling| {
+        durations(sampling, "/decisionWaitAfterRootReceived", "/decisionWait", Duration::lt)
+    },
+    message: "must be shorter than decisionWait",
+    field: ".decisionWaitAfterRootReceived",
+};
 
 fn decision_wait() -> DurationText {
     Duration::from_secs(30).into()
@@ -65,6 +97,13 @@ fn max_trace_spans() -> u32 {
     validation = member("Probabilistic", "probabilistic"),
     validation = member("StringAttribute", "stringAttribute"),
     validation = member("NumericAttribute", "numericAttribute"),
+    validation = member("BooleanAttribute", "booleanAttribute"),
+    validation = member("SpanCount", "spanCount"),
+    validation = member("TraceState", "traceState"),
+    validation = member("OTTLCondition", "ottlCondition"),
+    validation = member("RateLimiting", "rateLimiting"),
+    validation = member("BytesLimiting", "bytesLimiting"),
+    validation = member("Composite", "composite"),
     validation = member("And", "and"),
     validation = member("Or", "or"),
     validation = member("Not", "not"),
@@ -75,14 +114,19 @@ pub struct Policy {
     #[schemars(length(max = MAX_NAME_BYTES), regex(pattern = pattern::POLICY_NAME.regex))]
     pub name: String,
 
-    /// What the policy looks at. AlwaysSample matches every trace. StatusCode, Latency, StringAttribute and
-    /// NumericAttribute look at spans; Probabilistic at the trace ID. And, Or and Not combine other
-    /// policies by name. Drop drops the traces that all its policies match, whatever else votes for them.
+    /// What the policy looks at. AlwaysSample matches every trace. StatusCode, Latency, StringAttribute,
+    /// NumericAttribute, BooleanAttribute, TraceState, TraceFlags and OTTLCondition look at spans, SpanCount
+    /// counts them; Probabilistic looks at the trace ID. RateLimiting, BytesLimiting and Composite have
+    /// budgets of the whole fleet. And, Or and Not combine other policies by name.
+    /// Drop drops the traces that all its policies match, whatever else votes for them. AlwaysSample and
+    /// TraceFlags, which matches a trace in which any span has the W3C trace flag "sampled", have no
+    /// settings.
     #[serde(rename = "type")]
     pub type_: PolicyType,
 
-    /// Vote: a match keeps the trace. Part: the policy has no vote of its own and serves And, Or, Not and
-    /// Drop.
+    /// Vote: a match keeps the trace. Part: the policy has no vote of its own and serves And, Or, Not, Drop
+    /// and Composite. Shadow: nothing happens, but it is counted how many traces would be decided otherwise
+    /// if it were a Vote (ringtail_shadow_traces_total).
     #[serde(default)]
     pub role: PolicyRole,
 
@@ -108,6 +152,40 @@ pub struct Policy {
     /// Set it when type is NumericAttribute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub numeric_attribute: Option<NumericAttributePolicy>,
+
+    /// Matches a trace in which a span or its resource has the true-or-false attribute with the value. Set
+    /// it when type is BooleanAttribute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boolean_attribute: Option<BooleanAttributePolicy>,
+
+    /// Matches by the number of spans that have arrived. Set it when type is SpanCount.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_count: Option<SpanCountPolicy>,
+
+    /// Matches a trace in which a span has the W3C trace state member with one of the values. Set it when
+    /// type is TraceState.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_state: Option<TraceStatePolicy>,
+
+    /// Matches a trace in which a condition holds for a span or an event of one, written in the OpenTelemetry
+    /// Transformation Language. Set it when type is OTTLCondition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ottl_condition: Option<OttlConditionPolicy>,
+
+    /// Matches as many spans a second as the whole fleet may keep by this policy. Set it when type is
+    /// RateLimiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limiting: Option<RateLimitingPolicy>,
+
+    /// Matches as many bytes of spans a second as the whole fleet may keep by this policy. Set it when type
+    /// is BytesLimiting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_limiting: Option<BytesLimitingPolicy>,
+
+    /// Matches when one of the named policies matches and has something left of its share of a budget, or can
+    /// borrow what the others do not need. Set it when type is Composite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub composite: Option<CompositePolicy>,
 
     /// Matches when all of the named policies match. Set it when type is And.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +215,15 @@ pub enum PolicyType {
     Probabilistic,
     StringAttribute,
     NumericAttribute,
+    BooleanAttribute,
+    SpanCount,
+    TraceState,
+    TraceFlags,
+    #[serde(rename = "OTTLCondition")]
+    OttlCondition,
+    RateLimiting,
+    BytesLimiting,
+    Composite,
     And,
     Or,
     Not,
@@ -150,130 +237,8 @@ pub enum PolicyRole {
     #[default]
     Vote,
     Part,
+    Shadow,
 }
-
-/// Settings of a StatusCode policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StatusCodePolicy {
-    /// The status codes that match. Unset is the status of a span whose author set none.
-    #[schemars(length(min = 1, max = 3))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub status_codes: Vec<StatusCode>,
-}
-
-/// The status of a span.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
-pub enum StatusCode {
-    Ok,
-    Error,
-    Unset,
-}
-
-/// Settings of a Latency policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = UPPER_ABOVE_LOWER.rule())]
-pub struct LatencyPolicy {
-    /// Traces that take longer than this match. From 1ms to 24h.
-    #[x_kube(validation = LATENCY.rule())]
-    pub threshold: DurationText,
-
-    /// Traces that take longer than this do not match. Without it there is no upper limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = LATENCY.rule())]
-    pub upper_threshold: Option<DurationText>,
-}
-
-/// A range of durations holds some.
-pub(crate) static UPPER_ABOVE_LOWER: NodeRule = NodeRule {
-    cel: "!has(self.upperThreshold) || duration(self.upperThreshold) > duration(self.threshold)",
-    holds: |latency| durations(latency, "/upperThreshold", "/threshold", Duration::gt),
-    message: "must be longer than threshold",
-    field: ".upperThreshold",
-};
-
-/// Settings of a Probabilistic policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProbabilisticPolicy {
-    /// The share of traces that match, in percent, from 0 to 100: a whole number, or a string when it has a
-    /// fraction, such as "0.1".
-    pub sampling_percentage: Percentage,
-
-    /// Pipelines with the same salt choose the same traces; another salt chooses independently. Empty is
-    /// the salt that the OpenTelemetry Collector uses when it is given none.
-    #[serde(default)]
-    #[schemars(length(max = MAX_SALT_BYTES))]
-    pub hash_salt: String,
-}
-
-/// Settings of a StringAttribute policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StringAttributePolicy {
-    /// The name of the attribute, such as http.route.
-    #[schemars(length(min = 1, max = MAX_KEY_BYTES))]
-    pub key: String,
-
-    /// The values that match, or regular expressions for them when enabledRegexMatching is true.
-    #[schemars(length(min = 1, max = MAX_VALUES), inner(length(min = 1, max = MAX_VALUE_BYTES)))]
-    #[x_kube(merge_strategy = ListMerge::Set)]
-    pub values: Vec<String>,
-
-    /// Take values for regular expressions (RE2 syntax). They match anywhere in the attribute: anchor them
-    /// with ^ and $ to match all of it.
-    #[serde(default)]
-    pub enabled_regex_matching: bool,
-
-    /// Match the traces in which no span and no resource has the attribute with one of the values, also
-    /// those without the attribute.
-    #[serde(default)]
-    pub invert_match: bool,
-}
-
-/// Settings of a NumericAttribute policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = SOME_BOUND.rule(), validation = BOUNDS_IN_ORDER.rule())]
-pub struct NumericAttributePolicy {
-    /// The name of the attribute, such as http.response.status_code.
-    #[schemars(length(min = 1, max = MAX_KEY_BYTES))]
-    pub key: String,
-
-    /// The smallest value that matches. Without it there is no lower bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_value: Option<i64>,
-
-    /// The largest value that matches. Without it there is no upper bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_value: Option<i64>,
-
-    /// Match the traces in which no span and no resource has the attribute within the bounds, also those
-    /// without the attribute.
-    #[serde(default)]
-    pub invert_match: bool,
-}
-
-/// A numeric attribute that any number would match is a mistake.
-pub(crate) static SOME_BOUND: NodeRule = NodeRule {
-    cel: "has(self.minValue) || has(self.maxValue)",
-    holds: |attribute| attribute.get("minValue").is_some() || attribute.get("maxValue").is_some(),
-    message: "needs minValue, maxValue or both",
-    field: "",
-};
-
-/// A range of numbers holds some.
-pub(crate) static BOUNDS_IN_ORDER: NodeRule = NodeRule {
-    cel: "!has(self.minValue) || !has(self.maxValue) || self.minValue <= self.maxValue",
-    holds: |attribute| {
-        let read = |name| attribute.get(name).and_then(Value::as_i64);
-        read("minValue").zip(read("maxValue")).is_none_or(|(least, most)| least <= most)
-    },
-    message: "must not be less than minValue",
-    field: ".maxValue",
-};
 
 /// The policies that And, Or and Drop combine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -6,7 +6,7 @@
 //! exporters. The fleet's task knows the other gateways, and carries what shards send them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,9 +20,9 @@ use ringtail_engine::ownership::timers::JOIN_SETTLE;
 use ringtail_engine::ownership::{
     Conduct, Config as OwnershipConfig, DECISION_BYTES_MAX, Stats, Steward,
 };
-use ringtail_engine::policy::{Policy, Program, Rule};
+use ringtail_engine::policy::{Policy, Program, Role, Rule};
 use ringtail_engine::scan::{self, ScanLimits, Shape};
-use ringtail_engine::shard::ShardConfig;
+use ringtail_engine::shard::{ShardConfig, TraceLimits};
 
 use self::clock::Clock;
 use self::fleet::{Fleet, FleetTask, Setting};
@@ -30,7 +30,7 @@ pub use self::intake::{Door, Intake};
 use self::output::Output;
 use self::peers::Peers;
 use self::room::Room;
-use self::shards::{Outside, Sampling, ShardHandle, Slot, Work};
+use self::shards::{Outside, PolicyGauge, Sampling, ShardHandle, Slot, Work};
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
@@ -71,16 +71,27 @@ pub struct Config {
     pub seed: KeySeed,
     /// Shard threads.
     pub shards: u32,
-    /// How long a trace is held before it is decided.
-    pub decision_wait: Duration,
-    /// Past it a trace is decided at once.
-    pub max_trace_spans: u32,
+    /// When a trace is decided.
+    pub limits: Limits,
     /// Bytes for undecided spans.
     pub buffer_bytes: u64,
     /// Bytes for remembered decisions.
     pub decisions_bytes: u64,
     /// Limits of the scanner.
     pub scan: ScanLimits,
+}
+
+/// When a trace is decided, as a manifest says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long it is held.
+    pub decision_wait: Duration,
+    /// How long it is held after a span without a parent, if that is shorter.
+    pub after_root: Option<Duration>,
+    /// Past it a trace is decided at once.
+    pub max_trace_spans: u32,
+    /// The same, in bytes.
+    pub max_trace_bytes: u64,
 }
 
 /// A running gateway.
@@ -93,7 +104,10 @@ pub struct Gateway {
     /// Backends.
     pub exporters: Arc<[ExporterHandle]>,
     policies: ArcSwap<Vec<PolicyInfo>>,
+    /// The policies in force, compiled.
+    program: ArcSwap<Program>,
     seed: KeySeed,
+    buffer_bytes: u64,
     room: Arc<Room>,
     shards: Vec<ShardHandle>,
     fleet: Fleet,
@@ -119,6 +133,8 @@ pub struct PolicyInfo {
     pub name: String,
     /// Whether its decisions are against a trace.
     pub drops: bool,
+    /// Whether it is only counted what it would change.
+    pub shadow: bool,
 }
 
 // === impl Gateway ===
@@ -173,7 +189,9 @@ impl Gateway {
             counters,
             exporters,
             policies: ArcSwap::from_pointee(policies.iter().map(PolicyInfo::of).collect()),
+            program: ArcSwap::new(program),
             seed: config.seed,
+            buffer_bytes: config.buffer_bytes,
             room,
             shards,
             fleet,
@@ -202,16 +220,14 @@ impl Gateway {
     ///
     /// # Errors
     /// When the policies do not compile; then nothing has changed.
-    pub async fn reload(
-        &self,
-        policies: &[Policy],
-        decision_wait: Duration,
-        max_trace_spans: u32,
-    ) -> Result<(), String> {
-        let program = ringtail_engine::policy::compile(policies)
+    pub async fn reload(&self, policies: &[Policy], limits: Limits) -> Result<(), String> {
+        let mut program = ringtail_engine::policy::compile(policies)
             .map_err(|problems| format!("the policies do not compile: {problems:?}"))?;
+        program.adopt_budgets(&self.program.load());
         let program = Arc::new(program);
-        let sampling = Arc::new(Sampling { program, decision_wait, max_trace_spans });
+        self.program.store(Arc::clone(&program));
+        let limits = limits.of_buffer(self.buffer_bytes);
+        let sampling = Arc::new(Sampling { program, limits });
         self.policies.store(Arc::new(policies.iter().map(PolicyInfo::of).collect()));
         for shard in &self.shards {
             if !shard.reload(Arc::clone(&sampling)).await {
@@ -223,10 +239,19 @@ impl Gateway {
 
     /// Traces that the policy of this name decided, over all shards.
     pub fn decided_by(&self, name: &str) -> u64 {
+        self.sum_of(name, |gauge| &gauge.decided)
+    }
+
+    /// Traces that the policy of this name would have decided otherwise, had it a vote.
+    pub fn changed_by(&self, name: &str) -> u64 {
+        self.sum_of(name, |gauge| &gauge.changed)
+    }
+
+    fn sum_of(&self, name: &str, traces: fn(&PolicyGauge) -> &AtomicU64) -> u64 {
         let of_shard = |shard: &ShardHandle| {
             let by_policy = shard.gauges.by_policy.load();
-            let row = by_policy.iter().find(|(known, _)| known == name);
-            row.map_or(0, |(_, traces)| traces.load(Relaxed))
+            let row = by_policy.iter().find(|gauge| gauge.name == name);
+            row.map_or(0, |gauge| traces(gauge).load(Relaxed))
         };
         self.shards.iter().map(of_shard).sum()
     }
@@ -364,14 +389,15 @@ fn most_bytes(shape: &Shape) -> u64 {
 }
 
 fn shard_config(config: &Config, shard: u32) -> ShardConfig {
+    let limits = config.limits.of_buffer(config.buffer_bytes);
     ShardConfig {
         seed: config.seed,
         shard,
         shards: config.shards,
-        decision_wait_ms: u64::try_from(config.decision_wait.as_millis()).unwrap_or(u64::MAX),
-        max_trace_spans: config.max_trace_spans,
-        // One trace may take an eighth of the buffer: a single endless one cannot push out all others.
-        max_trace_bytes: (config.buffer_bytes / 8).min(TRACE_BYTES_MAX),
+        decision_wait_ms: limits.decision_wait_ms,
+        after_root_ms: limits.after_root_ms,
+        max_trace_spans: limits.max_trace_spans,
+        max_trace_bytes: limits.max_trace_bytes,
         // The state machine remembers.
         memory_keys: 0,
     }
@@ -418,10 +444,31 @@ fn stopping() -> Refusal {
     Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
 }
 
+// === impl Limits ===
+
+impl Limits {
+    /// The same for the shards of a gateway with a buffer of so many bytes.
+    fn of_buffer(self, buffer_bytes: u64) -> TraceLimits {
+        let ms = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        // One trace may take an eighth of the buffer: a single endless one cannot push out all others.
+        let most = (buffer_bytes / 8).min(TRACE_BYTES_MAX);
+        TraceLimits {
+            decision_wait_ms: ms(self.decision_wait),
+            after_root_ms: self.after_root.map(ms),
+            max_trace_spans: self.max_trace_spans,
+            max_trace_bytes: self.max_trace_bytes.min(most),
+        }
+    }
+}
+
 // === impl PolicyInfo ===
 
 impl PolicyInfo {
     fn of(policy: &Policy) -> Self {
-        Self { name: policy.name.clone(), drops: matches!(policy.rule, Rule::Drop { .. }) }
+        Self {
+            name: policy.name.clone(),
+            drops: matches!(policy.rule, Rule::Drop { .. }),
+            shadow: policy.role == Role::Shadow,
+        }
     }
 }

@@ -75,6 +75,8 @@ table! {
         "Milliseconds until a gateway answered a request";
     POLICY_TRACES = Counter "otelcol_processor_tail_sampling_count_traces_sampled"
         ["policy", "sampled", "decision"] "Traces that a policy decided";
+    SHADOW_TRACES = Counter "ringtail_shadow_traces" ["policy"]
+        "Traces that a policy with role Shadow would have decided otherwise, had it a vote";
     GLOBAL_TRACES = Counter "otelcol_processor_tail_sampling_global_count_traces_sampled"
         ["sampled", "decision"] "Traces decided";
     NEW_TRACES = Counter "otelcol_processor_tail_sampling_new_trace_id_received" []
@@ -111,6 +113,8 @@ table! {
         "Gateways, and losses, that decisions went on without after ten seconds";
     REPEATED = Counter "ringtail_repeated_spans" []
         "Spans that were sent again and had been exported before; they are among the duplicates";
+    CONDITION_FAILURES = Counter "ringtail_condition_failures" []
+        "Conditions of policies that a span's values could not answer, with errorMode Ignore or Propagate";
     EVACUATED = Counter "ringtail_segments_evacuated" []
         "Segments freed by moving the few spans left in them";
     TURN_SECONDS = Gauge "ringtail_decision_turn_seconds" ["shard"]
@@ -435,6 +439,7 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         gauge(&BUFFER_UTILIZATION, &[], sum(|g| &g.bytes) * 100 / limit.max(1)),
         count(&DUPLICATES, &[], gateway.counters.duplicate.load(Relaxed)),
         count(&EVACUATED, &[], sum(|g| &g.evacuated)),
+        count(&CONDITION_FAILURES, &[], sum(|g| &g.condition_failures)),
         count(&HANDED_OVER, &[], gateway.counters.handed_over.load(Relaxed)),
         count(&REPEATED, &[], gateway.counters.repeated.load(Relaxed)),
     ]);
@@ -447,6 +452,11 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
     samples.push(gauge(&OBSERVERS, &["true"], agreeing));
     samples.push(gauge(&OBSERVERS, &["false"], observers.len() as u64 - agreeing));
     for policy in gateway.policies().iter() {
+        if policy.shadow {
+            let changed = gateway.changed_by(&policy.name);
+            samples.push(count(&SHADOW_TRACES, &[&policy.name], changed));
+            continue;
+        }
         let sampled = if policy.drops { ["false", "dropped"] } else { ["true", "sampled"] };
         let traces = gateway.decided_by(&policy.name);
         samples.push(count(&POLICY_TRACES, &[&policy.name, sampled[0], sampled[1]], traces));

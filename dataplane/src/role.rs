@@ -262,8 +262,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         .await,
         seed,
         shards: u32::try_from(shards(&role)).unwrap_or(1),
-        decision_wait: decision_wait.unwrap_or(pipeline.decision_wait),
-        max_trace_spans: pipeline.max_trace_spans,
+        limits: limits(pipeline, decision_wait),
         buffer_bytes: budget.buffer,
         decisions_bytes: budget.decisions,
         scan: ScanLimits::default(),
@@ -292,6 +291,16 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     Ok(report(source.ledger()))
 }
 
+/// When traces are decided; `decision_wait` is the flag that replaces the manifest's.
+fn limits(pipeline: &ValidPipeline, decision_wait: Option<Duration>) -> gateway::Limits {
+    gateway::Limits {
+        decision_wait: decision_wait.unwrap_or(pipeline.decision_wait),
+        after_root: pipeline.decision_wait_after_root,
+        max_trace_spans: pipeline.max_trace_spans,
+        max_trace_bytes: pipeline.max_trace_bytes,
+    }
+}
+
 /// Takes the sampling of a new manifest into use.
 struct Reload {
     gateway: Arc<Gateway>,
@@ -301,8 +310,8 @@ struct Reload {
 
 impl Apply for Reload {
     async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
-        let wait = self.decision_wait.unwrap_or(pipeline.decision_wait);
-        self.gateway.reload(&pipeline.policies, wait, pipeline.max_trace_spans).await
+        let limits = limits(&pipeline, self.decision_wait);
+        self.gateway.reload(&pipeline.policies, limits).await
     }
 }
 

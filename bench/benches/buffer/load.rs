@@ -115,6 +115,7 @@ pub(crate) fn shard(percent: u32, memory_keys: usize) -> Shard {
         shard: 0,
         shards: 1,
         decision_wait_ms: 10_000,
+        after_root_ms: None,
         max_trace_spans: 100_000,
         max_trace_bytes: 64 << 20,
         memory_keys,

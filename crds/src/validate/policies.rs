@@ -7,8 +7,9 @@ use super::{findings::Findings, suggest};
 use crate::{
     path::Path,
     sampling::{
-        LatencyPolicy, Policy, PolicyRole, PolicyType, ProbabilisticPolicy, StatusCode,
-        StatusCodePolicy, StringAttributePolicy,
+        BytesLimitingPolicy, CompositePolicy, ErrorMode, LatencyPolicy, OttlConditionPolicy,
+        Policy, PolicyRole, PolicyType, ProbabilisticPolicy, StatusCode, StatusCodePolicy,
+        StringAttributePolicy,
     },
 };
 
@@ -61,11 +62,13 @@ fn stand_in(entry: &Value, index: usize) -> policy::Policy {
 }
 
 /// Where a policy names others.
-const NAMING: [&str; 4] = ["/and/policies", "/or/policies", "/drop/policies", "/not/policy"];
+const NAMING: [&str; 5] =
+    ["/and/policies", "/or/policies", "/drop/policies", "/not/policy", "/composite/subPolicies"];
 
 fn texts(value: &Value) -> Vec<String> {
     let items = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-    items.iter().filter_map(|item| Some(item.as_str()?.to_owned())).collect()
+    let name = |item: &Value| Some(item.get("policy").unwrap_or(item).as_str()?.to_owned());
+    items.iter().filter_map(name).collect()
 }
 
 // Where the problem is a name that no policy has, the one that may be meant.
@@ -87,6 +90,7 @@ fn convert(written: Policy) -> Option<policy::Policy> {
     let role = match written.role {
         PolicyRole::Vote => Role::Vote,
         PolicyRole::Part => Role::Part,
+        PolicyRole::Shadow => Role::Shadow,
     };
     let rule = match written.type_ {
         PolicyType::AlwaysSample => Rule::AlwaysSample,
@@ -103,6 +107,33 @@ fn convert(written: Policy) -> Option<policy::Policy> {
                 invert_match: attribute.invert_match,
             }
         }
+        PolicyType::BooleanAttribute => {
+            let attribute = written.boolean_attribute?;
+            Rule::BooleanAttribute {
+                key: attribute.key,
+                value: attribute.value,
+                invert_match: attribute.invert_match,
+            }
+        }
+        PolicyType::SpanCount => {
+            let count = written.span_count?;
+            Rule::SpanCount { min_spans: count.min_spans, max_spans: count.max_spans }
+        }
+        PolicyType::TraceState => {
+            let state = written.trace_state?;
+            Rule::TraceState { key: state.key, values: state.values }
+        }
+        PolicyType::TraceFlags => Rule::TraceFlags,
+        PolicyType::OttlCondition => ottl_condition(written.ottl_condition?),
+        PolicyType::RateLimiting => {
+            let limit = written.rate_limiting?;
+            Rule::RateLimiting {
+                spans_per_second: limit.spans_per_second.into(),
+                burst_capacity: limit.burst_capacity.map(u64::from),
+            }
+        }
+        PolicyType::BytesLimiting => bytes_limiting(&written.bytes_limiting?)?,
+        PolicyType::Composite => composite(written.composite?),
         PolicyType::And => Rule::And { policies: written.and?.policies },
         PolicyType::Or => Rule::Or { policies: written.or?.policies },
         PolicyType::Not => Rule::Not { policy: written.not?.policy },
@@ -132,6 +163,41 @@ fn latency(written: &LatencyPolicy) -> Option<Rule> {
 fn probabilistic(written: ProbabilisticPolicy) -> Option<Rule> {
     let sampling_percentage = written.sampling_percentage.parse()?;
     Some(Rule::Probabilistic { sampling_percentage, hash_salt: written.hash_salt })
+}
+
+fn ottl_condition(written: OttlConditionPolicy) -> Rule {
+    Rule::OttlCondition {
+        span: written.span.unwrap_or_default(),
+        span_event: written.span_event.unwrap_or_default(),
+        error_mode: match written.error_mode {
+            ErrorMode::Silent => policy::ErrorMode::Silent,
+            ErrorMode::Ignore => policy::ErrorMode::Ignore,
+            ErrorMode::Propagate => policy::ErrorMode::Propagate,
+        },
+    }
+}
+
+fn bytes_limiting(written: &BytesLimitingPolicy) -> Option<Rule> {
+    let burst_capacity = match &written.burst_capacity {
+        Some(size) => Some(size.parse()?),
+        None => None,
+    };
+    Some(Rule::BytesLimiting {
+        bytes_per_second: written.bytes_per_second.parse()?,
+        burst_capacity,
+    })
+}
+
+fn composite(written: CompositePolicy) -> Rule {
+    let parts = written.sub_policies.into_iter().map(|part| policy::SubPolicy {
+        policy: part.policy,
+        rate_allocation_percent: part.rate_allocation,
+    });
+    Rule::Composite {
+        max_total_spans_per_second: written.max_total_spans_per_second.into(),
+        sub_policies: parts.collect(),
+        policy_order: written.policy_order.unwrap_or_default(),
+    }
 }
 
 fn string_attribute(written: StringAttributePolicy) -> Rule {

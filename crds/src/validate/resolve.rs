@@ -6,6 +6,7 @@ use crate::{
     pipeline::TracePipeline,
     resolved::{Batch, Exporter, HeaderValue, ReceiverPorts, Resolver, Retry, ValidPipeline},
     routing::{ResolverType, Routing},
+    sampling::TRACE_BYTES,
 };
 use ringtail_engine::policy::Policy;
 
@@ -16,7 +17,15 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
     Some(ValidPipeline {
         name: pipeline.metadata.name?,
         decision_wait: spec.sampling.decision_wait.parse()?,
+        decision_wait_after_root: match &spec.sampling.decision_wait_after_root_received {
+            Some(wait) => Some(wait.parse()?),
+            None => None,
+        },
         max_trace_spans: spec.sampling.max_trace_spans,
+        max_trace_bytes: match &spec.sampling.max_trace_bytes {
+            Some(size) => size.parse()?,
+            None => TRACE_BYTES.most,
+        },
         policies,
         exporters: exporters.collect::<Option<_>>()?,
         resolver: resolver(spec.routing)?,

@@ -6,6 +6,7 @@
 //! and [`Shard::worst_case`] tell it what is, and what a request can add at most, [`Shard::relieve`] makes
 //! room.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -18,7 +19,7 @@ use crate::buffer::index::Index;
 use crate::buffer::segment::{Location, Log};
 use crate::key::{KeySeed, TraceKey};
 use crate::memory::DecisionMemory;
-use crate::policy::Program;
+use crate::policy::{Occasion, Program, Receipt};
 use crate::scan::{ScanError, Shape};
 
 mod arrival;
@@ -43,6 +44,9 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 /// what they touch stays in its nearest cache.
 const DYING_MAX: usize = 32;
 
+/// What a receipt takes: its place in a tree that is two thirds full, and two amounts of 64 bytes.
+const RECEIPT_BYTES: usize = 192;
+
 /// What makes a shard.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
@@ -54,6 +58,8 @@ pub struct ShardConfig {
     pub shards: u32,
     /// How long after its first span a trace is decided; at most [`DECISION_WAIT_MS_MAX`].
     pub decision_wait_ms: Millis,
+    /// How long after a span without a parent it is decided, if that is earlier.
+    pub after_root_ms: Option<Millis>,
     /// A trace with more spans is decided at once.
     pub max_trace_spans: u32,
     /// A trace with more bytes of spans is decided at once.
@@ -61,6 +67,19 @@ pub struct ShardConfig {
     /// At least so many of the last decisions are remembered; nothing, if somebody else watches over the
     /// traces ([`custody`]).
     pub memory_keys: usize,
+}
+
+/// When traces are decided: what of a [`ShardConfig`] can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceLimits {
+    /// See [`ShardConfig::decision_wait_ms`].
+    pub decision_wait_ms: Millis,
+    /// See [`ShardConfig::after_root_ms`].
+    pub after_root_ms: Option<Millis>,
+    /// See [`ShardConfig::max_trace_spans`].
+    pub max_trace_spans: u32,
+    /// See [`ShardConfig::max_trace_bytes`].
+    pub max_trace_bytes: u64,
 }
 
 /// What became of the spans of a request. Every span with a valid trace ID is in one of the first five
@@ -140,6 +159,10 @@ pub struct Shard {
     judged_bytes: u64,
     /// Where they are: the verdict comes while their entries are still in the processor's caches.
     judged: HashTable<(TraceKey, u32)>,
+    /// What judged traces took from budgets, by slot.
+    receipts: BTreeMap<u32, Receipt>,
+    /// Among how many gateways budgets are shared.
+    members: u32,
 }
 
 /// A trace that was decided.
@@ -175,6 +198,8 @@ impl Shard {
             graves: Vec::with_capacity(DYING_MAX),
             judged_bytes: 0,
             judged: HashTable::new(),
+            receipts: BTreeMap::new(),
+            members: 1,
             config,
         }
     }
@@ -185,12 +210,19 @@ impl Shard {
         self.programs.push(program, rows);
     }
 
-    /// Changes how long traces first seen from now on are held, and with how many spans any trace is
-    /// decided at once.
-    pub fn set_limits(&mut self, decision_wait_ms: Millis, max_trace_spans: u32) {
-        self.config.decision_wait_ms = decision_wait_ms.min(DECISION_WAIT_MS_MAX);
-        self.config.max_trace_spans = max_trace_spans;
+    /// Changes how long traces first seen from now on are held, how long any trace waits after its root, and
+    /// with how many spans or bytes any trace is decided at once.
+    pub fn set_limits(&mut self, limits: &TraceLimits) {
+        self.config.decision_wait_ms = limits.decision_wait_ms.min(DECISION_WAIT_MS_MAX);
+        self.config.after_root_ms = limits.after_root_ms;
+        self.config.max_trace_spans = limits.max_trace_spans;
+        self.config.max_trace_bytes = limits.max_trace_bytes;
         self.log.set_wait(self.config.decision_wait_ms.div_ceil(BUCKET_MS));
+    }
+
+    /// Shares the budgets of policies among so many gateways from now on.
+    pub fn set_members(&mut self, members: u32) {
+        self.members = members.max(1);
     }
 
     /// What is held now. Cheap enough to ask before every request.
@@ -239,6 +271,11 @@ impl Shard {
             + self.deadlines.footprint()
             + self.memory.bytes()
             + self.judged.allocation_size() as u64
+            + (self.receipts.len() * RECEIPT_BYTES) as u64
+    }
+
+    fn occasion(&self) -> Occasion {
+        Occasion { now: self.now, members: self.members }
     }
 
     fn advance(&mut self, now: Millis) {

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use ringtail_engine::ownership::facts::Name;
 use ringtail_engine::ownership::message::{Agreement, Decision, Decisions, Outcome, Receipt, Req};
 use ringtail_engine::policy::Program;
 use ringtail_engine::scan::Shape;
-use ringtail_engine::shard::ShardConfig;
+use ringtail_engine::shard::{ShardConfig, TraceLimits};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::worker::Outside;
@@ -95,10 +94,8 @@ pub struct Outgoing {
 pub struct Sampling {
     /// The policies, compiled.
     pub program: Arc<Program>,
-    /// How long a trace is held.
-    pub decision_wait: Duration,
-    /// Past it a trace is decided at once.
-    pub max_trace_spans: u32,
+    /// When a trace is decided.
+    pub limits: TraceLimits,
 }
 
 /// A checked request on its way through the shards, with what it is charged for: given back when the last
@@ -146,6 +143,8 @@ pub struct Gauges {
     pub late_kept: AtomicU64,
     /// Spans that came after the decision on their trace and followed it: dropped.
     pub late_dropped: AtomicU64,
+    /// Conditions of policies that a span's values could not answer.
+    pub condition_failures: AtomicU64,
     /// Segments that were evacuated.
     pub evacuated: AtomicU64,
     /// Microseconds that the last turn of decisions took.
@@ -159,9 +158,19 @@ pub struct Gauges {
     pub progress: AtomicU64,
     /// When spans came in last.
     pub disturbed: AtomicU64,
-    /// By name of a policy: traces that it kept (a Drop policy: that it dropped). Policies of earlier
-    /// manifests stay.
-    pub by_policy: ArcSwap<Vec<(String, AtomicU64)>>,
+    /// What each policy did. Policies of earlier manifests stay.
+    pub by_policy: ArcSwap<Vec<PolicyGauge>>,
+}
+
+/// What others may know of a policy in a shard.
+#[derive(Debug, Default)]
+pub struct PolicyGauge {
+    /// As the manifest names it.
+    pub name: String,
+    /// Traces that it kept; a Drop policy: that it dropped.
+    pub decided: AtomicU64,
+    /// Traces that it would have decided otherwise, had it a vote.
+    pub changed: AtomicU64,
 }
 
 /// A shard's address.

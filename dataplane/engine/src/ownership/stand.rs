@@ -91,6 +91,11 @@ impl Stand {
         self.state == State::Draining && self.view.is_empty()
     }
 
+    /// Among how many gateways the budgets of policies are shared: those that own keys, or this one alone.
+    pub fn members(&self) -> u32 {
+        u32::try_from(self.view.len()).unwrap_or(u32::MAX).max(1)
+    }
+
     /// The owner of a key, if there is anybody.
     pub fn owner(&self, key: TraceKey) -> Option<&Member> {
         self.view.owner(key).map(|place| &self.view.members()[place])

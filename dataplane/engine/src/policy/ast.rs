@@ -19,6 +19,8 @@ pub enum Role {
     Vote,
     /// Its answer is used only by the containers that name it.
     Part,
+    /// It is counted what its vote would change, and nothing is changed. Containers may name it as well.
+    Shadow,
 }
 
 /// The question a policy asks of a whole trace.
@@ -68,6 +70,63 @@ pub enum Rule {
         /// Yes becomes no and no becomes yes, for the whole trace.
         invert_match: bool,
     },
+    /// Does the resource or any span have the attribute with this bool?
+    BooleanAttribute {
+        /// The attribute's key.
+        key: String,
+        /// The value that matches.
+        value: bool,
+        /// Yes becomes no and no becomes yes, for the whole trace.
+        invert_match: bool,
+    },
+    /// Does the trace have so many spans?
+    SpanCount {
+        /// Inclusive; `None` means unbounded.
+        min_spans: Option<u32>,
+        /// Inclusive; `None` means unbounded.
+        max_spans: Option<u32>,
+    },
+    /// Does any span's W3C trace state have the key with one of these values?
+    TraceState {
+        /// The key of a list member.
+        key: String,
+        /// Whole values.
+        values: Vec<String>,
+    },
+    /// Does any span have the W3C trace flag "sampled"?
+    TraceFlags,
+    /// Does any condition hold for any span, or for any event of a span? Written in OTTL.
+    OttlCondition {
+        /// Conditions on spans.
+        span: Vec<String>,
+        /// Conditions on events of spans.
+        span_event: Vec<String>,
+        /// What becomes of a condition that asks what a value cannot answer.
+        error_mode: ErrorMode,
+    },
+    /// Is there room for the trace's spans in a budget of the fleet?
+    RateLimiting {
+        /// What a second brings; above 0.
+        spans_per_second: u64,
+        /// How much can be saved up; `None` means twice the rate, as in the Collector.
+        burst_capacity: Option<u64>,
+    },
+    /// Is there room for the bytes of the trace's spans in a budget of the fleet?
+    BytesLimiting {
+        /// What a second brings; above 0.
+        bytes_per_second: u64,
+        /// How much can be saved up; `None` means twice the rate, as in the Collector.
+        burst_capacity: Option<u64>,
+    },
+    /// Does a part say yes that has its share of a budget of the fleet left, or can borrow from the others?
+    Composite {
+        /// What a second brings to all parts together; above 0.
+        max_total_spans_per_second: u64,
+        /// The parts; at least one.
+        sub_policies: Vec<SubPolicy>,
+        /// The names of the parts in the order in which they are asked; empty means that of `sub_policies`.
+        policy_order: Vec<String>,
+    },
     /// Do all the named policies say yes?
     And {
         /// Names of other policies, of either role.
@@ -88,6 +147,27 @@ pub enum Rule {
         /// Names of other policies, of either role.
         policies: Vec<String>,
     },
+}
+
+/// A part of a [`Rule::Composite`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubPolicy {
+    /// Name of another policy, of either role.
+    pub policy: String,
+    /// From 1 to 100; `None` means an equal part of what the others leave.
+    pub rate_allocation_percent: Option<u32>,
+}
+
+/// What becomes of a condition that asks what a value cannot answer, such as the prefix of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErrorMode {
+    /// It does not hold for this span.
+    #[default]
+    Silent,
+    /// The same, and it is counted.
+    Ignore,
+    /// The policy says no to the whole trace, and it is counted.
+    Propagate,
 }
 
 /// The status of a span.

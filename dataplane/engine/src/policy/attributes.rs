@@ -12,9 +12,10 @@ use crate::wire::{Reader, Value as Wire};
 const KEY: u32 = 1;
 const VALUE: u32 = 2;
 
-/// The members of `AnyValue`; further ones (bool, double, array, list, bytes, index of a string) are of
-/// other types.
+/// The members of `AnyValue`; further ones (double, array, list, bytes, index of a string) are of other
+/// types.
 const STRING_VALUE: u32 = 1;
+const BOOL_VALUE: u32 = 2;
 const INT_VALUE: u32 = 3;
 const LAST_VALUE: u32 = 8;
 
@@ -37,6 +38,8 @@ pub(super) enum Test {
     Patterns { sources: Vec<String>, set: RegexSet },
     /// An integer from `min` to `max`, both included.
     Range { min: i64, max: i64 },
+    /// This bool.
+    Bool(bool),
 }
 
 /// A test and the key of the attribute that it is about.
@@ -73,7 +76,15 @@ enum Value<'a> {
     Unset,
     Text(&'a [u8]),
     Int(i64),
+    Bool(bool),
     Other,
+}
+
+impl Leaf {
+    /// Whether both ask the same.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        self.key == other.key && self.test.same(&other.test)
+    }
 }
 
 impl Test {
@@ -85,11 +96,12 @@ impl Test {
     }
 
     /// Whether both give the same answer to every value, as far as their text shows.
-    pub(super) fn same(&self, other: &Self) -> bool {
+    fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::OneOf(a), Self::OneOf(b)) => a == b,
             (Self::Patterns { sources: a, .. }, Self::Patterns { sources: b, .. }) => a == b,
             (Self::Range { min: a, max: b }, Self::Range { min: c, max: d }) => a == c && b == d,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
             _ => false,
         }
     }
@@ -103,18 +115,17 @@ impl Test {
             }
             (Self::Patterns { set, .. }, Value::Text(text)) => set.is_match(text),
             (Self::Range { min, max }, Value::Int(value)) => (*min..=*max).contains(&value),
+            (Self::Bool(wanted), Value::Bool(value)) => *wanted == value,
             _ => false,
         }
     }
 }
 
 impl Attributes {
-    /// The tests of the leaves; the n-th leaf gets bit n. There must be at most 64, which the limit on
-    /// policies guarantees; further ones would share the bit 0 of nothing and never match.
-    pub(super) fn new(leaves: Vec<Leaf>) -> Self {
+    /// The tests of the leaves, each with its bit.
+    pub(super) fn new(leaves: Vec<(u64, Leaf)>) -> Self {
         let mut keys: Vec<Key> = Vec::new();
-        for (index, Leaf { key, test }) in leaves.into_iter().enumerate() {
-            let bit = bit(index);
+        for (bit, Leaf { key, test }) in leaves {
             match keys.iter_mut().find(|known| *known.name == *key.as_bytes()) {
                 Some(known) => known.tests.push((bit, test)),
                 None => keys.push(Key {
@@ -199,6 +210,7 @@ impl<'a> Value<'a> {
                 (STRING_VALUE, Wire::Bytes(text)) => Self::Text(text),
                 // Two's complement: what the varint holds is the integer's bits.
                 (INT_VALUE, Wire::Varint(bits)) => Self::Int(bits as i64),
+                (BOOL_VALUE, Wire::Varint(bits)) => Self::Bool(bits != 0),
                 (1..=LAST_VALUE, _) => Self::Other,
                 _ => self,
             };

@@ -1,14 +1,19 @@
 //! From policies as data to a program, or to everything that is wrong with them.
 
-use super::ast::{Policy, Problem, Role, Rule};
-use super::attributes::{Attributes, Leaf, Test, bit};
+use super::ast::{ErrorMode, Policy, Problem, Role, Rule};
+use super::attributes::bit;
+use super::budget::Budget;
+use super::grant::Budgets;
 use super::graph::Graph;
-use super::limits::{
-    MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_POLICIES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
-};
-use super::pattern;
+use super::limits::{MAX_NAME_BYTES, MAX_POLICIES, MAX_PREDICATES};
+use super::predicates::{Predicate, Predicates, failure_bit};
 use super::probability::Probability;
 use super::program::{Program, Question, Step};
+
+mod budgets;
+mod leaves;
+
+use budgets::plan;
 
 /// Compiles a list of policies. All problems are reported at once, in the order of the list, those of the
 /// list as a whole first.
@@ -20,16 +25,20 @@ pub fn compile(policies: &[Policy]) -> Result<Program, Vec<Problem>> {
         compiler.check_names(policies, policy);
         compiler.check_rule(&policy.rule);
     }
+    compiler.check_predicates();
     // A list that is too long is refused already; following its references could nest too deep.
-    let mut order = Vec::new();
+    let (mut order, mut asking) = (Vec::new(), 0);
     let mut graph = None;
     if policies.len() <= MAX_POLICIES {
         let found = Graph::new(policies, &mut compiler.problems);
         order = found.order(&mut compiler.problems);
+        asking = found.asking_budgets(&order, &mut compiler.problems);
         graph = Some(found);
     }
     match graph {
-        Some(graph) if compiler.problems.is_empty() => Ok(compiler.build(policies, &graph, &order)),
+        Some(graph) if compiler.problems.is_empty() => {
+            Ok(compiler.build(policies, &graph, (&order, asking)))
+        }
         _ => Err(compiler.into_problems()),
     }
 }
@@ -38,10 +47,10 @@ pub fn compile(policies: &[Policy]) -> Result<Program, Vec<Problem>> {
 #[derive(Default)]
 struct Compiler {
     problems: Vec<Problem>,
-    /// The distinct attribute tests; the place of a leaf is the number of its bit.
-    leaves: Vec<Leaf>,
-    /// The place of each policy's leaf, if it has one.
-    leaf_of: Vec<Option<usize>>,
+    /// The distinct predicates; the place of one is the number of its bit.
+    predicates: Vec<Predicate>,
+    /// The place of each policy's predicate, if it has one.
+    predicate_of: Vec<Option<usize>>,
     /// The policy that is being checked.
     place: usize,
 }
@@ -89,9 +98,9 @@ impl Compiler {
     }
 
     fn check_rule(&mut self, rule: &Rule) {
-        let mut leaf = None;
+        let mut predicate = None;
         match rule {
-            Rule::AlwaysSample => {}
+            Rule::AlwaysSample | Rule::Not { .. } => {}
             Rule::StatusCode { codes } => {
                 self.check_present("statusCode.statusCodes", codes.len(), "status code");
             }
@@ -102,133 +111,123 @@ impl Compiler {
                 self.check_probability(*sampling_percentage, hash_salt);
             }
             Rule::StringAttribute { key, values, regex, .. } => {
-                self.check_key("stringAttribute.key", key);
-                leaf = self.check_values(key, values, *regex);
+                predicate = self.string(key, values, *regex);
             }
             Rule::NumericAttribute { key, min_value, max_value, .. } => {
-                self.check_key("numericAttribute.key", key);
-                leaf = self.check_range(key, *min_value, *max_value);
+                predicate = Some(self.range(key, *min_value, *max_value));
+            }
+            Rule::BooleanAttribute { key, value, .. } => {
+                predicate = Some(self.boolean(key, *value));
+            }
+            Rule::SpanCount { min_spans, max_spans } => self.check_count(*min_spans, *max_spans),
+            Rule::TraceState { key, values } => predicate = Some(self.state(key, values)),
+            Rule::TraceFlags => predicate = Some(Predicate::Sampled),
+            Rule::OttlCondition { span, span_event, error_mode } => {
+                predicate = self.conditions([span, span_event], *error_mode);
+            }
+            Rule::RateLimiting { spans_per_second, burst_capacity } => {
+                self.check_rate(
+                    ("rateLimiting", "spansPerSecond"),
+                    *spans_per_second,
+                    *burst_capacity,
+                );
+            }
+            Rule::BytesLimiting { bytes_per_second, burst_capacity } => {
+                self.check_rate(
+                    ("bytesLimiting", "bytesPerSecond"),
+                    *bytes_per_second,
+                    *burst_capacity,
+                );
+            }
+            Rule::Composite { max_total_spans_per_second, sub_policies, policy_order } => {
+                self.check_composite(*max_total_spans_per_second, sub_policies, policy_order);
             }
             Rule::And { policies } => self.check_present("and.policies", policies.len(), "policy"),
             Rule::Or { policies } => self.check_present("or.policies", policies.len(), "policy"),
             Rule::Drop { policies } => {
-                self.check_present("drop.policies", policies.len(), "policy")
+                self.check_present("drop.policies", policies.len(), "policy");
             }
-            Rule::Not { .. } => {}
         }
-        let leaf = leaf.map(|leaf| self.intern(leaf));
-        self.leaf_of.push(leaf);
+        let predicate = predicate.map(|predicate| self.intern(predicate));
+        self.predicate_of.push(predicate);
     }
 
-    fn check_present(&mut self, field: &str, count: usize, what: &str) {
-        if count == 0 {
-            self.report(field, format!("is empty: name at least one {what}"));
-        }
-    }
-
-    fn check_latency(&mut self, threshold_ms: u64, upper_threshold_ms: Option<u64>) {
-        if let Some(upper) = upper_threshold_ms.filter(|upper| *upper <= threshold_ms) {
+    fn check_predicates(&mut self) {
+        let count = self.predicates.len();
+        if count > MAX_PREDICATES && self.predicate_of.len() <= MAX_POLICIES {
             let message = format!(
-                "{upper} ms is not above the threshold of {threshold_ms} ms, so no trace would match"
+                "the policies ask {count} questions of spans, at most {MAX_PREDICATES} are possible: \
+                 an OTTLCondition with errorMode Propagate counts twice"
             );
-            self.report("latency.upperThreshold", message);
+            self.problems.push(Problem { policy: None, field: String::new(), message });
         }
     }
 
-    fn check_probability(&mut self, percentage: f64, salt: &str) {
-        if !(0.0..=100.0).contains(&percentage) {
-            let message = format!("{percentage} is not between 0 and 100");
-            self.report("probabilistic.samplingPercentage", message);
-        }
-        if salt.len() > MAX_SALT_BYTES {
-            let message =
-                format!("has {} bytes, at most {MAX_SALT_BYTES} are possible", salt.len());
-            self.report("probabilistic.hashSalt", message);
-        }
-    }
-
-    fn check_key(&mut self, field: &str, key: &str) {
-        if key.is_empty() {
-            self.report(field, "is empty");
-        } else if key.len() > MAX_KEY_BYTES {
-            self.report(
-                field,
-                format!("has {} bytes, at most {MAX_KEY_BYTES} are possible", key.len()),
+    /// The place of a predicate; those that ask the same share one, and with it a bit.
+    fn intern(&mut self, predicate: Predicate) -> usize {
+        let same = |known: &Predicate| known.same(&predicate);
+        self.predicates.iter().position(same).unwrap_or_else(|| {
+            let propagates = matches!(
+                &predicate,
+                Predicate::Condition(conditions) if conditions.mode == ErrorMode::Propagate
             );
-        }
-    }
-
-    fn check_values(&mut self, key: &str, values: &[String], regex: bool) -> Option<Leaf> {
-        const FIELD: &str = "stringAttribute.values";
-        self.check_present(FIELD, values.len(), "value");
-        if values.len() > MAX_VALUES {
-            let message = format!("has {} values, at most {MAX_VALUES} are possible", values.len());
-            self.report(FIELD, message);
-        }
-        let before = self.problems.len();
-        for (index, value) in values.iter().enumerate() {
-            if let Err(message) = check_value(value, regex) {
-                self.report(format!("{FIELD}[{index}]"), message);
+            let place = self.predicates.len();
+            self.predicates.push(predicate);
+            if propagates {
+                self.predicates.push(Predicate::Failure);
             }
-        }
-        if self.problems.len() > before {
-            return None;
-        }
-        let test = match regex {
-            false => Test::one_of(values),
-            true => match pattern::compile(values) {
-                Ok(set) => Test::Patterns { sources: values.to_vec(), set },
-                Err(error) => {
-                    self.report(FIELD, format!("together, {error}"));
-                    return None;
-                }
-            },
-        };
-        Some(Leaf { key: key.to_owned(), test })
-    }
-
-    fn check_range(&mut self, key: &str, min: Option<i64>, max: Option<i64>) -> Option<Leaf> {
-        if min.is_none() && max.is_none() {
-            self.report("numericAttribute", "has neither minValue nor maxValue: give at least one");
-        }
-        let (min, max) = (min.unwrap_or(i64::MIN), max.unwrap_or(i64::MAX));
-        if min > max {
-            let message = format!("{max} is below the minValue {min}, so no trace would match");
-            self.report("numericAttribute.maxValue", message);
-        }
-        Some(Leaf { key: key.to_owned(), test: Test::Range { min, max } })
-    }
-
-    /// The place of a leaf; leaves that ask the same share one, and with it a bit.
-    fn intern(&mut self, leaf: Leaf) -> usize {
-        let same = |known: &Leaf| known.key == leaf.key && known.test.same(&leaf.test);
-        self.leaves.iter().position(same).unwrap_or_else(|| {
-            self.leaves.push(leaf);
-            self.leaves.len() - 1
+            place
         })
     }
 
-    fn build(self, policies: &[Policy], graph: &Graph<'_>, order: &[usize]) -> Program {
-        let (mut drops, mut votes) = (0, 0);
+    fn build(
+        self,
+        policies: &[Policy],
+        graph: &Graph<'_>,
+        (order, asking): (&[usize], u64),
+    ) -> Program {
+        let (mut drops, mut votes, mut shadows, mut shadow_drops) = (0, 0, 0, 0);
         for (place, policy) in policies.iter().enumerate() {
-            match (&policy.rule, policy.role) {
-                (Rule::Drop { .. }, _) => drops |= bit(place),
-                (_, Role::Vote) => votes |= bit(place),
-                (_, Role::Part) => {}
+            let is_drop = matches!(policy.rule, Rule::Drop { .. });
+            match (is_drop, policy.role) {
+                (_, Role::Shadow) => {
+                    shadows |= bit(place);
+                    shadow_drops |= if is_drop { bit(place) } else { 0 };
+                }
+                (true, _) => drops |= bit(place),
+                (false, Role::Vote) => votes |= bit(place),
+                (false, Role::Part) => {}
             }
         }
+        let mut budgets = Budgets { asking, ..Budgets::default() };
+        for (place, policy) in policies.iter().enumerate() {
+            let named: Vec<usize> = graph.named_by(place).collect();
+            let predicate = self.predicate_of.get(place).copied().flatten();
+            let bits = predicate.map_or((0, 0), |place| (bit(place), failure_bit(place)));
+            let set = named.iter().fold(0, |set, place| set | bit(*place));
+            let question = match plan(&policy.rule) {
+                Some((plan, parts)) => {
+                    let places = parts.iter().filter_map(|part| named.get(*part).copied());
+                    budgets.parts.push(places.collect());
+                    budgets.list.push(Budget::new(plan));
+                    Question::Budget(budgets.list.len() - 1)
+                }
+                None => question(&policy.rule, bits, set),
+            };
+            budgets.questions.push(question);
+        }
         let step = |place: &usize| {
-            let rule = &policies.get(*place)?.rule;
-            let named = graph.named_by(*place).fold(0, |set, place| set | bit(place));
-            let leaf = self.leaf_of.get(*place).copied().flatten().map_or(0, bit);
-            Some(Step { bit: bit(*place), question: question(rule, leaf, named) })
+            Some(Step { bit: bit(*place), question: *budgets.questions.get(*place)? })
         };
         Program {
             steps: order.iter().filter_map(step).collect(),
             names: policies.iter().map(|policy| policy.name.clone()).collect(),
-            attributes: Attributes::new(self.leaves),
+            predicates: Predicates::new(self.predicates),
             drops,
             votes,
+            shadows,
+            shadow_drops,
+            budgets,
         }
     }
 
@@ -238,8 +237,8 @@ impl Compiler {
     }
 }
 
-/// What a rule asks, given the bit of its attribute test and the set of policies that it names.
-fn question(rule: &Rule, leaf: u64, named: u64) -> Question {
+/// What a rule asks, given the bits of its predicate and the set of policies that it names.
+fn question(rule: &Rule, (bit, failure): (u64, u64), named: u64) -> Question {
     match rule {
         Rule::AlwaysSample => Question::Always,
         Rule::StatusCode { codes } => {
@@ -253,30 +252,25 @@ fn question(rule: &Rule, leaf: u64, named: u64) -> Question {
             Question::Probability(Probability::new(*sampling_percentage, hash_salt))
         }
         Rule::StringAttribute { invert_match, .. }
-        | Rule::NumericAttribute { invert_match, .. } => {
-            Question::Attribute { bit: leaf, invert: *invert_match }
+        | Rule::NumericAttribute { invert_match, .. }
+        | Rule::BooleanAttribute { invert_match, .. } => {
+            Question::Predicate { bit, invert: *invert_match }
+        }
+        Rule::TraceState { .. } | Rule::TraceFlags => Question::Predicate { bit, invert: false },
+        Rule::OttlCondition { error_mode, .. } => {
+            let propagates = *error_mode == ErrorMode::Propagate;
+            Question::Condition { bit, failure: if propagates { failure } else { 0 } }
+        }
+        Rule::SpanCount { min_spans, max_spans } => {
+            Question::Spans { min: min_spans.unwrap_or(0), max: max_spans.unwrap_or(u32::MAX) }
         }
         Rule::And { .. } | Rule::Drop { .. } => Question::All(named),
+        // Budgets are questions of their own.
+        Rule::RateLimiting { .. } | Rule::BytesLimiting { .. } | Rule::Composite { .. } => {
+            Question::Any(0)
+        }
         Rule::Or { .. } => Question::Any(named),
         Rule::Not { .. } => Question::None(named),
-    }
-}
-
-fn check_value(value: &str, regex: bool) -> Result<(), String> {
-    if value.is_empty() {
-        return Err(match regex {
-            true => {
-                "is empty and would match every value: write \".*\" if that is meant".to_owned()
-            }
-            false => "is empty and would match no span: leave it out".to_owned(),
-        });
-    }
-    if value.len() > MAX_VALUE_BYTES {
-        return Err(format!("has {} bytes, at most {MAX_VALUE_BYTES} are possible", value.len()));
-    }
-    match regex {
-        true => pattern::check(value).map_err(|error| error.to_string()),
-        false => Ok(()),
     }
 }
 

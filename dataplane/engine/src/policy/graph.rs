@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::ast::{Policy, Problem, Role, Rule};
+use super::attributes::bit;
 
 /// What the policies of a list name, by place.
 pub(super) struct Graph<'a> {
@@ -71,6 +72,69 @@ impl<'a> Graph<'a> {
             walk.visit(place);
         }
         walk.order
+    }
+
+    /// The policies that are a budget or name one, directly or through others. Reports those that ask for the
+    /// contrary of one, or drop by it: what a budget says depends on what else is kept. `order` is what
+    /// [`Graph::order`] says.
+    pub(super) fn asking_budgets(&self, order: &[usize], problems: &mut Vec<Problem>) -> u64 {
+        let mut asking = 0;
+        // By place: the budgets that a policy asks.
+        let mut asked = vec![0_u64; self.policies.len()];
+        for place in order {
+            let Some(rule) = self.policies.get(*place).map(|policy| &policy.rule) else { continue };
+            let is_budget = matches!(
+                rule,
+                Rule::RateLimiting { .. } | Rule::BytesLimiting { .. } | Rule::Composite { .. }
+            );
+            let edges = self.edges.get(*place).into_iter().flatten();
+            let limited = |edge: &&Edge| asking & bit(edge.target) != 0;
+            let first = edges.clone().find(limited);
+            let of = |edge: &Edge| asked.get(edge.target).copied().unwrap_or_default();
+            let own = if is_budget { bit(*place) } else { 0 };
+            let budgets = edges.map(of).fold(own, |set, budgets| set | budgets);
+            if budgets != 0 {
+                asking |= bit(*place);
+            }
+            if let Some(asked) = asked.get_mut(*place) {
+                *asked = budgets;
+            }
+            if let (Rule::Not { .. } | Rule::Drop { .. }, Some(edge)) = (rule, first) {
+                let name = self.policies.get(edge.target).map_or("", |policy| policy.name.as_str());
+                let message = format!(
+                    "\"{name}\" has a budget or names a policy that has one; a budget keeps traces, and \
+                     nothing can be said of those that it has no room for"
+                );
+                problems.push(Problem { policy: Some(*place), field: edge.field.clone(), message });
+            }
+        }
+        self.report_shared_budgets(&asked, problems);
+        asking
+    }
+
+    /// A policy that is only counted must take nothing from those that vote.
+    fn report_shared_budgets(&self, asked: &[u64], problems: &mut Vec<Problem>) {
+        let with_role = |role| {
+            let policies = self.policies.iter().enumerate();
+            policies.filter(move |(_, policy)| policy.role == role).map(|(place, _)| place)
+        };
+        let budgets = |place: usize| asked.get(place).copied().unwrap_or_default();
+        let voting = with_role(Role::Vote).fold(0, |set, place| set | budgets(place));
+        for place in with_role(Role::Shadow) {
+            let shared = budgets(place) & voting;
+            let Some(policy) = self.policies.get(shared.trailing_zeros() as usize) else {
+                continue;
+            };
+            problems.push(Problem {
+                policy: Some(place),
+                field: "role".to_owned(),
+                message: format!(
+                    "a Shadow takes from the budget of \"{}\", which policies that vote take from: give it \
+                     one of its own",
+                    policy.name
+                ),
+            });
+        }
     }
 
     fn report_unused_parts(&self, problems: &mut Vec<Problem>) {
@@ -183,6 +247,11 @@ fn references(rule: &Rule) -> Vec<(String, &str)> {
         Rule::Or { policies } => (list("or", policies), policies.as_slice()),
         Rule::Drop { policies } => (list("drop", policies), policies.as_slice()),
         Rule::Not { policy } => (vec!["not.policy".to_owned()], std::slice::from_ref(policy)),
+        Rule::Composite { sub_policies, .. } => {
+            let field = |n: usize| format!("composite.subPolicies[{n}].policy");
+            let named = sub_policies.iter().enumerate();
+            return named.map(|(n, sub)| (field(n), sub.policy.as_str())).collect();
+        }
         _ => (Vec::new(), [].as_slice()),
     };
     fields.into_iter().zip(names.iter().map(String::as_str)).collect()

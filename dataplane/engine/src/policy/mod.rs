@@ -9,12 +9,20 @@ pub mod ast;
 pub mod limits;
 
 mod attributes;
+mod budget;
 mod compile;
+mod grant;
 mod graph;
+mod ottl;
 mod pattern;
+mod predicates;
 mod probability;
 mod program;
+mod trace_state;
 
-pub use ast::{Policy, Problem, Role, Rule, Status};
+pub use ast::{ErrorMode, Policy, Problem, Role, Rule, Status, SubPolicy};
+pub use budget::Occasion;
 pub use compile::compile;
+pub use grant::Receipt;
+pub use predicates::Asked;
 pub use program::{Program, Verdict};

@@ -4,7 +4,7 @@
 //! bracket inside a class is a character like others. The regex crate reads these differently, so a pattern
 //! is translated first.
 
-use regex::bytes::{RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use super::limits::{MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES};
 
@@ -13,10 +13,8 @@ use super::limits::{MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES};
 pub(super) enum PatternError {
     #[error("not a regular expression: {0}")]
     Syntax(String),
-    #[error(
-        "compiles to more than {MAX_REGEX_BYTES} bytes: shorten counted repetitions or Unicode classes"
-    )]
-    TooBig,
+    #[error("compiles to more than {0} bytes: shorten counted repetitions or Unicode classes")]
+    TooBig(usize),
 }
 
 /// Checks one pattern by itself.
@@ -26,6 +24,15 @@ pub(super) fn check(pattern: &str) -> Result<(), PatternError> {
         .dfa_size_limit(MAX_REGEX_CACHE_BYTES)
         .build()
         .map(|_| ())
+        .map_err(explain)
+}
+
+/// Compiles one pattern that may take so many bytes.
+pub(super) fn one(pattern: &str, bytes: usize) -> Result<Regex, PatternError> {
+    RegexBuilder::new(&translate(pattern))
+        .size_limit(bytes)
+        .dfa_size_limit(MAX_REGEX_CACHE_BYTES)
+        .build()
         .map_err(explain)
 }
 
@@ -40,7 +47,7 @@ pub(super) fn compile(patterns: &[String]) -> Result<RegexSet, PatternError> {
 
 fn explain(error: regex::Error) -> PatternError {
     match error {
-        regex::Error::CompiledTooBig(_) => PatternError::TooBig,
+        regex::Error::CompiledTooBig(limit) => PatternError::TooBig(limit),
         // The crate draws the pattern with a caret under it; its last line says what is wrong.
         other => {
             let text = other.to_string();

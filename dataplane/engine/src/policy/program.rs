@@ -1,20 +1,24 @@
 //! A compiled list of policies: facts of spans from their bytes, and the verdict on a trace from its facts.
 
 use super::attributes::{Attributes, Home};
+use super::grant::Budgets;
+use super::predicates::{Asked, Context, Predicates};
 use super::probability::Probability;
 use crate::facts::{SpanFacts, TraceFacts};
-use crate::scan::Headers;
+use crate::scan::{Group, Headers};
 use crate::wire::{Reader, Value};
 
 /// The fields that facts are taken from, by message.
 mod field {
     pub(super) const RESOURCE_SPANS_RESOURCE: u32 = 1;
     pub(super) const RESOURCE_ATTRIBUTES: u32 = 1;
+    pub(super) const SPAN_TRACE_STATE: u32 = 3;
     pub(super) const SPAN_PARENT_ID: u32 = 4;
     pub(super) const SPAN_START: u32 = 7;
     pub(super) const SPAN_END: u32 = 8;
     pub(super) const SPAN_ATTRIBUTES: u32 = 9;
     pub(super) const SPAN_STATUS: u32 = 15;
+    pub(super) const SPAN_FLAGS: u32 = 16;
     pub(super) const STATUS_CODE: u32 = 3;
 }
 
@@ -25,13 +29,17 @@ mod field {
 #[derive(Debug)]
 pub struct Program {
     pub(super) names: Vec<String>,
-    pub(super) attributes: Attributes,
+    pub(super) predicates: Predicates,
     /// Every policy once, each after those that it names.
     pub(super) steps: Vec<Step>,
     /// The policies whose yes drops, one bit a policy.
     pub(super) drops: u64,
     /// The policies whose yes keeps, one bit a policy.
     pub(super) votes: u64,
+    /// The policies that are only counted, and those of them whose yes would drop, one bit a policy.
+    pub(super) shadows: u64,
+    pub(super) shadow_drops: u64,
+    pub(super) budgets: Budgets,
 }
 
 /// A policy to evaluate.
@@ -46,10 +54,28 @@ pub(super) struct Step {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Question {
     Always,
-    Status { any_of: u8 },
-    Latency { above_ms: u64, up_to_ms: u64 },
+    Status {
+        any_of: u8,
+    },
+    Latency {
+        above_ms: u64,
+        up_to_ms: u64,
+    },
     Probability(Probability),
-    Attribute { bit: u64, invert: bool },
+    Predicate {
+        bit: u64,
+        invert: bool,
+    },
+    Condition {
+        bit: u64,
+        failure: u64,
+    },
+    Spans {
+        min: u32,
+        max: u32,
+    },
+    /// The budget with this number; asked only when nothing else keeps the trace.
+    Budget(usize),
     All(u64),
     Any(u64),
     None(u64),
@@ -63,8 +89,10 @@ pub struct Verdict {
     /// The policy that decided: the first that drops it, else the first with a vote that keeps it; `None`
     /// when no policy wanted the trace.
     pub policy: Option<u16>,
-    /// All policies with a vote, or dropping, that said yes: bit n is policy n.
+    /// All policies with a vote, dropping or only counted that said yes: bit n is policy n.
     pub matched: u64,
+    /// Those that are only counted and would have decided otherwise, had they a vote.
+    pub changed: u64,
 }
 
 impl Program {
@@ -76,7 +104,8 @@ impl Program {
     /// The attribute tests that a resource passes, given the fields of its `ResourceSpans` other than the
     /// spans.
     pub fn resource_bits(&self, headers: &Headers<'_>) -> u64 {
-        if self.attributes.is_empty() {
+        let attributes = &self.predicates.attributes;
+        if attributes.is_empty() {
             return 0;
         }
         let (mut bits, mut seen) = (0, 0);
@@ -86,18 +115,7 @@ impl Program {
             if let (field::RESOURCE_SPANS_RESOURCE, Value::Bytes(resource)) =
                 (found.number, found.value)
             {
-                bits |= self.attributes_of(resource, &mut seen);
-            }
-        }
-        bits
-    }
-
-    fn attributes_of(&self, resource: &[u8], seen: &mut u64) -> u64 {
-        let mut bits = 0;
-        let mut reader = Reader::new(resource);
-        while let Ok(Some(found)) = reader.next_field() {
-            if let (field::RESOURCE_ATTRIBUTES, Value::Bytes(pair)) = (found.number, found.value) {
-                bits |= self.attributes.observe(pair, Home::Resource, seen);
+                bits |= attributes_of(attributes, resource, &mut seen);
             }
         }
         bits
@@ -107,15 +125,17 @@ impl Program {
     /// are no span give the facts of what can be read before them.
     #[inline]
     pub fn span_facts(&self, span: &[u8]) -> SpanFacts {
-        let tests_attributes = !self.attributes.is_empty();
+        let attributes = &self.predicates.attributes;
+        let tests_attributes = !attributes.is_empty();
         let mut facts = SpanFacts { root: true, ..SpanFacts::default() };
         let (mut code, mut seen, mut rest) = (0, 0, span);
+        let mut context = Context::default();
         loop {
             // Most fields of a span are attributes of less than 128 bytes, in a row.
             while let Some((pair, after)) = short_attribute(rest) {
                 rest = after;
                 if tests_attributes {
-                    facts.bits |= self.attributes.observe(pair, Home::Span, &mut seen);
+                    facts.bits |= attributes.observe(pair, Home::Span, &mut seen);
                 }
             }
             let mut reader = Reader::new(rest);
@@ -125,7 +145,7 @@ impl Program {
             rest = rest.get(found.raw.len()..).unwrap_or_default();
             match (found.number, found.value) {
                 (field::SPAN_ATTRIBUTES, Value::Bytes(pair)) => {
-                    facts.bits |= self.attributes.observe(pair, Home::Span, &mut seen);
+                    facts.bits |= attributes.observe(pair, Home::Span, &mut seen);
                 }
                 // As in the Collector, an ID of zeros is no ID.
                 (field::SPAN_PARENT_ID, Value::Bytes(id)) => {
@@ -134,26 +154,60 @@ impl Program {
                 (field::SPAN_START, Value::Fixed64(time)) => facts.start_ns = time,
                 (field::SPAN_END, Value::Fixed64(time)) => facts.end_ns = time,
                 (field::SPAN_STATUS, Value::Bytes(status)) => code = status_code(status, code),
+                (field::SPAN_TRACE_STATE, Value::Bytes(state)) => context.state = state,
+                (field::SPAN_FLAGS, Value::Fixed32(flags)) => context.flags = flags,
                 _ => {}
             }
+        }
+        if self.predicates.ask_context {
+            facts.bits |= self.predicates.context_bits(&context);
         }
         facts.statuses = if code <= 2 { 1 << code } else { 0 };
         facts
     }
 
-    /// The verdict on a trace.
-    pub fn decide(&self, facts: &TraceFacts) -> Verdict {
+    /// Whether there are conditions that are to be asked of every span.
+    #[inline]
+    pub fn asks_conditions(&self) -> bool {
+        self.predicates.ask_conditions()
+    }
+
+    /// What the conditions say of a span of a trace that has the bits `known`.
+    pub fn ask(&self, group: &Group<'_>, span: &[u8], known: u64) -> Asked {
+        self.predicates.asked(group, span, known)
+    }
+
+    /// The policies that say yes to a trace, with all budgets saying no.
+    #[inline]
+    pub(super) fn answers(&self, facts: &TraceFacts) -> u64 {
         let mut yes = 0;
         for step in &self.steps {
             if step.question.holds(facts, yes) {
                 yes |= step.bit;
             }
         }
-        let matched = yes & (self.drops | self.votes);
+        yes
+    }
+
+    /// The verdict on a trace, as far as it does not depend on budgets: they grant nothing.
+    pub fn decide(&self, facts: &TraceFacts) -> Verdict {
+        let yes = self.answers(facts);
+        let matched = yes & (self.drops | self.votes | self.shadows);
         match (first(yes & self.drops), first(yes & self.votes)) {
-            (Some(policy), _) => Verdict { keep: false, policy: Some(policy), matched },
-            (None, policy) => Verdict { keep: policy.is_some(), policy, matched },
+            (Some(policy), _) => self.verdict(false, Some(policy), matched),
+            (None, policy) => self.verdict(policy.is_some(), policy, matched),
         }
+    }
+
+    /// A verdict by a policy, when these said yes.
+    pub fn verdict(&self, keep: bool, policy: Option<u16>, matched: u64) -> Verdict {
+        let changed = match (keep, policy) {
+            (true, _) => matched & self.shadow_drops,
+            (false, None) => matched & self.shadows & !self.shadow_drops,
+            // What a Drop policy drops no vote keeps.
+            (false, Some(_)) => 0,
+        };
+        Verdict { keep, policy, matched, changed }
     }
 }
 
@@ -167,12 +221,27 @@ impl Question {
                 facts.duration_ms().is_some_and(|ms| ms > *above_ms && ms <= *up_to_ms)
             }
             Self::Probability(probability) => probability.keeps(&facts.id),
-            Self::Attribute { bit, invert } => (facts.bits & bit != 0) != *invert,
+            Self::Predicate { bit, invert } => (facts.bits & bit != 0) != *invert,
+            Self::Condition { bit, failure } => facts.bits & bit != 0 && facts.bits & failure == 0,
+            Self::Spans { min, max } => (*min..=*max).contains(&facts.spans),
+            Self::Budget(_) => false,
             Self::All(policies) => yes & policies == *policies,
             Self::Any(policies) => yes & policies != 0,
             Self::None(policies) => yes & policies == 0,
         }
     }
+}
+
+/// The tests that the attributes of a resource pass.
+fn attributes_of(attributes: &Attributes, resource: &[u8], seen: &mut u64) -> u64 {
+    let mut bits = 0;
+    let mut reader = Reader::new(resource);
+    while let Ok(Some(found)) = reader.next_field() {
+        if let (field::RESOURCE_ATTRIBUTES, Value::Bytes(pair)) = (found.number, found.value) {
+            bits |= attributes.observe(pair, Home::Resource, seen);
+        }
+    }
+    bits
 }
 
 /// An attribute of less than 128 bytes at the beginning of a span's fields, and what follows it.

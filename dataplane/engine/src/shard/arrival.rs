@@ -208,12 +208,14 @@ impl Arrival<'_> {
     }
 
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
+        let around = group;
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard { config, programs, log, index, headers, duplicates, .. } = &mut *self.shard;
+        let Shard { config, programs, log, index, headers, duplicates, stats, .. } =
+            &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
-        let spans = entry.facts.spans;
+        let (spans, had_root) = (entry.facts.spans, entry.facts.root);
         let hashes = duplicates.hashes(span, spans);
         let known = Known { log, chain: entry.chain, seen: entry.seen, slot, spans };
         if duplicates.has(known, hashes, span) {
@@ -224,6 +226,11 @@ impl Arrival<'_> {
             let ask = |resource: &Headers<'_>| program.resource_bits(resource);
             let bits = headers.resource_bits(group, entry.program, ask);
             entry.facts.add(&program.span_facts(span), bits, span.len() as u64);
+            if program.asks_conditions() {
+                let asked = program.ask(around, span, entry.facts.bits);
+                entry.facts.bits |= asked.bits;
+                stats.condition_failures += u64::from(asked.failures);
+            }
         }
         headers.retain(group);
         entry.chain.head = log
@@ -231,11 +238,14 @@ impl Arrival<'_> {
         duplicates.note(spans + 1, slot, hashes, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
         let facts = &entry.facts;
+        let root_arrived = facts.root && !had_root;
         if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {
             match self.guide {
                 Some(_) => self.shard.hasten(slot),
                 None => self.decide_capped(slot),
             }
+        } else if root_arrived && let Some(wait) = config.after_root_ms {
+            self.shard.expedite(slot, wait);
         }
     }
 

@@ -224,7 +224,8 @@ impl Shard {
     }
 
     fn judge_slot(&mut self, slot: u32, early: Option<Early>, judged: &mut Vec<Due>) {
-        let Self { config, programs, index, judged_bytes, .. } = self;
+        let occasion = self.occasion();
+        let Self { config, programs, index, judged_bytes, receipts, .. } = self;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
@@ -232,10 +233,14 @@ impl Shard {
         let large = facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes;
         entry.stage = Stage::Judged(if large { Some(Early::TraceTooLarge) } else { early });
         *judged_bytes += facts.bytes;
-        let verdict = programs.program(entry.program).map(|program| program.decide(facts));
-        let keep = verdict.as_ref().is_some_and(|verdict| verdict.keep);
+        let program = programs.program(entry.program);
+        let judgement = program.map(|program| program.decide_within(facts, occasion));
+        let (verdict, receipt) = judgement.unwrap_or_default();
+        if !receipt.is_empty() {
+            receipts.insert(slot, receipt);
+        }
+        let (keep, policy) = (verdict.keep, verdict.policy);
         // The note tells others which policy it was, and ours when the trace is settled.
-        let policy = verdict.and_then(|verdict| verdict.policy);
         let note = policy.map_or(0, |policy| u32::from(policy) + 1);
         let (key, first, origin) = (entry.key, entry.first_seen, entry.steady.origin());
         judged.push(Due { key, verdict: Verdict { keep, note }, first, origin });
@@ -261,9 +266,21 @@ impl Shard {
     }
 
     fn reopen(&mut self, slot: u32) {
-        if let Some(entry) = self.index.get_mut(slot) {
-            entry.stage = Stage::Open;
-            self.judged_bytes = self.judged_bytes.saturating_sub(entry.facts.bytes);
+        let Some(entry) = self.index.get_mut(slot) else {
+            return;
+        };
+        entry.stage = Stage::Open;
+        self.judged_bytes = self.judged_bytes.saturating_sub(entry.facts.bytes);
+        let program = entry.program;
+        self.refund(slot, program);
+    }
+
+    /// The verdict on the trace that was in `slot` did not come about: budgets get back what it took.
+    fn refund(&mut self, slot: u32, program: u32) {
+        if let Some(receipt) = self.receipts.remove(&slot)
+            && let Some(program) = self.programs.program(program)
+        {
+            program.refund(&receipt);
         }
     }
 
@@ -278,7 +295,12 @@ impl Shard {
     pub fn conclude(&mut self, key: TraceKey, verdict: Verdict, by: By, out: &mut Batch) {
         let mut next = self.withdraw(key);
         while let Some((slot, entry)) = next {
-            self.count_decision(&entry, verdict, by);
+            let counted = self.receipts.get(&slot).map_or(0, |receipt| receipt.counted);
+            self.count_decision(&entry, (verdict, by), counted);
+            match by == By::Us && (verdict.keep || counted != 0) {
+                true => drop(self.receipts.remove(&slot)),
+                false => self.refund(slot, entry.program),
+            }
             self.programs.leave(entry.program);
             if verdict.keep {
                 self.gather(&entry, out);
@@ -294,6 +316,7 @@ impl Shard {
         let mut next = self.withdraw(key);
         while let Some((slot, entry)) = next {
             spans += u64::from(entry.facts.spans);
+            self.refund(slot, entry.program);
             self.programs.leave(entry.program);
             self.gather(&entry, out);
             self.forget(slot, &entry, None);
@@ -325,7 +348,8 @@ impl Shard {
         Some((slot, entry))
     }
 
-    fn count_decision(&mut self, entry: &Entry, verdict: Verdict, by: By) {
+    /// `counted`: the policies that are only counted and said yes by a budget, which cannot be asked again.
+    fn count_decision(&mut self, entry: &Entry, (verdict, by): (Verdict, By), counted: u64) {
         let spans = u64::from(entry.facts.spans);
         match verdict.keep {
             true => self.stats.kept_spans += spans,
@@ -345,7 +369,11 @@ impl Shard {
         if let Some((program, rows)) = self.programs.find(entry.program) {
             let now = program.decide(&entry.facts);
             let policy = u16::try_from(verdict.note).ok().and_then(|note| note.checked_sub(1));
-            let told = crate::policy::Verdict { keep: verdict.keep, policy, ..now };
+            // The policy that decided may have done so by a budget too.
+            let granted = policy.filter(|_| verdict.keep);
+            let granted = granted.and_then(|policy| 1_u64.checked_shl(u32::from(policy)));
+            let matched = now.matched | granted.unwrap_or_default() | counted;
+            let told = program.verdict(verdict.keep, policy, matched);
             self.stats.count_policies(&told, rows);
         }
     }
@@ -387,12 +415,18 @@ impl Shard {
 
     /// The trace in `slot` is too large to wait for more of it: it is due at once.
     pub(super) fn hasten(&mut self, slot: u32) {
+        self.expedite(slot, 0);
+    }
+
+    /// The trace in `slot` is due after `wait` if that is earlier.
+    pub(super) fn expedite(&mut self, slot: u32, wait: Millis) {
         let Self { index, deadlines, now, .. } = self;
-        let soon = now.div_ceil(BUCKET_MS);
-        let waits = |entry: &&mut Entry| entry.stage == Stage::Open && entry.due > soon;
+        let at = now.saturating_add(wait);
+        let bucket = at.div_ceil(BUCKET_MS);
+        let waits = |entry: &&mut Entry| entry.stage == Stage::Open && entry.due > bucket;
         if index.get_mut(slot).filter(waits).is_some() {
             deadlines.remove(index, slot);
-            deadlines.insert(index, slot, *now, *now);
+            deadlines.insert(index, slot, *now, at);
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct PolicyCount {
     pub dropped: u64,
     /// Traces for which it said yes, whoever was first.
     pub matched: u64,
+    /// Traces that it would have decided otherwise, had it a vote: its role is Shadow.
+    pub changed: u64,
 }
 
 /// Counters that only grow. For spans, at any time:
@@ -77,6 +79,8 @@ pub struct ShardStats {
     pub policies: Vec<PolicyCount>,
     /// Traces dropped because no policy wanted them.
     pub unwanted: u64,
+    /// Conditions of policies that a span's values could not answer, of those that are counted.
+    pub condition_failures: u64,
     /// Segments freed by moving their last spans together.
     pub segments_evacuated: u64,
     /// Bytes moved for it.
@@ -103,6 +107,7 @@ impl ShardStats {
         self.traces_kept += other.traces_kept;
         self.traces_dropped += other.traces_dropped;
         self.unwanted += other.unwanted;
+        self.condition_failures += other.condition_failures;
         self.segments_evacuated += other.segments_evacuated;
         self.evacuated_bytes += other.evacuated_bytes;
         for (count, more) in self.early.iter_mut().zip(other.early) {
@@ -113,6 +118,7 @@ impl ShardStats {
             self.policies[row].kept += policy.kept;
             self.policies[row].dropped += policy.dropped;
             self.policies[row].matched += policy.matched;
+            self.policies[row].changed += policy.changed;
         }
     }
 
@@ -120,10 +126,12 @@ impl ShardStats {
     pub(super) fn count_policies(&mut self, verdict: &Verdict, rows: &[usize]) {
         let mut matched = verdict.matched;
         while matched != 0 {
-            let policy = matched.trailing_zeros() as usize;
+            let policy = matched.trailing_zeros();
             matched &= matched - 1;
-            if let Some(count) = rows.get(policy).and_then(|row| self.policies.get_mut(*row)) {
+            let row = rows.get(policy as usize);
+            if let Some(count) = row.and_then(|row| self.policies.get_mut(*row)) {
                 count.matched += 1;
+                count.changed += verdict.changed >> policy & 1;
             }
         }
         let decisive = verdict.policy.and_then(|policy| rows.get(usize::from(policy)));

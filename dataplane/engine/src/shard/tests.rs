@@ -33,6 +33,7 @@ fn config() -> ShardConfig {
         shard: 0,
         shards: 1,
         decision_wait_ms: 10_000,
+        after_root_ms: None,
         max_trace_spans: 100_000,
         max_trace_bytes: 64 << 20,
         memory_keys: 10_000,
@@ -141,8 +142,16 @@ fn program(slow_ms: u64) -> Arc<Program> {
         regex: false,
         invert_match: false,
     };
+    let condition =
+        r#"scope.name == "scope-2" and resource.attributes["service.name"] == "service-1""#;
+    let asked = Rule::OttlCondition {
+        span: vec![condition.to_owned()],
+        span_event: Vec::new(),
+        error_mode: policy::ErrorMode::Ignore,
+    };
     program_of(&[
         ("errors", errors),
+        ("asked", asked),
         (&format!("slow-{slow_ms}"), slow),
         ("some", some),
         ("service", service),

@@ -145,11 +145,12 @@ impl Shard {
     }
 
     fn judge(&mut self, entry: &Entry, early: Option<Early>) -> bool {
+        let occasion = self.occasion();
         let Self { programs, stats, .. } = self;
         let Some((program, rows)) = programs.find(entry.program) else {
             return false;
         };
-        let verdict = program.decide(&entry.facts);
+        let (verdict, _) = program.decide_within(&entry.facts, occasion);
         let spans = u64::from(entry.facts.spans);
         if verdict.keep {
             stats.kept_spans += spans;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::custody::Delivered;
 use super::parcels::Parcels;
 use super::way::Elsewhere;
-use super::{Ask, Gauges, Outgoing, Sampling, ShardHandle};
+use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::output::{Exported, Output};
 use crate::gateway::room::Room;
@@ -125,10 +125,14 @@ impl Worker {
         handle: &ShardHandle,
     ) -> Self {
         let remember = config.decision_wait_ms + REMEMBER_AFTER_WAIT;
+        let stand = outside.stands.load_full();
+        let traces = Traces::new(config.shard, remember, outside.remember_max);
+        let mut shard = Shard::new(config, Arc::clone(program));
+        shard.set_members(stand.members());
         Self {
-            traces: Traces::new(config.shard, remember, outside.remember_max),
-            shard: Shard::new(config, Arc::clone(program)),
-            stand: outside.stands.load_full(),
+            traces,
+            shard,
+            stand,
             outside,
             asks,
             own: handle.asks.downgrade(),
@@ -184,6 +188,7 @@ impl Worker {
             self.adopt(before.me.inst, another);
         }
         if before.epoch != self.stand.epoch {
+            self.shard.set_members(self.stand.members());
             let now = self.outside.clock.now();
             self.traces.on_view(&before, &self.stand, now, &mut self.actions);
             self.perform(now);
@@ -245,8 +250,7 @@ impl Worker {
     }
 
     fn reload(&mut self, sampling: &Sampling) {
-        let wait = u64::try_from(sampling.decision_wait.as_millis()).unwrap_or(u64::MAX);
-        self.shard.set_limits(wait, sampling.max_trace_spans);
+        self.shard.set_limits(&sampling.limits);
         self.shard.set_program(Arc::clone(&sampling.program));
         self.publish();
     }
@@ -366,6 +370,7 @@ impl Worker {
             (&gauges.late_dropped, stats.late_dropped),
             (&gauges.followed, stats.followed),
             (&gauges.evacuated, stats.segments_evacuated),
+            (&gauges.condition_failures, stats.condition_failures),
         ];
         for (gauge, value) in pairs {
             gauge.store(value, Relaxed);
@@ -375,14 +380,19 @@ impl Worker {
 }
 
 fn publish_policies(gauges: &Gauges, stats: &ShardStats) {
-    let counted = |policy: &PolicyCount| policy.kept + policy.dropped;
+    let decided = |policy: &PolicyCount| policy.kept + policy.dropped;
     let by_policy = gauges.by_policy.load();
     if by_policy.len() == stats.policies.len() {
-        for ((_, gauge), policy) in by_policy.iter().zip(&stats.policies) {
-            gauge.store(counted(policy), Relaxed);
+        for (gauge, policy) in by_policy.iter().zip(&stats.policies) {
+            gauge.decided.store(decided(policy), Relaxed);
+            gauge.changed.store(policy.changed, Relaxed);
         }
     } else {
-        let row = |policy: &PolicyCount| (policy.name.clone(), counted(policy).into());
+        let row = |policy: &PolicyCount| PolicyGauge {
+            name: policy.name.clone(),
+            decided: decided(policy).into(),
+            changed: policy.changed.into(),
+        };
         gauges.by_policy.store(Arc::new(stats.policies.iter().map(row).collect()));
     }
 }

@@ -187,7 +187,7 @@ impl Visit for SpanReader<'_> {
         self.service = service_name(&group.resource).unwrap_or_default();
     }
 
-    fn span(&mut self, _: &Group<'_>, id: &TraceId, span: &[u8]) {
+    fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
         let Ok(wire) = WireSpan::decode(span) else {
             self.arrivals.unreadable += 1;
             return;
@@ -199,6 +199,7 @@ impl Visit for SpanReader<'_> {
         };
         let trace = self.arrivals.traces.entry(*id).or_insert_with(empty);
         trace.facts.add(&facts, self.resource_bits, span.len() as u64);
+        trace.facts.bits |= self.arrivals.program.ask(group, span, trace.facts.bits).bits;
         trace.spans.push(Span::of(wire, self.service.clone()));
     }
 

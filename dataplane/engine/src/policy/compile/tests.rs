@@ -1,6 +1,6 @@
 //! What the compiler refuses, with the place and the words, and what it accepts.
 
-use super::super::ast::Status;
+use super::super::ast::{Status, SubPolicy};
 use super::*;
 
 fn policy(name: &str, rule: Rule) -> Policy {
@@ -342,9 +342,201 @@ fn policies_that_ask_the_same_share_a_bit() {
         .steps
         .iter()
         .map(|step| match step.question {
-            Question::Attribute { bit, .. } => bit,
+            Question::Predicate { bit, .. } => bit,
             _ => 0,
         })
         .collect();
     assert_eq!(bits, [1, 1, 2, 4, 4, 8]);
+}
+
+#[test]
+fn settings_of_bools_counts_and_states_are_checked() {
+    let boolean = |key: &str| Rule::BooleanAttribute {
+        key: key.to_owned(),
+        value: true,
+        invert_match: false,
+    };
+    let count = |min_spans, max_spans| Rule::SpanCount { min_spans, max_spans };
+    let state = |key: &str, values: &[&str]| Rule::TraceState {
+        key: key.to_owned(),
+        values: names(values),
+    };
+    check(boolean("hit"), &[]);
+    check(boolean(""), &["booleanAttribute.key: is empty"]);
+    check(
+        boolean(&"k".repeat(257)),
+        &["booleanAttribute.key: has 257 bytes, at most 256 are possible"],
+    );
+    check(count(Some(1), None), &[]);
+    check(count(None, Some(1)), &[]);
+    check(count(Some(3), Some(3)), &[]);
+    check(count(None, None), &["spanCount: has neither minSpans nor maxSpans: give at least one"]);
+    check(
+        count(Some(4), Some(3)),
+        &["spanCount.maxSpans: 3 is below the minSpans 4, so no trace would match"],
+    );
+    check(
+        count(None, Some(0)),
+        &["spanCount.maxSpans: no trace has 0 spans; leave it out for no limit"],
+    );
+    check(Rule::TraceFlags, &[]);
+    check(state("vendor", &["a"]), &[]);
+    check(state("tenant@vendor", &["a b"]), &[]);
+    check(state("vendor", &[]), &["traceState.values: is empty: name at least one value"]);
+    let no_key = "traceState.key: \"Vendor\" is no key of a W3C trace state: lower-case letters, digits \
+                  and _-*/, beginning with a letter, such as vendor or tenant@vendor";
+    check(state("Vendor", &["a"]), &[no_key]);
+    let no_value = "traceState.values[1]: can be no value in a W3C trace state: 1 to 256 printable ASCII \
+                    characters without comma and equals sign, no space at the end";
+    for value in ["", "a,b", "a=b", "a ", "\u{e9}", &"v".repeat(257)] {
+        check(state("vendor", &["a", value]), &[no_value]);
+    }
+}
+
+#[test]
+fn conditions_are_checked() {
+    let conditions = |span: &[&str], span_event: &[&str]| Rule::OttlCondition {
+        span: names(span),
+        span_event: names(span_event),
+        error_mode: ErrorMode::Propagate,
+    };
+    check(conditions(&["kind == 2"], &["name == \"x\""]), &[]);
+    let none = "ottlCondition: has no condition: give at least one under span or spanEvent";
+    check(conditions(&[], &[]), &[none]);
+    check(
+        conditions(&["kind == 2", "kind = 2"], &["name"]),
+        &[
+            "ottlCondition.span[1]: line 1, column 6: '=' compares nothing: write '==': kind >>> = 2",
+            "ottlCondition.spanEvent[0]: line 1, column 1: a value alone is no condition: compare it, for \
+             example with == true: >>> name",
+        ],
+    );
+    let many = vec!["true"; 33];
+    check(conditions(&many, &[]), &["ottlCondition: has 33 conditions, at most 32 are possible"]);
+    let long = format!("name == \"{}\"", "x".repeat(2048));
+    let too_long = "ottlCondition.span[0]: has 2058 bytes, at most 2048 are possible";
+    check(conditions(&[&long], &[]), &[too_long]);
+    let patterns = vec!["IsMatch(name, \"a\")"; 17];
+    let too_many =
+        "ottlCondition: calls IsMatch 17 times, at most 16 are possible: join patterns with |";
+    check(conditions(&patterns, &[]), &[too_many]);
+    let large = "IsMatch(name, \"\\\\p{L}{1000}\")";
+    let too_large = "ottlCondition.span[0]: line 1, column 15: compiles to more than 1048576 bytes: shorten \
+                     counted repetitions or Unicode classes: IsMatch(name, >>> \"\\\\p{L}{1000}\")";
+    check(conditions(&[large], &[]), &[too_large]);
+}
+
+#[test]
+fn a_list_asks_at_most_64_questions_of_spans() {
+    let condition = |place: usize| Rule::OttlCondition {
+        span: vec![format!("kind == {place}")],
+        span_event: Vec::new(),
+        error_mode: ErrorMode::Propagate,
+    };
+    let list = |count: usize| -> Vec<Policy> {
+        (0..count).map(|place| policy(&format!("p{place}"), condition(place))).collect()
+    };
+    assert_eq!(problems(&list(32)), Vec::<String>::new());
+    assert_eq!(
+        problems(&list(33)),
+        [
+            "policies: the policies ask 66 questions of spans, at most 64 are possible: an OTTLCondition \
+          with errorMode Propagate counts twice"
+        ]
+    );
+}
+
+fn rate(spans_per_second: u64, burst_capacity: Option<u64>) -> Rule {
+    Rule::RateLimiting { spans_per_second, burst_capacity }
+}
+
+fn composite(parts: &[(&str, Option<u32>)], order: &[&str]) -> Rule {
+    let part = |(policy, percent): &(&str, Option<u32>)| SubPolicy {
+        policy: (*policy).to_owned(),
+        rate_allocation_percent: *percent,
+    };
+    Rule::Composite {
+        max_total_spans_per_second: 100,
+        sub_policies: parts.iter().map(part).collect(),
+        policy_order: names(order),
+    }
+}
+
+#[test]
+fn budgets_are_checked() {
+    let bytes =
+        |bytes_per_second, burst_capacity| Rule::BytesLimiting { bytes_per_second, burst_capacity };
+    check(rate(1, None), &[]);
+    check(rate(0, None), &["rateLimiting.spansPerSecond: 0 is not from 1 to 1000000000000"]);
+    check(rate(1, Some(0)), &["rateLimiting.burstCapacity: 0 is not from 1 to 1000000000000"]);
+    check(bytes(1 << 20, Some(1)), &[]);
+    check(
+        bytes(u64::MAX, Some(0)),
+        &[
+            "bytesLimiting.bytesPerSecond: 18446744073709551615 is not from 1 to 1000000000000",
+            "bytesLimiting.burstCapacity: 0 is not from 1 to 1000000000000",
+        ],
+    );
+    check(composite(&[("all", Some(100))], &[]), &[]);
+    check(composite(&[("all", None)], &["all"]), &[]);
+    check(composite(&[], &[]), &["composite.subPolicies: is empty: name at least one policy"]);
+    let share = "composite.subPolicies[0].rateAllocation: 0 percent is not from 1 to 100";
+    check(composite(&[("all", Some(0))], &[]), &[share]);
+    check(
+        composite(&[("al", None)], &[]),
+        &["composite.subPolicies[0].policy: no policy is named \"al\""],
+    );
+    check(
+        composite(&[("it", None)], &[]),
+        &["composite.subPolicies[0].policy: names the policy itself"],
+    );
+    check(
+        composite(&[("all", None), ("all", None)], &[]),
+        &["composite.subPolicies[1].policy: \"all\" is named twice"],
+    );
+    check(
+        composite(&[("all", None)], &["all", "some", "all"]),
+        &[
+            "composite.policyOrder[1]: \"some\" is not among the subPolicies",
+            "composite.policyOrder[2]: \"all\" is named twice",
+        ],
+    );
+    let list = |rule| {
+        let other = part("other", Rule::AlwaysSample);
+        problems(&[policy("all", Rule::AlwaysSample), other, policy("it", rule)])
+    };
+    assert_eq!(
+        list(composite(&[("all", Some(60)), ("other", Some(50))], &["all"])),
+        [
+            "policies[2].composite.subPolicies: the shares are 110 percent together, at most \
+             100 are possible",
+            "policies[2].composite.policyOrder: \"other\" is missing: name all subPolicies, or none",
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_the_contrary_of_a_budget() {
+    let message = |name: &str| {
+        format!(
+            "\"{name}\" has a budget or names a policy that has one; a budget keeps traces, and nothing \
+             can be said of those that it has no room for"
+        )
+    };
+    let list = [
+        policy("all", Rule::AlwaysSample),
+        policy("no", not("inner")),
+        part("inner", and(&["all", "limit"])),
+        part("limit", rate(1, None)),
+        policy("out", drop_when(&["all", "limit"])),
+        policy("fine", or(&["inner", "all"])),
+        policy("shared", composite(&[("inner", None), ("fine", None)], &[])),
+    ];
+    assert_eq!(
+        problems(&list),
+        [
+            format!("policies[1].not.policy: {}", message("inner")),
+            format!("policies[4].drop.policies[1]: {}", message("limit")),
+        ]
+    );
 }

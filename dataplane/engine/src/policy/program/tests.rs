@@ -1,7 +1,9 @@
 //! Verdicts on real spans: tables a policy type, and random policies and traces against a naive evaluator
 //! that works on what prost decodes.
 
+mod conditions;
 mod conformance;
+mod context;
 mod naive;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -61,9 +63,12 @@ fn policy(name: &str, rule: Rule) -> Policy {
 fn facts(program: &Program, id: [u8; 16], pieces: &[Piece]) -> TraceFacts {
     let mut facts = TraceFacts::new(id);
     for piece in pieces {
-        let resource = program.resource_bits(&Headers::whole(&piece.headers));
+        let resource = Headers::whole(&piece.headers);
+        let bits = program.resource_bits(&resource);
+        let group = Group { resource, scope: Headers::whole(&[]) };
         for span in &piece.spans {
-            facts.add(&program.span_facts(span), resource, span.len() as u64);
+            facts.add(&program.span_facts(span), bits, span.len() as u64);
+            facts.bits |= program.ask(&group, span, facts.bits).bits;
         }
     }
     facts

@@ -59,7 +59,12 @@ fn new_limits_are_for_traces_first_seen_after_them_and_a_smaller_cap_for_all() {
     let (mut shard, mut out) = shard();
     let [early, late, large] = [1, 2, 3].map(id);
     insert(&mut shard, &one_group(vec![span(early, 0, 0), span(large, 0, 0)]), 0, &mut out);
-    shard.set_limits(4_000, 2);
+    shard.set_limits(&TraceLimits {
+        decision_wait_ms: 4_000,
+        after_root_ms: None,
+        max_trace_spans: 2,
+        max_trace_bytes: 1 << 20,
+    });
     insert(&mut shard, &one_group(vec![span(late, 0, 0), span(early, 1, 0)]), 0, &mut out);
     assert_eq!(shard.decide_due(4_250, &EVERYTHING, &mut out).decided, 1);
     assert_eq!(shard.held().traces, 2, "the first two still wait for ten seconds");
@@ -68,6 +73,31 @@ fn new_limits_are_for_traces_first_seen_after_them_and_a_smaller_cap_for_all() {
     assert_eq!(shard.decide_due(9_999, &EVERYTHING, &mut out).decided, 0);
     assert_eq!(shard.decide_due(10_250, &EVERYTHING, &mut out).decided, 1);
     assert_eq!(shard.held().traces, 0);
+}
+
+#[test]
+fn a_trace_is_decided_a_while_after_its_root() {
+    let waits = |after_root_ms| ShardConfig { after_root_ms, ..config() };
+    let child = |trace, number| Span { parent_span_id: vec![7; 8], ..span(trace, number, 0) };
+    let (early, late, never) = (id(1), id(2), id(3));
+    let decided =
+        |shard: &mut Shard, now| shard.decide_due(now, &EVERYTHING, &mut Batch::new()).decided;
+    for after_root_ms in [Some(2_000), None] {
+        let mut shard = Shard::new(waits(after_root_ms), program(1_000_000));
+        let mut out = Batch::new();
+        let children = vec![child(early, 1), child(late, 1), child(never, 1)];
+        insert(&mut shard, &one_group(children), 0, &mut out);
+        // The root moves the decision from 10 s to 3 s; a second root changes nothing, and neither does one
+        // that comes when the rest of the wait is shorter.
+        insert(&mut shard, &one_group(vec![span(early, 2, 0)]), 1_000, &mut out);
+        insert(&mut shard, &one_group(vec![span(early, 3, 0)]), 2_500, &mut out);
+        assert_eq!(decided(&mut shard, 2_999), 0);
+        let soon = u64::from(after_root_ms.is_some());
+        assert_eq!(decided(&mut shard, 3_000), soon);
+        insert(&mut shard, &one_group(vec![span(late, 2, 0)]), 9_500, &mut out);
+        assert_eq!(decided(&mut shard, 9_999), 0);
+        assert_eq!(decided(&mut shard, 10_000), 3 - soon);
+    }
 }
 
 #[test]

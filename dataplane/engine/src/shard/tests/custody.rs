@@ -9,6 +9,8 @@ use crate::scan::Group;
 use crate::shard::custody::{Admitted, Guide, Manner, Place, Steady};
 
 const KEEP: Told = Told { keep: true, note: 0 };
+/// Kept by the first policy.
+const PAID: Told = Told { keep: true, note: 1 };
 const DROP: Told = Told { keep: false, note: 0 };
 
 fn shard() -> (Shard, Batch) {
@@ -134,6 +136,64 @@ fn a_judged_trace_waits_for_its_verdict_and_takes_more_spans() {
     shard.tidy_up();
     assert_eq!((shard.held().spans, shard.memory.find(key(trace))), (0, None), "others remember");
     assert_eq!((shard.stats().traces_kept, shard.stats().kept_spans), (1, 2));
+}
+
+#[test]
+fn budgets_pay_for_verdicts_that_come_about() {
+    let rule = Rule::RateLimiting { spans_per_second: 1, burst_capacity: Some(2) };
+    let mut shard = Shard::new(config(), program_of(&[("limit", rule)]));
+    let mut out = Batch::new();
+    let verdict = |shard: &mut Shard, now| {
+        let mut judged = Vec::new();
+        shard.judge_due(now, 100, |_| true, &mut judged);
+        judged.into_iter().map(|due| (due.key, due.verdict.keep)).collect::<Vec<_>>()
+    };
+    let traces: Vec<u128> = (0..6).map(id).collect();
+    for trace in &traces {
+        let spans = one_group(vec![span(*trace, 0, 0), span(*trace, 1, 0)]);
+        admit(&mut shard, &spans, store(0), 0, &mut out);
+    }
+    let judged = verdict(&mut shard, 10_000);
+    let kept: Vec<TraceKey> =
+        judged.iter().filter(|(_, keep)| *keep).map(|(key, _)| *key).collect();
+    let [first] = kept.as_slice() else { panic!("two tokens are one trace: {judged:?}") };
+    for (key, _) in judged.iter().filter(|(key, _)| key != first) {
+        shard.put_back(*key, 10_000, 11_000);
+    }
+    // It did not come about: it is judged again, and pays again.
+    shard.put_back(*first, 10_000, 10_500);
+    assert_eq!(verdict(&mut shard, 10_500), [(*first, true)]);
+    shard.start_gathering();
+    shard.conclude(*first, PAID, By::Us, &mut out);
+    assert_eq!(take(&mut out).len(), 2);
+    let again = verdict(&mut shard, 11_000);
+    assert_eq!(again.len(), 5);
+    assert!(again.iter().all(|(_, keep)| !keep), "one token: {again:?}");
+    for (key, _) in &again {
+        shard.put_back(*key, 11_000, 13_000);
+    }
+    // Another gateway decided it, or it goes there undecided: what it took here is put back.
+    let judged = verdict(&mut shard, 13_000);
+    let paid = |judged: &[(TraceKey, bool)]| judged.iter().find(|(_, keep)| *keep).unwrap().0;
+    let second = paid(&judged);
+    for (key, _) in judged.iter().filter(|(key, _)| *key != second) {
+        shard.put_back(*key, 13_000, 13_000);
+    }
+    shard.conclude(second, KEEP, By::Other, &mut out);
+    let judged = verdict(&mut shard, 13_250);
+    let third = paid(&judged);
+    shard.take(third, &mut Batch::new());
+    for (key, _) in judged.iter().filter(|(key, _)| *key != third) {
+        shard.put_back(*key, 13_250, 13_250);
+    }
+    // Of a fleet of four a quarter of the burst is left here: a trace passes when that is full.
+    shard.set_members(4);
+    let judged = verdict(&mut shard, 13_500);
+    shard.conclude(paid(&judged), PAID, By::Us, &mut out);
+    assert_eq!(judged.iter().filter(|(_, keep)| *keep).count(), 1);
+    assert_eq!(shard.receipts.len(), 0);
+    let limit = &shard.stats().policies[0];
+    assert_eq!((limit.kept, limit.matched), (2, 2));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::buffer::deadline::BUCKET_MS;
 use crate::facts::TraceFacts;
-use crate::scan::Headers;
+use crate::scan::{Group, Headers};
 
 const MAX_SPANS: u32 = 40;
 const MAX_BYTES: u64 = 200_000;
@@ -132,6 +132,14 @@ impl Model {
         let headers = resource.encode_to_vec();
         let bits = trace.program.resource_bits(&Headers::whole(&headers));
         trace.facts.add(&trace.program.span_facts(&origin.2), bits, origin.2.len() as u64);
+        let scope = ScopeSpans {
+            scope: InstrumentationScope::decode(&*origin.1).ok(),
+            ..ScopeSpans::default()
+        };
+        let scope = scope.encode_to_vec();
+        let group = Group { resource: Headers::whole(&headers), scope: Headers::whole(&scope) };
+        // Asked of every span anew, whatever is known.
+        trace.facts.bits |= trace.program.ask(&group, &origin.2, 0).bits;
         trace.spans.push(origin);
         if trace.facts.spans > MAX_SPANS || trace.facts.bytes > MAX_BYTES {
             inserted.traces_capped += 1;

@@ -1,13 +1,13 @@
-//! Tables of traces and verdicts, at least eight a policy type, with the Collector's answers but for the
-//! differences that `docs/policies.md` lists.
+//! Tables of traces and verdicts, at least twenty cases a policy type, with the Collector's answers but for
+//! the differences that `docs/policies.md` lists.
 
 use super::*;
 
 /// What the trace is, the trace, whether the policy keeps it.
-type Case<'a> = (&'a str, Vec<Piece>, bool);
+pub(super) type Case<'a> = (&'a str, Vec<Piece>, bool);
 
 /// The verdicts of one policy, alone in its list.
-fn check(rule: &Rule, cases: Vec<Case<'_>>) {
+pub(super) fn check(rule: &Rule, cases: Vec<Case<'_>>) {
     assert!(cases.len() >= 8, "{} cases", cases.len());
     for (what, trace, expected) in cases {
         let verdict = judge(&[policy("it", rule.clone())], &trace);
@@ -17,22 +17,22 @@ fn check(rule: &Rule, cases: Vec<Case<'_>>) {
 }
 
 /// A trace of one resource without attributes.
-fn trace(spans: Vec<Span>) -> Vec<Piece> {
+pub(super) fn trace(spans: Vec<Span>) -> Vec<Piece> {
     vec![Piece::new(Vec::new(), spans)]
 }
 
 /// A trace of a span each in two resources.
-fn two_resources(first: Span, second: Span) -> Vec<Piece> {
+pub(super) fn two_resources(first: Span, second: Span) -> Vec<Piece> {
     vec![Piece::new(Vec::new(), vec![first]), Piece::new(Vec::new(), vec![second])]
 }
 
 /// A trace of a single span with one attribute.
-fn one(key: &str, value: Any) -> Vec<Piece> {
+pub(super) fn one(key: &str, value: Any) -> Vec<Piece> {
     trace(vec![span(&[(key, value)])])
 }
 
 /// A trace whose resource has one attribute and whose span has none.
-fn resource(key: &str, value: Any) -> Vec<Piece> {
+pub(super) fn resource(key: &str, value: Any) -> Vec<Piece> {
     vec![Piece::new(vec![attribute(key, value)], vec![span(&[])])]
 }
 
@@ -47,6 +47,18 @@ fn always_sample() {
         ("resource", resource("k", text("v")), true),
         ("error", trace(vec![with_status(2)]), true),
         ("times", trace(vec![timed(1, 2)]), true),
+        ("no times", trace(vec![timed(0, 0)]), true),
+        ("end before start", trace(vec![timed(2, 1)]), true),
+        ("unset", trace(vec![with_status(0)]), true),
+        ("ok", trace(vec![with_status(1)]), true),
+        ("unknown status", trace(vec![with_status(9)]), true),
+        ("two resources", two_resources(span(&[]), with_status(2)), true),
+        ("a number", one("k", Any::IntValue(-1)), true),
+        ("a list", one("k", Any::ArrayValue(ArrayValue::default())), true),
+        ("a key without a name", one("", text("v")), true),
+        ("a number on the resource", resource("k", Any::IntValue(7)), true),
+        ("many spans", trace(vec![span(&[]); 300]), true),
+        ("a resource without spans", vec![Piece::new(vec![], vec![])], true),
         ("bytes that are no span", vec![strange], true),
     ];
     check(&Rule::AlwaysSample, cases);
@@ -71,6 +83,9 @@ fn status_code() {
         ("unknown code", trace(vec![with_status(7)]), false),
         ("negative code", trace(vec![with_status(-1)]), false),
         ("no span", vec![], false),
+        ("an attribute of that name", one("status.code", Any::IntValue(2)), false),
+        ("error and unknown", trace(vec![with_status(2), with_status(9)]), true),
+        ("one of many", trace([vec![none(); 50], vec![with_status(2)]].concat()), true),
     ];
     check(&error, cases);
     let ok_or_unset = Rule::StatusCode { codes: vec![Status::Ok, Status::Unset] };
@@ -441,7 +456,7 @@ fn a_decision_is_attributed_to_the_drop_or_else_to_the_first_vote() {
     let yes = trace(vec![span(&[("a", text("yes")), ("b", text("yes"))])]);
     let no = trace(vec![span(&[])]);
     let all = ("all", Rule::AlwaysSample);
-    let kept = |policy, matched| Verdict { keep: true, policy: Some(policy), matched };
+    let kept = |policy, matched| Verdict { keep: true, policy: Some(policy), matched, changed: 0 };
     let dropped = |policy, matched| Verdict { keep: false, ..kept(policy, matched) };
     let check = |containers: &[(&str, Rule)], on_yes: Verdict, on_no: Verdict| {
         let list = with_parts(containers);
@@ -458,5 +473,64 @@ fn a_decision_is_attributed_to_the_drop_or_else_to_the_first_vote() {
         &[("late", or(&["early"])), ("early", or(&["a", "b"]))],
         kept(2, 0b1100),
         Verdict::default(),
+    );
+}
+
+#[test]
+fn a_shadow_changes_nothing_and_is_counted_where_it_would() {
+    let list = |rules: Vec<(&str, Role, Rule)>| -> Vec<Policy> {
+        let policies = rules.into_iter();
+        let own = policies.map(|(name, role, rule)| Policy { role, ..policy(name, rule) });
+        with_parts(&[("_either", or(&["a", "b"]))]).into_iter().chain(own).collect()
+    };
+    let (shadow, vote) = (Role::Shadow, Role::Vote);
+    // For traces in which neither, only a, only b and both hold: kept, and what the shadows would change.
+    let check = |rules: Vec<(&str, Role, Rule)>, expected: [(bool, u64); 4]| {
+        let list = list(rules);
+        for (place, (keep, changed)) in expected.into_iter().enumerate() {
+            let say = |set| text(if set { "yes" } else { "no" });
+            let (a, b) = (say(place & 1 != 0), say(place & 2 != 0));
+            let verdict = judge(&list, &trace(vec![span(&[("a", a), ("b", b)])]));
+            assert_eq!(
+                (verdict.keep, verdict.changed),
+                (keep, changed),
+                "case {place} of {list:?}"
+            );
+            assert_eq!(verdict.matched & changed, changed);
+            assert!(verdict.policy.is_none_or(|policy| list[usize::from(policy)].role == vote));
+        }
+    };
+    // Places 3 and on, after a, b and _either.
+    let used = ("used", vote, or(&["_either", "b"]));
+    check(
+        vec![
+            ("v", vote, or(&["a"])),
+            ("s", shadow, or(&["b"])),
+            ("u", vote, and(&["_either", "a"])),
+        ],
+        [(false, 0), (true, 0), (false, 0b1_0000), (true, 0)],
+    );
+    check(
+        vec![used.clone(), ("all", shadow, Rule::AlwaysSample)],
+        [(false, 0b1_0000), (true, 0), (true, 0), (true, 0)],
+    );
+    check(
+        vec![used.clone(), ("drop", shadow, drop_when(&["a"]))],
+        [(false, 0), (true, 0b1_0000), (true, 0), (true, 0b1_0000)],
+    );
+    check(
+        vec![
+            used.clone(),
+            ("drop b", vote, drop_when(&["b"])),
+            ("drop a", shadow, drop_when(&["a"])),
+            ("none", shadow, not("_either")),
+            ("b?", shadow, or(&["b"])),
+        ],
+        [(false, 0b100_0000), (true, 0b10_0000), (false, 0), (false, 0)],
+    );
+    // Others may name a shadow: its answer is as good as any.
+    check(
+        vec![used, ("s", shadow, and(&["a", "b"])), ("not s", vote, not("s"))],
+        [(true, 0), (true, 0), (true, 0), (true, 0)],
     );
 }

@@ -87,6 +87,29 @@ impl Decoded {
                 };
                 self.any(key, passes) != *invert_match
             }
+            Rule::BooleanAttribute { key, value, invert_match } => {
+                let passes = |found: &Any, _: bool| *found == Any::BoolValue(*value);
+                self.any(key, passes) != *invert_match
+            }
+            Rule::SpanCount { min_spans, max_spans } => {
+                let count = self.spans.len() as u32;
+                min_spans.is_none_or(|min| count >= min) && max_spans.is_none_or(|max| count <= max)
+            }
+            Rule::TraceState { key, values } => self.spans.iter().any(|span| {
+                // The generator draws only states that keep the rules.
+                let member = |member: &str| {
+                    member.split_once('=').is_some_and(|(name, value)| {
+                        name == key && values.iter().any(|wanted| wanted == value)
+                    })
+                };
+                span.trace_state.split(',').any(member)
+            }),
+            // Conditions and budgets have random tests of their own.
+            Rule::OttlCondition { .. }
+            | Rule::RateLimiting { .. }
+            | Rule::BytesLimiting { .. }
+            | Rule::Composite { .. } => false,
+            Rule::TraceFlags => self.spans.iter().any(|span| span.flags % 2 == 1),
             Rule::And { policies } | Rule::Drop { policies } => policies.iter().all(yes),
             Rule::Or { policies } => policies.iter().any(yes),
             Rule::Not { policy } => !yes(policy),
@@ -104,7 +127,7 @@ impl Decoded {
         let (drops, votes) = (saying(true), saying(false));
         let matched = drops.iter().chain(&votes).fold(0, |set, place| set | 1 << place);
         let policy = drops.first().or(votes.first()).map(|place| *place as u16);
-        Verdict { keep: drops.is_empty() && !votes.is_empty(), policy, matched }
+        Verdict { keep: drops.is_empty() && !votes.is_empty(), policy, matched, changed: 0 }
     }
 }
 
@@ -173,15 +196,19 @@ fn span_bytes() -> impl Strategy<Value = Vec<u8>> {
         || select(vec![0, 1, 999_999, 1_000_000, 2_000_000, 5_000_001, 50_000_000, u64::MAX]);
     let status = prop::option::of(select(vec![-1, 0, 1, 2, 2, 3, 64, 258]));
     let parent = select(vec![vec![], vec![0; 8], vec![1; 8]]);
-    let fields = (time(), time(), status, parent).prop_map(|(start, end, code, parent)| {
+    let state = select(vec!["", "", "k=x", "a=1,k=y", "k=z,b=2"]);
+    let context = (state, select(vec![0, 0, 1, 0x100, 0x301]));
+    let fields = (time(), time(), status, parent, context).prop_map(|fields| {
+        let (start, end, code, parent, (state, flags)) = fields;
         let span = Span {
+            trace_state: state.to_owned(),
             trace_id: ID.to_vec(),
             name: "name".into(),
             start_time_unix_nano: start,
             end_time_unix_nano: end,
             parent_span_id: parent,
             status: code.map(|code| SpanStatus { code, message: "m".into() }),
-            flags: 1,
+            flags,
             ..Span::default()
         };
         span.encode_to_vec()
@@ -237,6 +264,18 @@ fn leaf() -> impl Strategy<Value = Rule> {
             let min_value = if min.is_none() && max.is_none() { Some(0) } else { min };
             Rule::NumericAttribute { key, min_value, max_value: max, invert_match }
         }),
+        2 => (key(), any::<bool>(), any::<bool>()).prop_map(|(key, value, invert_match)| {
+            Rule::BooleanAttribute { key, value, invert_match }
+        }),
+        2 => (0..3_u32, 0..6_u32, 0..3_u8).prop_map(|(min, more, bounds)| Rule::SpanCount {
+            min_spans: (bounds != 1).then_some(min),
+            max_spans: (bounds != 0).then_some((min + more).max(1)),
+        }),
+        1 => prop::collection::vec(select(vec!["x", "y", "1", "none"]), 1..3).prop_map(|values| {
+            let values = values.into_iter().map(str::to_owned).collect();
+            Rule::TraceState { key: "k".to_owned(), values }
+        }),
+        1 => Just(Rule::TraceFlags),
     ]
 }
 
