@@ -10,8 +10,9 @@ use crate::Millis;
 use crate::key::TraceKey;
 use crate::memory::DecisionMemory;
 
-/// What a remembered decision takes at most: in each of two generations 17 bytes a slot of a table whose slots
-/// are a power of two, of which 7/8 are used (so up to 16/7 slots a decision), and 24 in the order of arrival.
+/// What a remembered decision takes at most: in each of two generations 17 bytes a slot of a table whose
+/// slots are a power of two, of which 7/8 are used (so up to 16/7 slots a decision), and 24 in the order of
+/// arrival.
 pub const DECISION_BYTES_MAX: u64 = 2 * (17 * 16_u64).div_ceil(7) + 24;
 
 /// A table by trace key. Keys are keyed hashes already, so they are used as they are.
