@@ -27,6 +27,9 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     // A witness that had stood still refused a proposal that was no more; the one that waited for an agent
     // was forgotten, and its trace never decided.
     (Class::Mixed, 20_001_652),
+    // One of two stood still, and the other one, which may not hold, did not even try to pass spans on: the
+    // owner woke up and decided without them.
+    (Class::StatefulPolicy, 40_001_758),
 ];
 
 /// A rule, what turns it off, and a schedule that goes wrong in this way without it.

@@ -164,10 +164,12 @@ impl Traces {
         let to = owner.filter(|_| hops < HOPS_MAX && stand.rules.forward);
         let to = to.and_then(|owner| match self.parcels.ways.is_failing(&owner.id) {
             false => Some(owner),
-            // Spans that nobody has tried to send on yet go to whoever owns them next.
+            // Spans that nobody has tried to send on yet go to whoever owns them next. Where they may not
+            // wait, the owner is tried all the same: if it only stands still, it finds them.
             true => stand
                 .next_choice(part.key, &owner.id)
-                .filter(|_| hops == 0 && !stand.is_next(part.key)),
+                .filter(|_| hops == 0 && !stand.is_next(part.key))
+                .or_else(|| Some(owner).filter(|_| hops == 0 && !stand.holds)),
         });
         match to {
             Some(to) => Place::Elsewhere(Admission::Pass(to.id.as_str().into())),
