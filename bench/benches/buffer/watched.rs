@@ -264,7 +264,7 @@ impl Watched {
                     Action::Send { to, req, message: Message::Decisions(_), .. } => {
                         asked.push((req, to));
                     }
-                    Action::PutBack { .. } => panic!("a decision does not come about"),
+                    Action::PutBack { .. } => unreachable!("a decision does not come about"),
                     _ => {}
                 }
             }

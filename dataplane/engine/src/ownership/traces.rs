@@ -321,11 +321,8 @@ impl Traces {
         out: &mut Vec<Action>,
     ) {
         match self.decided.learn(decision, now) {
-            Learned::Known => return,
-            Learned::Conflict => {
-                self.stats.conflicts += 1;
-                return;
-            }
+            Learned::Known => {}
+            Learned::Conflict => self.stats.conflicts += 1,
             Learned::New => {
                 let ours = stand.is_none_or(|stand| stand.owns(decision.key));
                 self.follow(decision, ours, out);
