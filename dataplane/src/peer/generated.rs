@@ -204,7 +204,7 @@ pub struct DecideRequest {
     pub fresh: ::prost::alloc::vec::Vec<FreshDecisions>,
 }
 /// Decisions with one verdict.
-#[derive(Clone, PartialEq, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FreshDecisions {
     #[prost(message, optional, tag = "1")]
     pub verdict: ::core::option::Option<Verdict>,
