@@ -48,9 +48,8 @@ fn print_resident(spans: usize) {
     }
     let (held, grown) = (shard.held(), resident() - before);
     println!(
-        "resident: {} spans of {} bytes, {SPANS_A_TRACE} a trace: \
-         {:.0} bytes a span accounted, {:.0} resident, \
-         {:.3} x wire",
+        "resident: {} spans of {} bytes, {SPANS_A_TRACE} a trace: {:.0} bytes a span accounted, \
+         {:.0} resident, {:.3} x wire",
         held.spans,
         wire / held.spans,
         held.bytes as f64 / held.spans as f64,
@@ -116,8 +115,5 @@ fn steady(bencher: Bencher<'_, '_>) {
     };
     (0..15).for_each(|_| wave(&load.requests()));
     let bencher = bencher.with_inputs(|| load.requests()).counter(ItemsCount::new(SPANS_A_WAVE));
-    bencher.bench_local_values(|requests| {
-        wave(&requests);
-        requests
-    });
+    bencher.bench_local_refs(|requests| wave(requests));
 }
