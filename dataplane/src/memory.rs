@@ -69,8 +69,8 @@ impl Budget {
     /// 16 MiB fits), retention what is wanted or 1/4 of the limit, but at most half of the rest, send 2/3 of
     /// what is left, and the other third slack for open batches' spare capacity and compression state.
     /// Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB), send what is wanted up to 1/4,
-    /// decisions 1/16, slack 3/32 (tables that double are there twice for a moment), and the buffer takes what
-    /// is left.
+    /// decisions 1/16, slack 3/32 (tables that double are there twice for a moment), and the buffer takes
+    /// what is left.
     pub fn share(tier: Tier, limit: u64, wanted: Wanted) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
         let rest = total.saturating_sub(BASE_BYTES);
