@@ -41,12 +41,16 @@ const UNSURE: u32 = 1 << 29;
 /// Notes are numbers of policies; a larger one is told as the largest.
 const NOTE: u32 = UNSURE - 1;
 
+fn units(at: Millis) -> u32 {
+    u32::try_from(at >> UNIT).unwrap_or(u32::MAX)
+}
+
 impl Decided {
     fn new(decision: &Decision, now: Millis) -> Self {
-        let at = now.saturating_sub(decision.age) >> UNIT;
+        let at = units(now.saturating_sub(decision.age));
         let Decision { verdict: Verdict { keep, note }, exported, .. } = *decision;
         let flags = if keep { KEEP } else { 0 } | if exported { EXPORTED } else { 0 };
-        Self { at: u32::try_from(at).unwrap_or(u32::MAX), rest: flags | note.min(NOTE) }
+        Self { at, rest: flags | note.min(NOTE) }
     }
 
     pub(super) fn verdict(self) -> Verdict {
@@ -81,7 +85,8 @@ pub(super) struct DecidedTraces {
     max: usize,
     /// Those that gave way to others before their time.
     crowded_out: u64,
-    /// Decisions that are not in the table yet; empty between calls of the state machine.
+    /// Decisions that are not in the table yet; empty between calls of the state machine, and never more than
+    /// one message or one turn of judging has.
     fresh: Vec<(TraceKey, Decided)>,
 }
 
@@ -126,15 +131,6 @@ impl DecidedTraces {
     pub(super) fn find(&self, key: TraceKey) -> Option<Decided> {
         debug_assert!(self.fresh.is_empty(), "decisions are not in the table yet");
         self.memory.find(key).copied()
-    }
-
-    /// Which of these are known.
-    pub(super) fn find_all<'a>(
-        &'a self,
-        keys: impl Iterator<Item = TraceKey> + 'a,
-    ) -> impl Iterator<Item = Option<Decided>> + 'a {
-        debug_assert!(self.fresh.is_empty(), "decisions are not in the table yet");
-        keys.map(|key| self.memory.find(key).copied())
     }
 
     pub(super) fn learn(&mut self, decision: &Decision, now: Millis) -> Learned {
@@ -208,8 +204,7 @@ impl DecidedTraces {
             self.crowded_out += 1;
         }
         if self.max > 0 {
-            let learned = u32::try_from(now >> UNIT).unwrap_or(u32::MAX);
-            self.order.push_back(Told { key, learned, decided });
+            self.order.push_back(Told { key, learned: units(now), decided });
         }
     }
 
@@ -237,7 +232,7 @@ impl DecidedTraces {
 
     /// Those that were learned after `since`, the newest first.
     pub(super) fn last(&self, since: Millis, now: Millis) -> impl Iterator<Item = Decision> {
-        let is_late = move |told: &&Told| Millis::from(told.learned + 1) << UNIT > since;
+        let is_late = move |told: &&Told| (Millis::from(told.learned) + 1) << UNIT > since;
         let last = self.order.iter().rev().take_while(is_late);
         // What was only heard is not in the table yet, and agents have to know it as well.
         last.map(move |told| {

@@ -280,7 +280,8 @@ impl Traces {
     ) -> Agreement {
         let mut answer =
             Agreement { from: stand.me.clone(), known: Vec::new(), refused: Vec::new() };
-        let known = self.decided.find_all(told.list.iter().map(|decision| decision.key));
+        // All at once, for the reason that they are entered so.
+        let known = told.list.iter().map(|decision| self.decided.find(decision.key));
         let known: Vec<Option<Decided>> = known.collect();
         for (decision, known) in told.list.iter().zip(known) {
             // What was exported is no proposal: it came along.
