@@ -126,29 +126,30 @@ impl Parser<'_> {
     // === Questions ===
 
     fn any(&mut self) -> Result<Node, Refusal> {
-        let first = self.all()?;
-        if !matches!(self.peek(), Kind::Word(word) if word == "or") {
-            return Ok(first);
-        }
-        let at = first.at;
-        let mut parts = vec![first.question()?];
-        while self.word("or") {
-            parts.push(self.all()?.question()?);
-        }
-        Ok(Node { at, what: What::Question(Expression::Any(parts)) })
+        self.joined("or", Self::all, Expression::Any)
     }
 
     fn all(&mut self) -> Result<Node, Refusal> {
-        let first = self.negation()?;
-        if !matches!(self.peek(), Kind::Word(word) if word == "and") {
+        self.joined("and", Self::negation, Expression::All)
+    }
+
+    /// One part, or a question of several with `by` between them.
+    fn joined(
+        &mut self,
+        by: &str,
+        part: fn(&mut Self) -> Result<Node, Refusal>,
+        join: fn(Vec<Expression>) -> Expression,
+    ) -> Result<Node, Refusal> {
+        let first = part(self)?;
+        if !matches!(self.peek(), Kind::Word(word) if *word == by) {
             return Ok(first);
         }
         let at = first.at;
         let mut parts = vec![first.question()?];
-        while self.word("and") {
-            parts.push(self.negation()?.question()?);
+        while self.word(by) {
+            parts.push(part(self)?.question()?);
         }
-        Ok(Node { at, what: What::Question(Expression::All(parts)) })
+        Ok(Node { at, what: What::Question(join(parts)) })
     }
 
     fn negation(&mut self) -> Result<Node, Refusal> {
