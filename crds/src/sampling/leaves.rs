@@ -133,13 +133,16 @@ pub(crate) static SOME_BOUND: NodeRule = NodeRule {
 /// A range of numbers holds some.
 pub(crate) static BOUNDS_IN_ORDER: NodeRule = NodeRule {
     cel: "!has(self.minValue) || !has(self.maxValue) || self.minValue <= self.maxValue",
-    holds: |attribute| {
-        let read = |name| attribute.get(name).and_then(Value::as_i64);
-        read("minValue").zip(read("maxValue")).is_none_or(|(least, most)| least <= most)
-    },
+    holds: |attribute| in_order(attribute, "minValue", "maxValue"),
     message: "must not be less than minValue",
     field: ".maxValue",
 };
+
+/// Of two bounds that are there the one is not above the other.
+fn in_order(settings: &Value, least: &str, most: &str) -> bool {
+    let read = |name| settings.get(name).and_then(Value::as_i64);
+    read(least).zip(read(most)).is_none_or(|(least, most)| least <= most)
+}
 
 /// Settings of a BooleanAttribute policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -188,10 +191,7 @@ pub(crate) static SOME_COUNT: NodeRule = NodeRule {
 /// A range of counts holds some.
 pub(crate) static COUNTS_IN_ORDER: NodeRule = NodeRule {
     cel: "!has(self.minSpans) || !has(self.maxSpans) || self.minSpans <= self.maxSpans",
-    holds: |count| {
-        let read = |name| count.get(name).and_then(Value::as_i64);
-        read("minSpans").zip(read("maxSpans")).is_none_or(|(least, most)| least <= most)
-    },
+    holds: |count| in_order(count, "minSpans", "maxSpans"),
     message: "must not be less than minSpans",
     field: ".maxSpans",
 };
