@@ -85,9 +85,10 @@ pub(super) struct DecidedTraces {
     max: usize,
     /// Those that gave way to others before their time.
     crowded_out: u64,
-    /// Decisions that are not in the table yet; empty between calls of the state machine, and never more than
-    /// one message or one turn of judging has.
+    /// Decisions that are not in the table yet, told by others and made here; empty between calls of the state
+    /// machine, and never more than one message or one turn of judging has.
     fresh: Vec<(TraceKey, Decided)>,
+    made: Vec<(TraceKey, Decided)>,
 }
 
 /// A decision as it came.
@@ -125,11 +126,13 @@ impl DecidedTraces {
             max,
             crowded_out: 0,
             fresh: Vec::new(),
+            made: Vec::new(),
         }
     }
 
     pub(super) fn find(&self, key: TraceKey) -> Option<Decided> {
-        debug_assert!(self.fresh.is_empty(), "decisions are not in the table yet");
+        let entered = self.fresh.is_empty() && self.made.is_empty();
+        debug_assert!(entered, "decisions are not in the table yet");
         self.memory.find(key).copied()
     }
 
@@ -173,16 +176,21 @@ impl DecidedTraces {
         debug_assert!(self.memory.find(key).is_none(), "a decision is made a second time");
         let mut fresh = Decided::new(&Decision { key, verdict, age: 0, exported: false }, now);
         fresh.rest |= if unsure { UNSURE } else { 0 };
-        self.push(key, fresh, now);
+        self.made.push((key, fresh));
+        self.note(key, fresh, now);
     }
 
     /// Puts into the table what was made or learned last.
     pub(super) fn enter(&mut self) {
-        let Self { memory, fresh, .. } = self;
+        let Self { memory, fresh, made, .. } = self;
+        // Whatever is made here was looked up before.
+        for made in made.chunks(TOGETHER) {
+            memory.approach(made.iter().map(|(key, _)| *key));
+            made.iter().for_each(|(key, decided)| memory.insert(*key, *decided));
+        }
+        made.clear();
         for fresh in fresh.chunks(TOGETHER) {
-            // Nobody looks at what is found: it comes closer.
-            let known = fresh.iter().filter(|(key, _)| memory.find(*key).is_some()).count();
-            std::hint::black_box(known);
+            memory.approach(fresh.iter().map(|(key, _)| *key));
             for (key, decided) in fresh {
                 // A message may have told it twice.
                 if memory.find(*key).is_none() {

@@ -16,8 +16,11 @@ use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
 
-/// The table of traces is made smaller when it has room for four times as many as there are, and more.
+/// The table of traces is made smaller when it has room for four times as many as there are, and more, ...
 const SPARE_TRACES: usize = 4096;
+/// ... for so many ticks, which is ten seconds: what is proposed twice a second fills and empties it, and
+/// fresh memory each time would cost more than that.
+const SPARE_TICKS: u32 = 40;
 
 /// A trace with spans in the buffer.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +98,8 @@ pub struct Traces {
     pub(super) stats: Stats,
     examined: Millis,
     ticked: Millis,
+    /// For how many ticks the table of traces has been larger than it needs to be.
+    spare: u32,
     /// How many members knew the view at the last tick.
     known: usize,
 }
@@ -118,6 +123,7 @@ impl Traces {
             stats: Stats::default(),
             examined: 0,
             ticked: 0,
+            spare: 0,
             known: 0,
         }
     }
@@ -386,7 +392,10 @@ impl Traces {
         self.ticked = now;
         self.stats.forgotten += self.decided.expire(now);
         self.ask_agents_again(now, out);
-        if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
+        let is_spare = self.held.capacity() > 4 * self.held.len() + SPARE_TRACES;
+        self.spare = if is_spare { self.spare + 1 } else { 0 };
+        if self.spare >= SPARE_TICKS {
+            self.spare = 0;
             self.held.shrink_to(2 * self.held.len());
         }
         let known = stand.seats.iter().filter(|seat| seat.knows).count();
