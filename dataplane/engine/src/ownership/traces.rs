@@ -286,10 +286,7 @@ impl Traces {
     ) -> Agreement {
         let mut answer =
             Agreement { from: stand.me.clone(), known: Vec::new(), refused: Vec::new() };
-        // All at once, for the reason that they are entered so.
-        let known = told.list.iter().map(|decision| self.decided.find(decision.key));
-        let known: Vec<Option<Decided>> = known.collect();
-        for (decision, known) in told.list.iter().zip(known) {
+        for (decision, known) in told.list.iter().zip(self.known(stand, told, now)) {
             // What was exported is no proposal: it came along.
             match (known, told.propose && !decision.exported) {
                 (Some(known), true) if stand.rules.known => {
@@ -303,6 +300,11 @@ impl Traces {
                     self.decided.overhear(decision, now);
                     self.follow(decision, false, out);
                 }
+                // News of what was overheard.
+                (None, false) if told.propose && !stand.owns(decision.key) => {
+                    self.decided.overhear(decision, now);
+                    self.release(decision.key);
+                }
                 (None, _) => {
                     self.decided.learn_new(decision, now);
                     self.follow(decision, stand.owns(decision.key), out);
@@ -311,6 +313,25 @@ impl Traces {
         }
         self.decided.enter();
         answer
+    }
+
+    /// What is known of decisions that are told. All at once, for the reason that they are entered so.
+    fn known(
+        &self,
+        stand: &Stand,
+        told: &super::message::Decisions,
+        now: Millis,
+    ) -> Vec<Option<Decided>> {
+        let look = self.decided.may_know_others();
+        let is_theirs = |decision: &Decision| match told.propose && !decision.exported {
+            true => stand.rules.agree && self.agrees(stand, &told.from, decision.key, now),
+            false => !stand.owns(decision.key),
+        };
+        let find = |decision: &Decision| match look || !is_theirs(decision) {
+            true => self.decided.find(decision.key),
+            false => None,
+        };
+        told.list.iter().map(find).collect()
     }
 
     /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
