@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod http;
 pub mod kubelet;
 pub mod process;
+pub mod promtool;
 pub mod random;
 pub mod shop;
 pub mod simulation;
