@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use prost::Message;
 use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::{Instance, State};
