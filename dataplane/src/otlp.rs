@@ -42,8 +42,8 @@ pub struct Checked {
     pub malformed: Malformed,
 }
 
-/// Checks a request of which `malformed` was left out before. What is wrong inside of single spans costs these
-/// spans alone.
+/// Checks a request of which `malformed` was left out before. What is wrong inside of single spans costs
+/// these spans alone.
 ///
 /// # Errors
 /// When something else is wrong, no span is left, or there is no room to leave spans out.

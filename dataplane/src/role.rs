@@ -30,7 +30,7 @@ use crate::memory::{self, Budget, Tier, Wanted};
 use crate::metrics::{Shown, TierSource};
 use crate::peer::{Identity, Role};
 use crate::stats::{self, LedgerReport, Report};
-use crate::transport::{BindError, Encoding, EndpointError, Guard, Keyring, Tls};
+use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
 mod backends; //   from the manifest's exporters to the tasks' settings
 mod guard; //      what clients have to show
@@ -48,10 +48,6 @@ const GATEWAY_PORTS: ReceiverPorts = ReceiverPorts { grpc: 4317, http: 4318 };
 /// Keys the ring when no seed file is given. It is public, so whoever can choose trace IDs can aim at one
 /// gateway: right for a laptop; the operator gives every pipeline a seed of its own.
 const DEFAULT_SEED: [u8; 16] = *b"ringtail-no-seed";
-
-/// Without peer TLS agents come to the port that clients come to, and have neither certificate nor token.
-const NEEDS_PEER_TLS: &str = "TLS or tokens for clients need --peer-tls on a gateway: without it agents \
-                              come to the same port";
 
 /// Flags that both roles take.
 #[derive(Args, Clone, Debug)]
@@ -89,8 +85,8 @@ pub struct RoleOptions {
     /// mutual TLS, on a port of its own. New files are used for new connections.
     #[arg(long, value_name = "DIR")]
     pub peer_tls: Option<PathBuf>,
-    /// Directory with the certificate that clients see: tls.crt, tls.key. Their OTLP ports then speak TLS alone.
-    /// New files are used for new connections.
+    /// Directory with the certificate that clients see: tls.crt, tls.key. Their OTLP ports then speak TLS
+    /// alone. New files are used for new connections.
     #[arg(long, value_name = "DIR")]
     pub otlp_tls: Option<PathBuf>,
     /// Directory with the authority of clients' certificates: ca.crt. Each must then show one.
@@ -258,10 +254,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
     let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
-    let guard = guard::of_clients(&role, pipeline.guard)?;
-    if guard.asks() && keyring.is_none() {
-        return Err(RoleError::Usage(NEEDS_PEER_TLS.to_owned()));
-    }
+    let guard = guard::of_gateway(&role, pipeline.guard, keyring.is_some())?;
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
@@ -303,10 +296,9 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
     let intake = |door| gateway::Intake { gateway: Arc::clone(&gateway), door };
     let door = if keyring.is_some() { Door::Clients } else { Door::Open };
-    let peers = keyring.map(|keyring| {
-        let tally = Arc::clone(&guard.tally);
-        let guard = Guard { tls: Tls::Peers(keyring), tokens: None, tally };
-        sockets::Door { handler: intake(Door::Peers), guard }
+    let peers = keyring.map(|keyring| sockets::Door {
+        handler: intake(Door::Peers),
+        guard: guard.for_peers(keyring),
     });
     let clients = sockets::Door { handler: intake(door), guard };
     let receivers = sockets.serve(clients, peers, source.clone(), budget.receive, &stopping)?;

@@ -12,6 +12,7 @@ pub mod api;
 pub mod backend;
 pub mod bench;
 pub mod certificates;
+pub mod cgroup;
 pub mod fleet;
 pub mod http;
 pub mod http2;

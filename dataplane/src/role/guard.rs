@@ -8,6 +8,23 @@ use ringtail_crds::resolved::ReceiverGuard;
 use super::{RoleError, RoleOptions};
 use crate::transport::{Certificate, Guard, KeyringError, Tls, Tokens};
 
+/// Without peer TLS agents come to the port that clients come to, and have neither certificate nor token.
+const NEEDS_PEER_TLS: &str = "TLS or tokens for clients need --peer-tls on a gateway: without it agents \
+                              come to the same port";
+
+/// As [`of_clients`], for a gateway, which may have a port of its own for peers.
+pub(super) fn of_gateway(
+    role: &RoleOptions,
+    asked: ReceiverGuard,
+    peers_apart: bool,
+) -> Result<Guard, RoleError> {
+    let guard = of_clients(role, asked)?;
+    if guard.asks() && !peers_apart {
+        return Err(RoleError::Usage(NEEDS_PEER_TLS.to_owned()));
+    }
+    Ok(guard)
+}
+
 /// Opens the files and follows them from now on. What the manifest asks for must be there: nobody should find
 /// out later that a port is open.
 pub(super) fn of_clients(role: &RoleOptions, asked: ReceiverGuard) -> Result<Guard, RoleError> {

@@ -367,8 +367,8 @@ impl<H: Handler> Desk<H> {
         self.handler.handle(Call { method, message, permit, left_out, wire_bytes, peer }).await
     }
 
-    /// From JSON to the wire format. Large bodies take their turn on a thread of their own: nothing else would
-    /// be served meanwhile. Who goes away does not end that work, so its charge goes with it.
+    /// From JSON to the wire format. Large bodies take their turn on a thread of their own: nothing else
+    /// would be served meanwhile. Who goes away does not end that work, so its charge goes with it.
     async fn convert(
         &self,
         text: Bytes,

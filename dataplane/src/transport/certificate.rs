@@ -51,8 +51,8 @@ struct Files {
 // === impl Certificate ===
 
 impl Certificate {
-    /// Reads `tls.crt` and `tls.key` in `directory`. With `authority`, a directory with `ca.crt`, only clients
-    /// with a certificate of it are let in.
+    /// Reads `tls.crt` and `tls.key` in `directory`. With `authority`, a directory with `ca.crt`, only
+    /// clients with a certificate of it are let in.
     ///
     /// # Errors
     /// When they cannot be read or do not fit together.

@@ -49,4 +49,9 @@ impl Guard {
     pub fn asks(&self) -> bool {
         self.tokens.is_some() || matches!(self.tls, Tls::Clients(_))
     }
+
+    /// What is asked of peers, who are counted together with clients.
+    pub fn for_peers(&self, keyring: Arc<Keyring>) -> Self {
+        Self { tls: Tls::Peers(keyring), tokens: None, tally: Arc::clone(&self.tally) }
+    }
 }

@@ -24,8 +24,8 @@ pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 /// idlers.
 pub const MAX_CONNECTIONS: usize = 2048;
 
-/// Connections that one address may have of them: half. An address may be a whole mesh or a NAT, so this is no
-/// fair share; that is made when a listener is full (`roll.rs`).
+/// Connections that one address may have of them: half. An address may be a whole mesh or a NAT, so this is
+/// no fair share; that is made when a listener is full (`roll.rs`).
 pub const MAX_CONNECTIONS_OF_ONE: usize = MAX_CONNECTIONS / 2;
 
 /// Share of the receive budget that the requests of one connection may take: half, so that one alone does not
@@ -38,8 +38,9 @@ pub(super) const PENDING_RESETS_MAX: usize = 20;
 /// Resets that a client provoked from us by breaking rules, over the life of a connection. h2 takes 1024; no
 /// sender of OTLP provokes one.
 pub(super) const PROVOKED_RESETS_MAX: usize = 100;
-/// A connection with so many requests, of which more than half were taken back before their answer, is closed.
-/// Deadlines that pass do that too, but an SDK sends one request after the other: this is 250 of them.
+/// A connection with so many requests, of which more than half were taken back before their answer, is
+/// closed. Deadlines that pass do that too, but an SDK sends one request after the other: this is 250 of
+/// them.
 pub(super) const RESETS_LOOKED_AT: u64 = 500;
 
 /// Window of one stream: a quarter of the largest request is in flight at most, a typical one (0.5 MiB)
@@ -69,9 +70,9 @@ pub(super) const COPY_BELOW_BYTES: usize = 4 << 10;
 /// A body in JSON of at most so many bytes is converted where it is read: some 0.5 ms of work.
 pub(super) const CONVERT_HERE_BYTES: u64 = 128 << 10;
 
-/// Bodies of one listener that are inflated, or converted from JSON, at a time. It is work for processors, so more than a few
-/// would only wait for each other; and each may hold a zstd window of 8 MiB that the budget does not see:
-/// 32 MiB in all.
+/// Bodies of one listener that are inflated, or converted from JSON, at a time. It is work for processors,
+/// so more than a few would only wait for each other; and each may hold a zstd window of 8 MiB that the
+/// budget does not see: 32 MiB in all.
 pub(super) const MAX_INFLATIONS: usize = 4;
 
 /// What a server allows its clients.
@@ -108,8 +109,8 @@ pub struct ServerLimits {
     pub keepalive_timeout: Duration,
     /// A connection without any request in flight is asked to leave after this long.
     pub idle_timeout: Duration,
-    /// A connection this old is asked to leave, so that clients spread anew over processes that came later; up
-    /// to a tenth earlier, so that not all come back at once.
+    /// A connection this old is asked to leave, so that clients spread anew over processes that came later;
+    /// up to a tenth earlier, so that not all come back at once.
     pub connection_age: Duration,
     /// After the shutdown signal, requests in flight have this long to finish.
     pub drain_timeout: Duration,
