@@ -44,6 +44,10 @@ impl Scene {
         &self.fleet.agents[0]
     }
 
+    fn open(&self) -> f64 {
+        self.agent().metric("ringtail_receiver_connections", "")
+    }
+
     fn closed(&self, cause: &str) -> f64 {
         self.agent().metric(CLOSED, &format!("\"{cause}\""))
     }
@@ -66,7 +70,8 @@ impl Scene {
         let trace = Trace { number: self.honest, spans: 1, error: true, duration_ms: 1 };
         let address = format!("http://{}", self.agent().grpc());
         let mut client = client::TraceServiceClient::connect(address).await.unwrap();
-        client.export(trace.part(0, 1)).await.unwrap_or_else(|status| panic!("{name}: {status:?}"));
+        let answer = client.export(trace.part(0, 1)).await;
+        assert!(answer.is_ok(), "{name}: {answer:?}");
         let resident = self.agent().resident_bytes();
         assert!(resident <= BUDGET / 100 * 110, "{name}: {resident} bytes resident");
     }
@@ -219,9 +224,7 @@ async fn slow_clients_keep_nobody_out() {
     let half: Vec<TcpStream> = (0..100).map(|_| connect("PRI * HTTP/2.0\r\n")).collect();
     scene.serves("silence");
     drop((slow, trickled, silent, half));
-    wait_until("they are let go", || {
-        scene.agent().metric("ringtail_receiver_connections", "") < 50.0
-    });
+    wait_until("they are let go", || scene.open() < 50.0);
     scene.end();
 }
 
@@ -252,8 +255,7 @@ async fn ten_thousand_idle_connections_leave_room_for_the_next() {
             scene.serves("many idle connections");
         }
     }
-    let open = || scene.agent().metric("ringtail_receiver_connections", "");
-    wait_until("the others are closed", || open() <= (MAX_CONNECTIONS + 50) as f64);
+    wait_until("the others are closed", || scene.open() <= (MAX_CONNECTIONS + 50) as f64);
     let causes = ["too_many_of_one", "made_room"].map(|cause| scene.closed(cause));
     if wanted == 10_000 {
         assert_eq!(causes[0], (wanted as usize / 2 - MAX_CONNECTIONS_OF_ONE) as f64);
@@ -262,6 +264,6 @@ async fn ten_thousand_idle_connections_leave_room_for_the_next() {
     }
     scene.serves("ten thousand idle connections");
     drop(idle);
-    wait_until("all are gone", || open() < 50.0);
+    wait_until("all are gone", || scene.open() < 50.0);
     scene.end();
 }

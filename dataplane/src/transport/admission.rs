@@ -220,4 +220,22 @@ mod tests {
         let foreign = permit.absorb(two.try_reserve(5).unwrap()).unwrap_err();
         assert_eq!((one.used(), two.used(), foreign.bytes()), (5, 5, 5));
     }
+
+    #[test]
+    fn a_part_is_charged_to_the_whole_and_cannot_have_more_than_its_share() {
+        let whole = Admission::new(100);
+        let (one, other) = (whole.part(60), whole.part(60));
+        let held = one.try_reserve(60).unwrap();
+        assert_eq!((whole.used(), one.used()), (60, 60));
+        // Its own share is spent; the other finds that the whole has less left than its share.
+        assert_eq!(one.try_reserve(1).unwrap_err(), Overloaded { wanted: 1, used: 60, limit: 60 });
+        assert_eq!(
+            other.has_room(41).unwrap_err(),
+            Overloaded { wanted: 41, used: 60, limit: 100 }
+        );
+        assert!(other.try_reserve(41).is_err() && other.has_room(40).is_ok());
+        assert_eq!((whole.used(), other.used()), (60, 0), "what is refused is charged nowhere");
+        drop(held);
+        assert_eq!((whole.used(), one.used()), (0, 0));
+    }
 }

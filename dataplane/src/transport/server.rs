@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use super::call::{Desk, Handler, Peer, Protocol};
 use super::guard::{Caller, Guard, Tls};
 use super::keyring::Outcome;
 use super::limits::{
-    CONNECTION_SHARE, HTTP1_BUFFER_BYTES, PENDING_RESETS_MAX, PROVOKED_RESETS_MAX,
+    CONNECTION_SHARE, DISCARD_PAUSE, HTTP1_BUFFER_BYTES, PENDING_RESETS_MAX, PROVOKED_RESETS_MAX,
     RESETS_LOOKED_AT, ServerLimits,
 };
 use super::roll::Roll;
@@ -273,7 +273,15 @@ impl Guest {
                 let _ = connection.await;
                 None
             }
-            () = leave.notified() => Some(activity.reproach()),
+            () = leave.notified() => {
+                let why = activity.reproach();
+                // A call may have begun since somebody saw that none was under way.
+                if why == Closed::MadeRoom && !activity.is_idle() {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = timeout(limits.drain_timeout, connection).await;
+                }
+                Some(why)
+            }
             why = activity.outlived(idle, limits.connection_age) => {
                 connection.as_mut().graceful_shutdown();
                 let _ = timeout(limits.drain_timeout, connection).await;
@@ -313,13 +321,23 @@ async fn open(
             shaken.map(|wire| (wire, None, false)).map_err(|_| Closed::Handshake)
         }
         Tls::Clients(_) => Ok((Wire::Plain(stream), None, true)),
-        _ if speaks_tls => {
+        Tls::None | Tls::Peers(_) if speaks_tls => {
             // So that the client says that the other side would not, instead of waiting.
-            let _ = timeout(patience, stream.write_all(&TLS_ALERT)).await;
+            let _ = timeout(DISCARD_PAUSE, tell_alert(&mut stream)).await;
             Err(Closed::TlsOnPlain)
         }
-        _ => Ok((Wire::Plain(stream), None, false)),
+        Tls::None | Tls::Peers(_) => Ok((Wire::Plain(stream), None, false)),
     }
+}
+
+/// Says that there is no TLS here, and waits for the other side to go: closing over bytes that were not read
+/// would take the alert away again.
+async fn tell_alert(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&TLS_ALERT).await?;
+    stream.shutdown().await?;
+    let mut unread = [0; 1024];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// Returns when the client has sent the HTTP/2 preface, or something that is not the beginning of it. The
