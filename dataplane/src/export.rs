@@ -5,48 +5,56 @@
 //! errors are never tried again; retryable ones are, until the manifest's `retry.maxElapsed`.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::HeaderMap;
+use ringtail_crds::resolved::{self, Destination, Retry};
+use ringtail_engine::policy::Condition;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::backend::{Answer, Backend, Body, Failure};
 use crate::gateway::output::{Exported, Kept};
 use crate::ledger::{Dropped, ExporterCounters};
-use crate::otlp;
 use crate::pause;
-use crate::transport::{
-    Backoff, CallError, Client, ClientLimits, Encoding, EndpointError, Method, framed, framed_as,
-};
+use crate::transport::Backoff;
 
-/// Requests under way to one backend.
-const IN_FLIGHT_MAX: usize = 4;
+mod backend; //     one attempt to give a request to a backend
+mod credentials; // headers, tokens and certificates, from files that change
+mod file; //        to a file
+mod filter; //      which spans
+mod json; //        OTLP/JSON
+mod print; //       to the log
+
+/// A server may ask for a longer pause than this, and gets this one: after it nobody remembers that a retry
+/// is due. It is what `retry.maxInterval` may be at most.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// What is printed or written is not tried again, so that these say little.
+const LOCAL_RETRY: Retry = Retry {
+    max_elapsed: Duration::from_secs(1),
+    initial_interval: Duration::from_secs(1),
+    max_interval: Duration::from_secs(1),
+};
 
 /// What an exporter needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// As the manifest names it.
-    pub name: String,
-    /// `host:port`.
-    pub endpoint: String,
-    /// Compression of requests.
-    pub encoding: Encoding,
-    /// How long one request may take.
-    pub timeout: Duration,
-    /// Sent with every request.
-    pub headers: HeaderMap,
+    /// As the manifest has it.
+    pub exporter: resolved::Exporter,
     /// Bytes that may wait or be under way.
     pub queue_bytes: u64,
-    /// First pause after a failure.
-    pub retry_first: Duration,
-    /// Longest pause.
-    pub retry_max: Duration,
-    /// After so long a request is given up; zero means never.
-    pub retry_for: Duration,
+    /// Where the files of Secrets are.
+    pub secrets_dir: PathBuf,
+    /// What the process calls itself.
+    pub identity: String,
 }
+
+/// An exporter cannot be made of what the manifest and the files say.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
 
 /// An exporter's address.
 #[derive(Clone, Debug)]
@@ -57,15 +65,20 @@ pub struct ExporterHandle {
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    name: String,
+    /// What logs call the place.
+    place: String,
+    retry: Retry,
+    filter: Option<Condition>,
+    backend: Backend,
     counters: ExporterCounters,
+    queue_bytes: u64,
     queued_bytes: AtomicU64,
 }
 
 /// One request with its history.
 struct Job {
-    frame: Bytes,
-    encoding: Encoding,
+    body: Body,
     spans: u64,
     exported: Arc<Exported>,
     /// What it is charged with: its size before compression.
@@ -75,13 +88,12 @@ struct Job {
 
 struct Outcome {
     job: Job,
-    result: Result<Bytes, CallError>,
+    result: Result<Answer, Failure>,
 }
 
 /// The task behind an exporter.
 pub struct Exporter {
     inner: Arc<Inner>,
-    client: Arc<Client>,
     queue: mpsc::UnboundedReceiver<Kept>,
     pending: VecDeque<Job>,
     in_flight: JoinSet<Outcome>,
@@ -89,51 +101,75 @@ pub struct Exporter {
     resume_at: Option<tokio::time::Instant>,
 }
 
+// === impl ConfigError ===
+
+impl ConfigError {
+    fn of(exporter: &str, why: &str) -> Self {
+        Self(format!("exporter {exporter}: {why}"))
+    }
+}
+
 // === impl ExporterHandle ===
 
 impl ExporterHandle {
-    /// An exporter and the task that must be spawned for it.
+    /// An exporter and the task that must be spawned for it. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the endpoint is not `host:port`.
-    pub fn new(config: Config) -> Result<(Self, Exporter), EndpointError> {
-        let (sender, queue) = mpsc::unbounded_channel();
-        let limits = ClientLimits {
-            backoff_first: config.retry_first,
-            backoff_cap: config.retry_max,
-            ..ClientLimits::default()
+    /// When an address, a condition or a file cannot be used.
+    pub fn new(config: &Config) -> Result<(Self, Exporter), ConfigError> {
+        let exporter = &config.exporter;
+        let compiled = exporter.filter.as_deref().map(Condition::compile).transpose();
+        let filter =
+            compiled.map_err(|why| ConfigError::of(&exporter.name, &format!("filter: {why}")))?;
+        let (retry, place) = match &exporter.destination {
+            Destination::Otlp(otlp) => (otlp.retry, otlp.endpoint.address.clone()),
+            Destination::Debug(_) => (LOCAL_RETRY, "the log".to_owned()),
+            Destination::File(file) => (LOCAL_RETRY, file.path.clone()),
         };
-        let client = Client::new(&config.endpoint, &limits)?;
-        let backoff = Backoff::new(config.retry_first, config.retry_max);
         let inner = Arc::new(Inner {
-            config,
+            name: exporter.name.clone(),
+            place,
+            retry,
+            filter,
+            backend: Backend::new(config)?,
             counters: ExporterCounters::default(),
+            queue_bytes: config.queue_bytes,
             queued_bytes: AtomicU64::new(0),
         });
+        let (sender, queue) = mpsc::unbounded_channel();
         let task = Exporter {
             inner: Arc::clone(&inner),
-            client: Arc::new(client),
             queue,
             pending: VecDeque::new(),
             in_flight: JoinSet::new(),
-            backoff,
+            backoff: Backoff::new(retry.initial_interval, retry.max_interval),
             resume_at: None,
         };
         Ok((Self { inner, queue: sender }, task))
     }
 
-    /// Queues a request, or drops and counts it when the queue is full.
-    ///
-    /// The channel has no bound of its own: its bytes are counted here, before anything enters.
+    /// Queues what of a request this exporter is to get, or drops and counts it when the queue is full.
     pub fn push(&self, kept: Kept) {
-        let Inner { config, counters, queued_bytes } = &*self.inner;
+        let counters = &self.inner.counters;
+        counters.taken.fetch_add(kept.spans, Relaxed);
+        let Some(condition) = &self.inner.filter else { return self.queue(kept) };
+        let filtered = filter::apply(condition, kept);
+        counters.dropped.add(Dropped::Filtered, filtered.left_out);
+        counters.dropped.add(Dropped::FilterFailed, filtered.unanswered);
+        if let Some(kept) = filtered.kept {
+            self.queue(kept);
+        }
+    }
+
+    /// The channel has no bound of its own: its bytes are counted here, before anything enters.
+    fn queue(&self, kept: Kept) {
+        let Inner { counters, queued_bytes, queue_bytes, .. } = &*self.inner;
         let (bytes, spans) = (kept.message.len() as u64, kept.spans);
-        counters.taken.fetch_add(spans, Relaxed);
         let before = queued_bytes.fetch_add(bytes, Relaxed);
         counters.held.fetch_add(spans, Relaxed);
         // An empty queue takes a request of any size: otherwise one that is larger than the queue could
         // never leave.
-        let fits = before == 0 || before + bytes <= config.queue_bytes;
+        let fits = before == 0 || before + bytes <= *queue_bytes;
         let exported = Arc::clone(&kept.exported);
         if fits && self.queue.send(kept).is_ok() {
             return;
@@ -146,7 +182,7 @@ impl ExporterHandle {
 
     /// As the manifest names it.
     pub fn name(&self) -> &str {
-        &self.inner.config.name
+        &self.inner.name
     }
 
     /// Its line of the ledger.
@@ -155,27 +191,37 @@ impl ExporterHandle {
     }
 
     /// Bytes in its queue, and how many fit.
-    pub fn queue(&self) -> (u64, u64) {
-        (self.inner.queued_bytes.load(Relaxed), self.inner.config.queue_bytes)
+    pub fn queue_size(&self) -> (u64, u64) {
+        (self.inner.queued_bytes.load(Relaxed), self.inner.queue_bytes)
     }
 
-    /// Waits until nothing is held, at most `within`; what is left then is counted as dropped.
+    /// How often new files of Secrets were taken into use, and how often they could not be; none without
+    /// a backend to show them to.
+    pub fn credentials(&self) -> Option<(u64, u64)> {
+        let credentials = self.inner.backend.credentials()?;
+        Some((credentials.reloads.load(Relaxed), credentials.refusals.load(Relaxed)))
+    }
+
+    /// Waits until nothing is held, at most `within`.
     pub async fn drain(&self, within: Duration) {
         let deadline = tokio::time::Instant::now() + within;
-        while self.inner.counters.held.load(Relaxed) > 0 {
-            if tokio::time::Instant::now() >= deadline {
-                self.abandon();
-                return;
-            }
+        while self.inner.counters.held.load(Relaxed) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    fn abandon(&self) {
+    /// Counts what is still held as dropped: the process ends.
+    pub fn abandon(&self) {
         let left = self.inner.counters.held.swap(0, Relaxed);
-        tracing::error!(exporter = self.name(), spans = left, endpoint = %self.inner.config.endpoint,
-            "stopped before the backend took everything");
-        self.inner.counters.dropped.add(Dropped::Stopping, left);
+        if left > 0 {
+            tracing::error!(
+                exporter = self.name(),
+                spans = left,
+                place = self.inner.place,
+                "stopped before the backend took everything"
+            );
+            self.inner.counters.dropped.add(Dropped::Stopping, left);
+        }
     }
 }
 
@@ -184,13 +230,35 @@ impl Inner {
         self.queued_bytes.fetch_sub(bytes, Relaxed);
         self.counters.held.fetch_sub(spans, Relaxed);
     }
+
+    /// A text of a backend, without the secrets that it repeats.
+    fn mask(&self, text: &str) -> String {
+        match self.backend.credentials() {
+            Some(credentials) => credentials.mask(text),
+            None => text.to_owned(),
+        }
+    }
 }
 
 // === impl Exporter ===
 
 impl Exporter {
     /// Sends until every handle is gone and nothing is left.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let credentials = self.inner.backend.credentials().cloned();
+        let following = async {
+            match credentials {
+                Some(credentials) => credentials.follow().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.deliver() => {}
+            () = following => {}
+        }
+    }
+
+    async fn deliver(mut self) {
         let mut open = true;
         while open || !self.pending.is_empty() || !self.in_flight.is_empty() {
             self.fill_window();
@@ -212,35 +280,22 @@ impl Exporter {
     }
 
     fn enqueue(&mut self, kept: Kept) {
-        let encoding = self.inner.config.encoding;
-        let (frame, encoding) = match framed_as(encoding, &kept.message) {
-            Ok(frame) => (frame, encoding),
-            // Compression is an economy: without it the spans still arrive.
-            Err(error) => {
-                tracing::warn!(exporter = %self.inner.config.name, %error, "uncompressed request");
-                let plain = framed(kept.message.len(), |out| out.extend_from_slice(&kept.message));
-                (plain, Encoding::Identity)
-            }
-        };
         self.pending.push_back(Job {
-            frame,
-            encoding,
             spans: kept.spans,
             exported: kept.exported,
             charge: kept.message.len() as u64,
+            body: self.inner.backend.body(kept.message),
             since: Instant::now(),
         });
     }
 
     fn fill_window(&mut self) {
-        while self.resume_at.is_none() && self.in_flight.len() < IN_FLIGHT_MAX {
+        while self.resume_at.is_none() && self.in_flight.len() < self.inner.backend.in_flight_max()
+        {
             let Some(job) = self.pending.pop_front() else { return };
-            let (client, inner) = (Arc::clone(&self.client), Arc::clone(&self.inner));
+            let backend = self.inner.backend.clone();
             self.in_flight.spawn(async move {
-                let Config { headers, timeout, .. } = &inner.config;
-                let frame = job.frame.clone();
-                let result =
-                    client.call(Method::ExportTraces, frame, job.encoding, headers, *timeout).await;
+                let result = backend.send(job.body.clone(), job.spans).await;
                 Outcome { job, result }
             });
         }
@@ -248,45 +303,64 @@ impl Exporter {
 
     fn settle(&mut self, outcome: Outcome) {
         let Outcome { job, result } = outcome;
-        let Config { name, endpoint, retry_for, .. } = &self.inner.config;
-        match result {
-            Ok(response) => {
+        let error = match result {
+            Ok(answer) => {
                 self.backoff.succeed();
-                self.acknowledge(&job, response);
+                return self.acknowledge(&job, answer);
             }
-            Err(error) if !error.is_retryable() => {
-                tracing::warn!(exporter = name, endpoint, %error, spans = job.spans,
-                    "the backend refused spans for good; they are dropped");
-                self.give_up(&job, Dropped::RefusedForGood);
+            Err(Failure::Write(why)) => {
+                tracing::warn!(exporter = self.inner.name, why, spans = job.spans, "not written");
+                return self.give_up(&job, Dropped::WriteFailed);
             }
-            Err(error) if !retry_for.is_zero() && job.since.elapsed() >= *retry_for => {
-                tracing::warn!(exporter = name, endpoint, %error, spans = job.spans, ?retry_for,
-                    "the backend did not take spans for as long as retry.maxElapsed; they are dropped");
-                self.give_up(&job, Dropped::RetriesExhausted);
+            Err(Failure::Call(error)) => error,
+        };
+        let (exporter, place) = (&self.inner.name, &self.inner.place);
+        let told = self.inner.mask(&error.to_string());
+        let max_elapsed = self.inner.retry.max_elapsed;
+        if !error.is_retryable() {
+            tracing::warn!(
+                exporter,
+                place,
+                error = told,
+                spans = job.spans,
+                "the backend refused spans for good; they are dropped"
+            );
+            self.give_up(&job, Dropped::RefusedForGood);
+        } else if job.since.elapsed() >= max_elapsed {
+            tracing::warn!(
+                exporter,
+                place,
+                error = told,
+                spans = job.spans,
+                ?max_elapsed,
+                "the backend did not take spans for as long as retry.maxElapsed; they are dropped"
+            );
+            self.give_up(&job, Dropped::RetriesExhausted);
+        } else {
+            self.inner.counters.retries.fetch_add(1, Relaxed);
+            // Never sooner than the server wants, and never as soon as the backoff says.
+            let wanted = error.retry_after().unwrap_or_default().min(PAUSE_MAX);
+            let pause = wanted.max(self.backoff.fail(fastrand::f64()));
+            if self.resume_at.is_none() {
+                tracing::warn!(exporter, place, error = told, ?pause, "export again later");
             }
-            Err(error) => {
-                self.inner.counters.retries.fetch_add(1, Relaxed);
-                let pause =
-                    error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
-                if self.resume_at.is_none() {
-                    tracing::warn!(exporter = name, endpoint, %error, ?pause, "export again later");
-                }
-                self.resume_at = Some(tokio::time::Instant::now() + pause);
-                self.pending.push_front(job);
-            }
+            let resume_at = tokio::time::Instant::now() + pause;
+            self.resume_at = self.resume_at.max(Some(resume_at));
+            self.pending.push_front(job);
         }
     }
 
-    fn acknowledge(&self, job: &Job, response: Bytes) {
+    fn acknowledge(&self, job: &Job, answer: Answer) {
         // `partial_success` is an answer, not a failure: the rejected spans are gone and must not be sent
         // again.
-        let mut rejected = 0;
-        if let Some((spans, words)) = otlp::rejected_spans(response) {
-            rejected = spans.min(job.spans);
-            tracing::warn!(exporter = %self.inner.config.name, rejected, words, "partial success");
+        let (left, reason) = answer.left.unwrap_or((0, Dropped::PartialSuccess));
+        let left = left.min(job.spans);
+        if left > 0 && reason == Dropped::PartialSuccess {
+            let words = self.inner.mask(&answer.words);
+            tracing::warn!(exporter = self.inner.name, rejected = left, words, "partial success");
         }
-        self.inner.counters.sent.fetch_add(job.spans - rejected, Relaxed);
-        self.inner.counters.dropped.add(Dropped::PartialSuccess, rejected);
+        self.inner.counters.sent.fetch_add(job.spans - left, Relaxed);
+        self.inner.counters.dropped.add(reason, left);
         self.inner.forget(job.spans, job.charge);
     }
 

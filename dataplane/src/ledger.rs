@@ -37,6 +37,14 @@ pub enum Dropped {
     Stopping,
     /// The receiver took the request but not this span (`partial_success`).
     PartialSuccess,
+    /// The exporter's condition does not hold for it.
+    Filtered,
+    /// The exporter's condition could not be asked about it.
+    FilterFailed,
+    /// The exporter printed enough in that second.
+    NotPrinted,
+    /// The exporter's file could not be written.
+    WriteFailed,
 }
 
 /// Why a field of a request is not passed on. No span that the ledger knows is in it.
@@ -117,13 +125,20 @@ impl Refused {
 
 impl Dropped {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::RefusedForGood,
         Self::QueueFull,
         Self::RetriesExhausted,
         Self::Stopping,
         Self::PartialSuccess,
+        Self::Filtered,
+        Self::FilterFailed,
+        Self::NotPrinted,
+        Self::WriteFailed,
     ];
+
+    /// The labels of what an exporter leaves out because it was told to: no failure to send.
+    pub const LEFT_OUT: [&'static str; 3] = ["filtered", "filter_failed", "not_printed"];
 
     /// The label in metrics and ledgers.
     pub const fn label(self) -> &'static str {
@@ -133,6 +148,10 @@ impl Dropped {
             Self::RetriesExhausted => "retries_exhausted",
             Self::Stopping => "stopping",
             Self::PartialSuccess => "partial_success",
+            Self::Filtered => "filtered",
+            Self::FilterFailed => "filter_failed",
+            Self::NotPrinted => "not_printed",
+            Self::WriteFailed => "write_failed",
         }
     }
 }

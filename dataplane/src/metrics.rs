@@ -48,13 +48,14 @@ macro_rules! table {
     };
 }
 
+mod exporters; // what exporters leave out, repeat, and read anew
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().copied()
+    table::TABLE.iter().chain(exporters::TABLE).copied()
 }
 
 /// One value of one metric.
@@ -278,7 +279,7 @@ fn ledger_samples(ledger: &LedgerReport) -> Vec<Sample> {
     samples.extend(by_reason(&DROPPED, "ringtail", &ledger.dropped));
     for (name, line) in &ledger.exporters {
         samples.push(count(&SENT, &[name], line.sent));
-        samples.extend(by_reason(&SEND_FAILED, name, &line.dropped));
+        samples.extend(exporters::gone(name, &line.dropped));
     }
     samples
 }
@@ -353,9 +354,10 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         samples.push(sample(&TURN_SECONDS, &[&index.to_string()], Value::Gauge(seconds)));
     }
     for exporter in gateway.exporters.iter() {
-        let (used, capacity) = exporter.queue();
+        let (used, capacity) = exporter.queue_size();
         samples.push(gauge(&QUEUE_SIZE, &[exporter.name()], used));
         samples.push(gauge(&QUEUE_CAPACITY, &[exporter.name()], capacity));
+        samples.extend(exporters::samples(exporter));
     }
 }
 

@@ -50,12 +50,14 @@ mod call; //      one call on the server side, and the trait that roles implemen
 mod client; //    calling
 mod compress; //  gzip and zstd, both ways
 mod frame; //     message frames, read and built
+mod http_client; // calling OTLP/HTTP servers
 mod keyring; //   certificates between the tiers
 mod limits; //    every limit with its arithmetic
 mod link; //      one connection of a client
 mod pieces; //    bytes in several pieces
 mod server; //    listening and accepting
 mod status; //    gRPC statuses in trailers
+mod trust; //       TLS to servers that are not of the fleet
 mod wire; //      plain or TLS
 
 pub use admission::{Admission, Overloaded, Permit};
@@ -65,6 +67,7 @@ pub use call::{Call, Handler, Method, Peer, Protocol};
 pub use client::{CallError, Client, ClientLimits, EndpointError};
 pub use compress::{ACCEPTED, DeflateError, Encoding, InflateError, deflate, inflate};
 pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as, prefix};
+pub use http_client::{BodyFormat, HttpClient};
 pub use keyring::{Keyring, KeyringError, Outcome};
 pub use limits::{
     CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, MAX_CONNECTIONS, MAX_FRAME_BYTES,
@@ -74,3 +77,4 @@ pub use link::ConnectError;
 pub use pieces::Pieces;
 pub use server::{BindError, bind, serve, serve_tls};
 pub use status::{Code, Status};
+pub use trust::{Alpn, Material, Trust};

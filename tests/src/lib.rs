@@ -14,6 +14,7 @@ pub mod bench;
 pub mod certificates;
 pub mod fleet;
 pub mod http;
+pub mod http_backend;
 pub mod kubelet;
 pub mod process;
 pub mod shop;
