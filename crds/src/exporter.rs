@@ -16,13 +16,15 @@ mod tls; //    whom to trust, and what to show
 pub use header::{Header, SecretKeyRef};
 pub use local::{DebugExporter, FileExporter, Rotation, Verbosity};
 pub use otlp::{OtlpExporter, OtlpProtocol};
-pub use queue::{Queue, Retry};
+pub use queue::{PersistentQueue, Queue, Retry};
 pub use tls::{CertificateRef, TlsKeyRef, TlsSettings};
 
 pub(crate) use header::{HEADER_IS_FREE, ONE_VALUE};
 pub(crate) use local::ROTATION_BYTES;
 pub(crate) use otlp::{ONE_AUTHORIZATION, PATH_OF_HTTP, TIMEOUT, TLS_OF_HTTPS};
-pub(crate) use queue::{INTERVALS_IN_ORDER, QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL};
+pub(crate) use queue::{
+    DISK_BYTES, INTERVALS_IN_ORDER, QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL,
+};
 pub(crate) use tls::TRUST_OR_NOT;
 
 /// More backends than anybody has been seen to feed; each one costs a queue.

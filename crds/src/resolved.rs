@@ -117,6 +117,8 @@ pub struct Otlp {
     pub headers: Vec<(String, HeaderValue)>,
     /// A token to send with every request.
     pub bearer_token: Option<SecretKey>,
+    /// The most bytes that wait for it on disk; none: only memory is used.
+    pub disk_max_bytes: Option<u64>,
     /// How requests to it are compressed.
     pub compression: Compression,
     /// How long to wait for one answer.

@@ -13,7 +13,7 @@ use crate::{
     autoscaling::{REPLICAS_IN_ORDER, SOME_TARGET},
     duration::{DurationBounds, DurationText},
     exporter::{
-        HEADER_IS_FREE, INTERVALS_IN_ORDER, ONE_AUTHORIZATION, ONE_VALUE, PATH_OF_HTTP,
+        DISK_BYTES, HEADER_IS_FREE, INTERVALS_IN_ORDER, ONE_AUTHORIZATION, ONE_VALUE, PATH_OF_HTTP,
         QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL, ROTATION_BYTES, TIMEOUT, TLS_OF_HTTPS,
         TRUST_OR_NOT,
     },
@@ -57,7 +57,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 38] = [
+static TWINS: [Twin; 39] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -92,6 +92,7 @@ static TWINS: [Twin; 38] = [
     Twin::Node(&SECRETS_WITH_REF),
     Twin::Node(&ONE_VALUE),
     Twin::Size(&ROTATION_BYTES),
+    Twin::Size(&DISK_BYTES),
     Twin::Node(&PATH_OF_HTTP),
     Twin::Node(&TLS_OF_HTTPS),
     Twin::Node(&ONE_AUTHORIZATION),

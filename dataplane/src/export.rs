@@ -10,23 +10,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ringtail_crds::resolved::{self, Destination, Retry};
 use ringtail_engine::policy::Condition;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::backend::{Answer, Backend, Body, Failure};
+use self::disk::RecordId;
+pub use self::store::DiskCounters;
+use self::store::Store;
 use crate::gateway::output::{Exported, Kept};
 use crate::ledger::{Dropped, ExporterCounters};
 use crate::pause;
+use crate::stats::ExporterLedger;
 use crate::transport::Backoff;
 
 mod backend; //     one attempt to give a request to a backend
 mod credentials; // headers, tokens and certificates, from files that change
+mod disk; //        a queue that survives a kill
 mod file; //        to a file
 mod filter; //      which spans
 mod json; //        OTLP/JSON
 mod print; //       to the log
+mod store; //       the thread behind a queue on disk
 
 /// A server may ask for a longer pause than this, and gets this one: after it nobody remembers that a retry
 /// is due. It is what `retry.maxInterval` may be at most.
@@ -49,6 +56,8 @@ pub struct Config {
     pub secrets_dir: PathBuf,
     /// What the process calls itself.
     pub identity: String,
+    /// Where queues on disk are.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// An exporter cannot be made of what the manifest and the files say.
@@ -60,7 +69,25 @@ pub struct ConfigError(String);
 #[derive(Clone, Debug)]
 pub struct ExporterHandle {
     inner: Arc<Inner>,
-    queue: mpsc::UnboundedSender<Kept>,
+    way: Way,
+}
+
+/// The way of a request to the task.
+#[derive(Clone, Debug)]
+enum Way {
+    Memory(mpsc::UnboundedSender<Item>),
+    Disk(Store),
+}
+
+/// A request on its way to the task.
+#[derive(Debug)]
+struct Item {
+    message: Bytes,
+    spans: u64,
+    /// None for what an earlier process kept.
+    exported: Option<Arc<Exported>>,
+    /// Where it is on disk.
+    record: Option<RecordId>,
 }
 
 #[derive(Debug)]
@@ -72,15 +99,18 @@ struct Inner {
     filter: Option<Condition>,
     backend: Backend,
     counters: ExporterCounters,
+    /// Bytes that may be in memory, and those that are.
     queue_bytes: u64,
     queued_bytes: AtomicU64,
+    disk: DiskCounters,
 }
 
 /// One request with its history.
 struct Job {
     body: Body,
     spans: u64,
-    exported: Arc<Exported>,
+    exported: Option<Arc<Exported>>,
+    record: Option<RecordId>,
     /// What it is charged with: its size before compression.
     charge: u64,
     since: Instant,
@@ -94,7 +124,8 @@ struct Outcome {
 /// The task behind an exporter.
 pub struct Exporter {
     inner: Arc<Inner>,
-    queue: mpsc::UnboundedReceiver<Kept>,
+    queue: mpsc::UnboundedReceiver<Item>,
+    store: Option<Store>,
     pending: VecDeque<Job>,
     in_flight: JoinSet<Outcome>,
     backoff: Backoff,
@@ -135,17 +166,21 @@ impl ExporterHandle {
             counters: ExporterCounters::default(),
             queue_bytes: config.queue_bytes,
             queued_bytes: AtomicU64::new(0),
+            disk: DiskCounters::default(),
         });
         let (sender, queue) = mpsc::unbounded_channel();
+        let way = Way::new(config, &inner, sender)?;
+        let store = if let Way::Disk(store) = &way { Some(store.clone()) } else { None };
         let task = Exporter {
             inner: Arc::clone(&inner),
             queue,
+            store,
             pending: VecDeque::new(),
             in_flight: JoinSet::new(),
             backoff: Backoff::new(retry.initial_interval, retry.max_interval),
             resume_at: None,
         };
-        Ok((Self { inner, queue: sender }, task))
+        Ok((Self { inner, way }, task))
     }
 
     /// Queues what of a request this exporter is to get, or drops and counts it when the queue is full.
@@ -171,7 +206,7 @@ impl ExporterHandle {
         // never leave.
         let fits = before == 0 || before + bytes <= *queue_bytes;
         let exported = Arc::clone(&kept.exported);
-        if fits && self.queue.send(kept).is_ok() {
+        if fits && self.way.send(kept) {
             return;
         }
         exported.fail();
@@ -185,14 +220,24 @@ impl ExporterHandle {
         &self.inner.name
     }
 
-    /// Its line of the ledger.
+    /// Its counters.
     pub fn counters(&self) -> &ExporterCounters {
         &self.inner.counters
+    }
+
+    /// Its line of the ledger, as it is told.
+    pub fn report(&self) -> ExporterLedger {
+        self.inner.counters.report(self.inner.disk.recovered.load(Relaxed))
     }
 
     /// Bytes in its queue, and how many fit.
     pub fn queue_size(&self) -> (u64, u64) {
         (self.inner.queued_bytes.load(Relaxed), self.inner.queue_bytes)
+    }
+
+    /// What is told of its queue on disk, if it has one.
+    pub fn disk(&self) -> Option<&DiskCounters> {
+        matches!(self.way, Way::Disk(_)).then_some(&self.inner.disk)
     }
 
     /// How often new files of Secrets were taken into use, and how often they could not be; none without
@@ -210,9 +255,23 @@ impl ExporterHandle {
         }
     }
 
-    /// Counts what is still held as dropped: the process ends.
+    /// Counts what is still held as dropped, unless it is on disk for the next process: this one ends.
     pub fn abandon(&self) {
-        let left = self.inner.counters.held.swap(0, Relaxed);
+        if let Way::Disk(store) = &self.way {
+            store.flush();
+        }
+        let stored = self.inner.disk.spans.load(Relaxed);
+        let held = self.inner.counters.held.load(Relaxed);
+        let left = held.saturating_sub(stored);
+        self.inner.counters.held.store(held - left, Relaxed);
+        if held > left {
+            tracing::warn!(
+                exporter = self.name(),
+                spans = held - left,
+                place = self.inner.place,
+                "left on disk for the next start"
+            );
+        }
         if left > 0 {
             tracing::error!(
                 exporter = self.name(),
@@ -225,7 +284,52 @@ impl ExporterHandle {
     }
 }
 
+// === impl Way ===
+
+impl Way {
+    fn new(
+        config: &Config,
+        inner: &Arc<Inner>,
+        items: mpsc::UnboundedSender<Item>,
+    ) -> Result<Self, ConfigError> {
+        let name = &config.exporter.name;
+        let Destination::Otlp(otlp) = &config.exporter.destination else {
+            return Ok(Self::Memory(items));
+        };
+        let Some(size_limit) = otlp.disk_max_bytes else { return Ok(Self::Memory(items)) };
+        let Some(data_dir) = &config.data_dir else {
+            let why = "queue.persistent needs a place: start with --data-dir DIR";
+            return Err(ConfigError::of(name, why));
+        };
+        let store = Store::start(inner, &data_dir.join(name), size_limit, items);
+        store.map(Self::Disk).map_err(|why| ConfigError::of(name, &why))
+    }
+
+    fn send(&self, kept: Kept) -> bool {
+        match self {
+            Self::Memory(items) => items.send(Item::of(kept, None)).is_ok(),
+            Self::Disk(store) => store.keep(kept),
+        }
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    fn of(kept: Kept, record: Option<RecordId>) -> Self {
+        let Kept { message, spans, exported } = kept;
+        Self { message, spans, exported: Some(exported), record }
+    }
+}
+
+// === impl Inner ===
+
 impl Inner {
+    /// Whether what comes from disk has room in memory: half of it is for what is new.
+    fn has_room(&self) -> bool {
+        self.queued_bytes.load(Relaxed) < self.queue_bytes / 2
+    }
+
     fn forget(&self, spans: u64, bytes: u64) {
         self.queued_bytes.fetch_sub(bytes, Relaxed);
         self.counters.held.fetch_sub(spans, Relaxed);
@@ -270,8 +374,8 @@ impl Exporter {
                         self.settle(outcome);
                     }
                 }
-                kept = self.queue.recv(), if open => match kept {
-                    Some(kept) => self.enqueue(kept),
+                item = self.queue.recv(), if open => match item {
+                    Some(item) => self.enqueue(item),
                     None => open = false,
                 },
                 () = pause::until(resume_at) => self.resume_at = None,
@@ -279,12 +383,13 @@ impl Exporter {
         }
     }
 
-    fn enqueue(&mut self, kept: Kept) {
+    fn enqueue(&mut self, item: Item) {
         self.pending.push_back(Job {
-            spans: kept.spans,
-            exported: kept.exported,
-            charge: kept.message.len() as u64,
-            body: self.inner.backend.body(kept.message),
+            spans: item.spans,
+            exported: item.exported,
+            record: item.record,
+            charge: item.message.len() as u64,
+            body: self.inner.backend.body(item.message),
             since: Instant::now(),
         });
     }
@@ -361,12 +466,22 @@ impl Exporter {
         }
         self.inner.counters.sent.fetch_add(job.spans - left, Relaxed);
         self.inner.counters.dropped.add(reason, left);
-        self.inner.forget(job.spans, job.charge);
+        self.finish(job);
     }
 
     fn give_up(&self, job: &Job, reason: Dropped) {
-        job.exported.fail();
+        if let Some(exported) = &job.exported {
+            exported.fail();
+        }
         self.inner.counters.dropped.add(reason, job.spans);
+        self.finish(job);
+    }
+
+    fn finish(&self, job: &Job) {
         self.inner.forget(job.spans, job.charge);
+        if let (Some(record), Some(store)) = (job.record, &self.store) {
+            self.inner.disk.spans.fetch_sub(job.spans, Relaxed);
+            store.done(record);
+        }
     }
 }

@@ -45,6 +45,8 @@ pub enum Dropped {
     NotPrinted,
     /// The exporter's file could not be written.
     WriteFailed,
+    /// The exporter's queue on disk lost it.
+    DiskLost,
 }
 
 /// Why a field of a request is not passed on. No span that the ledger knows is in it.
@@ -125,7 +127,7 @@ impl Refused {
 
 impl Dropped {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::RefusedForGood,
         Self::QueueFull,
         Self::RetriesExhausted,
@@ -135,6 +137,7 @@ impl Dropped {
         Self::FilterFailed,
         Self::NotPrinted,
         Self::WriteFailed,
+        Self::DiskLost,
     ];
 
     /// The labels of what an exporter leaves out because it was told to: no failure to send.
@@ -152,6 +155,7 @@ impl Dropped {
             Self::FilterFailed => "filter_failed",
             Self::NotPrinted => "not_printed",
             Self::WriteFailed => "write_failed",
+            Self::DiskLost => "disk_lost",
         }
     }
 }
@@ -228,7 +232,7 @@ impl Counters {
     pub fn report<'a>(
         &self,
         held: u64,
-        exporters: impl Iterator<Item = (&'a str, &'a ExporterCounters)>,
+        exporters: impl Iterator<Item = (&'a str, ExporterLedger)>,
     ) -> LedgerReport {
         LedgerReport {
             received: Received {
@@ -243,7 +247,7 @@ impl Counters {
             duplicate: self.duplicate.load(Relaxed),
             dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
             held,
-            exporters: exporters.map(|(name, line)| (name.to_owned(), line.report())).collect(),
+            exporters: exporters.map(|(name, line)| (name.to_owned(), line)).collect(),
             balanced: false,
         }
         .settle()
@@ -251,10 +255,11 @@ impl Counters {
 }
 
 impl ExporterCounters {
-    /// The exporter's line of the ledger.
-    pub fn report(&self) -> ExporterLedger {
+    /// The exporter's line of the ledger, given how many spans an earlier process left on disk.
+    pub fn report(&self, recovered: u64) -> ExporterLedger {
         ExporterLedger {
             received: self.taken.load(Relaxed),
+            recovered,
             sent: self.sent.load(Relaxed),
             dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
             held: self.held.load(Relaxed),

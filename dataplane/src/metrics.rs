@@ -120,7 +120,7 @@ impl Source {
         match &self.tier {
             TierSource::Agent(core) => core.counters.report(core.held_spans(), std::iter::empty()),
             TierSource::Gateway(gateway) => {
-                let lines = gateway.exporters.iter().map(|e| (e.name(), e.counters()));
+                let lines = gateway.exporters.iter().map(|one| (one.name(), one.report()));
                 gateway.counters.report(gateway.held_spans(), lines)
             }
         }

@@ -127,6 +127,9 @@ pub struct GatewayOptions {
     /// Directory with the Secrets that exporters refer to, as files NAME/KEY.
     #[arg(long, value_name = "DIR", default_value = "/etc/ringtail/secrets")]
     pub secrets_dir: PathBuf,
+    /// Directory for queues on disk (`queue.persistent`), a directory in it for each exporter.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Replaces `sampling.decisionWait`.
     #[arg(long, value_name = "DURATION", value_parser = ringtail_crds::parse_duration)]
     pub decision_wait: Option<Duration>,
@@ -232,7 +235,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
 /// # Errors
 /// When it cannot start.
 pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
-    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, decision_wait } = options;
+    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, data_dir, decision_wait } =
+        options;
     let signals = Signals::catch()
         .map_err(|source| RoleError::System { what: "catching signals", source })?;
     let parent = role.exit_with_parent.then(Parent::listen);
@@ -248,7 +252,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, Wanted { send: wanted, retention: None });
     let identity = identity(&role, Role::Gateway)?;
-    let local = backends::Local { secrets_dir, identity: identity.id.clone() };
+    let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
     let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
     let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let mut exporters = Vec::new();

@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     duration::{DurationBounds, DurationText},
+    pattern,
+    pod::OBJECT_NAME_LENGTH_MAX,
     rules::{NodeRule, durations},
     size::{SizeBounds, SizeText},
 };
 
 /// From two requests of half a MiB to half of a very large gateway.
 pub(crate) static QUEUE_BYTES: SizeBounds = SizeBounds { least: 1 << 20, most: 64 << 30 };
+/// From sixteen segments of the smallest size to more than a node's disk.
+pub(crate) static DISK_BYTES: SizeBounds = SizeBounds { least: 16 << 20, most: 16 << 40 };
 /// A day of retries is a decision; more is a leak.
 pub(crate) static RETRY_ELAPSED: DurationBounds = DurationBounds::ms(1_000, 86_400_000);
 /// Ten milliseconds is a busy loop already, and after ten minutes nobody remembers that a retry is due.
@@ -22,16 +26,36 @@ pub(crate) static RETRY_INTERVAL: DurationBounds = DurationBounds::ms(10, 600_00
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Queue {
-    /// The most that waits for this backend in one gateway, in bytes. When it is full, further spans for
-    /// this backend are dropped and counted. From 1Mi to 64Gi.
+    /// The most that waits for this backend in the memory of one gateway, in bytes. When it is full, further
+    /// spans for this backend are dropped and counted. From 1Mi to 64Gi.
     #[serde(default = "queue_bytes")]
     #[x_kube(validation = QUEUE_BYTES.rule())]
     pub max_bytes: SizeText,
+
+    /// Keeps what waits on disk as well, where it survives a restart and a kill of the gateway's container.
+    /// Without it what waits is in memory alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent: Option<PersistentQueue>,
+}
+
+/// A queue on disk, in a volume of the gateway's pod. The volume goes with the pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PersistentQueue {
+    /// The most bytes on disk. When they are used up, memory alone is used. From 16Mi to 16Ti.
+    #[x_kube(validation = DISK_BYTES.rule())]
+    pub size_limit: SizeText,
+
+    /// The storage class of an ephemeral volume claim, made for each pod. Without it the queue lies in an
+    /// emptyDir, on the disk of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = OBJECT_NAME_LENGTH_MAX), regex(pattern = pattern::OBJECT_NAME.regex))]
+    pub storage_class_name: Option<String>,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_bytes: queue_bytes() }
+        Self { max_bytes: queue_bytes(), persistent: None }
     }
 }
 

@@ -59,6 +59,10 @@ fn resolve_otlp(otlp: exporter::OtlpExporter) -> Option<Otlp> {
         endpoint: endpoint(&otlp.endpoint, otlp.tls)?,
         headers: headers.collect::<Option<_>>()?,
         bearer_token: otlp.bearer_token_secret_ref.map(secret),
+        disk_max_bytes: match otlp.queue.persistent {
+            Some(disk) => Some(disk.size_limit.parse()?),
+            None => None,
+        },
         compression: otlp.compression,
         timeout: otlp.timeout.parse()?,
         retry: Retry {

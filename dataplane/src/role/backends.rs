@@ -15,6 +15,8 @@ pub(super) struct Local {
     pub(super) secrets_dir: PathBuf,
     /// What it calls itself.
     pub(super) identity: String,
+    /// Where queues on disk are.
+    pub(super) data_dir: Option<PathBuf>,
 }
 
 /// The exporters with the endpoints that flags replace, their queues scaled down together when the budget
@@ -34,12 +36,13 @@ pub(super) fn configs(
         let share =
             u128::from(exporter.queue_max_bytes) * u128::from(budget) / u128::from(wanted.max(1));
         let queue_bytes = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
-        let Local { secrets_dir, identity } = local;
+        let Local { secrets_dir, identity, data_dir } = local;
         export::Config {
             exporter,
             queue_bytes,
             secrets_dir: secrets_dir.clone(),
             identity: identity.clone(),
+            data_dir: data_dir.clone(),
         }
     };
     Ok(exporters.into_iter().map(config).collect())
@@ -94,9 +97,13 @@ spec:
     - {name: print, type: Debug, debug: {}}
 "#;
 
+    fn local() -> Local {
+        Local { secrets_dir: PathBuf::new(), identity: "gw".to_owned(), data_dir: None }
+    }
+
     fn read(export: &str) -> Result<(String, String, bool, OtlpProtocol), String> {
         let pipeline = ringtail_crds::validate(MANIFEST).unwrap();
-        let local = Local { secrets_dir: PathBuf::new(), identity: "gw".to_owned() };
+        let local = local();
         let configs = configs(&pipeline, &[export.to_owned()], &local, 1 << 20);
         let configs = configs.map_err(|error| error.to_string())?;
         let Destination::Otlp(otlp) = &configs[0].exporter.destination else { panic!("OTLP") };
@@ -131,7 +138,7 @@ spec:
     #[test]
     fn queues_share_a_budget_that_is_too_small() {
         let pipeline = ringtail_crds::validate(MANIFEST).unwrap();
-        let local = Local { secrets_dir: PathBuf::new(), identity: "gw".to_owned() };
+        let local = local();
         // 64 MiB and 16 MiB are wanted.
         let configs = configs(&pipeline, &[], &local, 40 << 20).unwrap();
         let bytes: Vec<u64> = configs.iter().map(|config| config.queue_bytes).collect();

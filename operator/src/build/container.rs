@@ -7,7 +7,7 @@ use super::{
     overlay::merge,
     port::{self, ADMIN, PEER},
     tier::Tier,
-    volume::{Mounted, PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE},
+    volume::{DATA_DIRECTORY, Mounted, PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE},
 };
 
 /// What it is called, in every pod of every pipeline.
@@ -70,7 +70,16 @@ fn arguments(inputs: &Inputs<'_>, tier: Tier) -> Vec<&'static str> {
     if tier.peer_tls_secret(inputs.pipeline).is_some() {
         arguments.extend(["--peer-tls", PEER_TLS_DIRECTORY]);
     }
+    if tier == Tier::Gateway && keeps_queues(inputs) {
+        arguments.extend(["--data-dir", DATA_DIRECTORY]);
+    }
     arguments
+}
+
+fn keeps_queues(inputs: &Inputs<'_>) -> bool {
+    let exporters = inputs.pipeline.spec.exporters.iter();
+    let mut of_otlp = exporters.filter_map(|exporter| exporter.otlp.as_ref());
+    of_otlp.any(|otlp| otlp.queue.persistent.is_some())
 }
 
 fn variable((name, path): (&str, &str)) -> Value {

@@ -25,6 +25,11 @@ pub(super) const SEED_FILE: &str = "/etc/ringtail/seed/seed";
 /// Where the certificates are.
 pub(super) const PEER_TLS_DIRECTORY: &str = "/etc/ringtail/peer-tls";
 
+/// Where queues on disk are, a directory for each exporter.
+pub(super) const DATA_DIRECTORY: &str = "/var/lib/ringtail";
+/// A large request or two.
+const VOLUME_SPARE_BYTES: u64 = 16 << 20;
+
 /// The volumes of a tier. They are mounted as directories, because files that are mounted one by one never
 /// change.
 pub(super) fn of(inputs: &Inputs<'_>, tier: Tier) -> Vec<Mounted> {
@@ -47,7 +52,39 @@ pub(super) fn of(inputs: &Inputs<'_>, tier: Tier) -> Vec<Mounted> {
         let projected = json!({"defaultMode": SECRET_MODE, "sources": sources});
         all.push(mounted("ringtail-secrets", "/etc/ringtail/secrets", "projected", projected));
     }
+    if tier == Tier::Gateway {
+        all.extend(queues(inputs));
+    }
     all
+}
+
+/// A volume for each queue on disk: they may be of different kinds, and one must not fill another's.
+fn queues(inputs: &Inputs<'_>) -> Vec<Mounted> {
+    let exporters = inputs.pipeline.spec.exporters.iter().enumerate();
+    let queues = exporters.filter_map(|(index, exporter)| {
+        let disk = exporter.otlp.as_ref()?.queue.persistent.as_ref()?;
+        // The name of an exporter may be as long as that of a volume.
+        let volume = format!("ringtail-queue-{index}");
+        let bytes = volume_bytes(disk.size_limit.parse()?).to_string();
+        let source = match &disk.storage_class_name {
+            None => json!({"name": volume, "emptyDir": {"sizeLimit": bytes}}),
+            Some(class) => json!({"name": volume, "ephemeral": {"volumeClaimTemplate": {"spec": {
+                "accessModes": ["ReadWriteOnce"],
+                "storageClassName": class,
+                "resources": {"requests": {"storage": bytes}},
+            }}}}),
+        };
+        let path = format!("{DATA_DIRECTORY}/{}", exporter.name);
+        let mount = json!({"name": volume, "mountPath": path});
+        Some(Mounted { volume: source, mount })
+    });
+    queues.collect()
+}
+
+/// What a volume must hold so that a full queue does not fill it: a pod that overfills its emptyDir is evicted,
+/// and file systems take a share for themselves.
+fn volume_bytes(queue_bytes: u64) -> u64 {
+    queue_bytes.saturating_add(queue_bytes / 8).saturating_add(VOLUME_SPARE_BYTES)
 }
 
 fn mounted(name: &str, path: &str, kind: &str, source: Value) -> Mounted {

@@ -24,6 +24,7 @@ fn otlp() -> Otlp {
             ("x-plain".to_owned(), Written::Text("shop".to_owned())),
         ],
         bearer_token: Some(key("tempo", "token")),
+        disk_max_bytes: None,
         compression: Compression::None,
         timeout: wait,
         retry: Retry { max_elapsed: wait, initial_interval: wait, max_interval: wait },
