@@ -99,9 +99,12 @@ struct Inner {
     filter: Option<Condition>,
     backend: Backend,
     counters: ExporterCounters,
-    /// Bytes that may be in memory, and those that are.
+    /// Bytes that may be in memory.
     queue_bytes: u64,
+    /// Those that wait with the task or are under way.
     queued_bytes: AtomicU64,
+    /// Those on their way to the disk.
+    transit_bytes: AtomicU64,
     disk: DiskCounters,
 }
 
@@ -166,6 +169,7 @@ impl ExporterHandle {
             counters: ExporterCounters::default(),
             queue_bytes: config.queue_bytes,
             queued_bytes: AtomicU64::new(0),
+            transit_bytes: AtomicU64::new(0),
             disk: DiskCounters::default(),
         });
         let (sender, queue) = mpsc::unbounded_channel();
@@ -196,23 +200,30 @@ impl ExporterHandle {
         }
     }
 
-    /// The channel has no bound of its own: its bytes are counted here, before anything enters.
+    /// Channels have no bounds of their own: their bytes are counted here, before anything enters.
     fn queue(&self, kept: Kept) {
-        let Inner { counters, queued_bytes, queue_bytes, .. } = &*self.inner;
+        let Inner { counters, queue_bytes, .. } = &*self.inner;
+        // With a disk half of the memory is for what is on its way there, and half for what is sent.
+        let (meter, limit) = match &self.way {
+            Way::Memory(_) => (&self.inner.queued_bytes, *queue_bytes),
+            Way::Disk(_) => (&self.inner.transit_bytes, *queue_bytes / 2),
+        };
         let (bytes, spans) = (kept.message.len() as u64, kept.spans);
-        let before = queued_bytes.fetch_add(bytes, Relaxed);
+        let before = meter.fetch_add(bytes, Relaxed);
         counters.held.fetch_add(spans, Relaxed);
         // An empty queue takes a request of any size: otherwise one that is larger than the queue could
         // never leave.
-        let fits = before == 0 || before + bytes <= *queue_bytes;
+        let fits = before == 0 || before + bytes <= limit;
         let exported = Arc::clone(&kept.exported);
         if fits && self.way.send(kept) {
             return;
         }
-        exported.fail();
-        self.inner.forget(spans, bytes);
-        let reason = if fits { Dropped::Stopping } else { Dropped::QueueFull };
-        counters.dropped.add(reason, spans);
+        meter.fetch_sub(bytes, Relaxed);
+        self.inner.refuse(
+            &exported,
+            spans,
+            if fits { Dropped::Stopping } else { Dropped::QueueFull },
+        );
     }
 
     /// As the manifest names it.
@@ -232,7 +243,8 @@ impl ExporterHandle {
 
     /// Bytes in its queue, and how many fit.
     pub fn queue_size(&self) -> (u64, u64) {
-        (self.inner.queued_bytes.load(Relaxed), self.inner.queue_bytes)
+        let Inner { queued_bytes, transit_bytes, queue_bytes, .. } = &*self.inner;
+        (queued_bytes.load(Relaxed) + transit_bytes.load(Relaxed), *queue_bytes)
     }
 
     /// What is told of its queue on disk, if it has one.
@@ -325,9 +337,11 @@ impl Item {
 // === impl Inner ===
 
 impl Inner {
-    /// Whether what comes from disk has room in memory: half of it is for what is new.
-    fn has_room(&self) -> bool {
-        self.queued_bytes.load(Relaxed) < self.queue_bytes / 2
+    /// Drops what there is no room for.
+    fn refuse(&self, exported: &Exported, spans: u64, reason: Dropped) {
+        exported.fail();
+        self.counters.held.fetch_sub(spans, Relaxed);
+        self.counters.dropped.add(reason, spans);
     }
 
     fn forget(&self, spans: u64, bytes: u64) {

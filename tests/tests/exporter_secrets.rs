@@ -1,5 +1,5 @@
-//! TLS to backends and secrets in files: what is trusted, what is told when it is not, what happens when files
-//! change, and that no secret shows in anything that a gateway prints or serves.
+//! TLS to backends and secrets in files: what is trusted, what is told when it is not, what happens when
+//! files change, and that no secret shows in anything that a gateway prints or serves.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -277,7 +277,10 @@ async fn no_secret_shows_in_anything_that_a_gateway_prints_or_serves() {
     put(directory.path(), "tempo", &[("token", &bad), ("tls.key", NEWER)]);
     wait_for_log(&log, "new secrets cannot be used; the old ones stay");
     put(directory.path(), "tempo", &[("token", NEWER), ("tls.key", &own.key)]);
-    wait_for_log(&log, "new secrets are in use");
+    wait_until("new secrets", || {
+        let labels = "exporter=\"secure\",outcome=\"applied\"";
+        gateway.metric("ringtail_exporter_credentials_total", labels) >= 1.0
+    });
     send(&gateway, 4..6).await;
     wait_until("the rest", || sent(&gateway, "secure") == 6 * SPANS);
     assert!(

@@ -57,11 +57,12 @@ pub(crate) static ONE_VALUE: NodeRule = NodeRule {
     field: "",
 };
 
-// Headers that HTTP/2 forbids or that the protocols set themselves; values of -bin headers would have to be base64.
+// Headers that HTTP/2 forbids or that the protocols set themselves; values of -bin headers would have to be
+// base64.
 macro_rules! reserved {
     () => {
-        "^(grpc-.*|.*-bin|connection|content-encoding|content-length|content-type|host|keep-alive|proxy-connection|te|\
-         transfer-encoding|upgrade|user-agent)$"
+        "^(grpc-.*|.*-bin|connection|content-encoding|content-length|content-type|host|keep-alive|\
+         proxy-connection|te|transfer-encoding|upgrade|user-agent)$"
     };
 }
 

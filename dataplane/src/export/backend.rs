@@ -133,7 +133,7 @@ impl Backend {
 
     /// The message as it waits for its turn: compressed, where that makes it smaller.
     pub(super) fn body(&self, message: Bytes) -> Body {
-        let packed = match self {
+        match self {
             Self::Grpc(_, remote) => framed_as(remote.encoding, &message)
                 .map(|frame| Body::Ready(frame, remote.encoding))
                 // Compression is an economy: without it the spans still arrive.
@@ -142,8 +142,7 @@ impl Backend {
                 compressed(remote.encoding, message)
             }
             Self::Http(..) | Self::Print(_) | Self::File(_) => Body::Message(message),
-        };
-        packed
+        }
     }
 
     /// Gives the request to the backend.

@@ -1,5 +1,5 @@
-//! What an exporter shows of itself and whom it trusts: headers, tokens and certificates, from the manifest and
-//! from the files of Secrets, which are read again when they change.
+//! What an exporter shows of itself and whom it trusts: headers, tokens and certificates, from the manifest
+//! and from the files of Secrets, which are read again when they change.
 //!
 //! What a file holds is never told: not when it cannot be used, and not when a backend repeats it.
 
@@ -24,6 +24,8 @@ const SECRET_BYTES_MAX: u64 = 16_384;
 const CERTIFICATES_BYTES_MAX: u64 = 128 << 10;
 /// A secret shorter than this is a word like any other, and would make holes into every message.
 const MASKED_BYTES_MIN: usize = 4;
+/// Secrets that are struck out: those of all headers there can be, new and old.
+const SECRETS_MAX: usize = 2 * 33;
 const MASK: &str = "[secret]";
 
 /// The credentials of one exporter.
@@ -56,6 +58,7 @@ pub(super) struct Headers {
 }
 
 /// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
 struct Secret(String);
 
 /// What the files hold now.
@@ -114,7 +117,7 @@ impl Credentials {
     pub(super) fn mask(&self, text: &str) -> String {
         let headers = self.headers.load();
         let secrets = headers.secrets.iter().filter(|secret| secret.0.len() >= MASKED_BYTES_MIN);
-        secrets.fold(text.to_owned(), |text, secret| text.replace(&secret.0, MASK))
+        secrets.fold(text.to_owned(), |text, secret| secret.strike_out(&text))
     }
 
     /// Reads the files again and again; never ends.
@@ -144,10 +147,16 @@ impl Credentials {
         }
     }
 
-    fn adopt(&self, read: Read) -> Result<(), String> {
+    fn adopt(&self, mut read: Read) -> Result<(), String> {
         if let Some(trust) = &self.trust {
             trust.replace(&read.material).map_err(|why| self.sources.tls_trouble(&why))?;
         }
+        // Answers to requests that are under way may repeat the old ones still.
+        let old = self.headers.load();
+        let old = old.secrets.iter().filter(|secret| !read.headers.secrets.contains(secret));
+        let old: Vec<Secret> = old.cloned().collect();
+        read.headers.secrets.extend(old);
+        read.headers.secrets.truncate(SECRETS_MAX);
         self.headers.store(Arc::new(read.headers));
         Ok(())
     }
@@ -290,6 +299,20 @@ impl Headers {
 }
 
 // === impl Secret ===
+
+impl Secret {
+    /// The text without this; long texts of backends are cut, so that a part of it may stand at the end.
+    fn strike_out(&self, text: &str) -> String {
+        let mut text = text.replace(&self.0, MASK);
+        let parts = (MASKED_BYTES_MIN..self.0.len()).rev().filter_map(|end| self.0.get(..end));
+        let cut = parts.into_iter().find(|part| text.ends_with(part));
+        if let Some(part) = cut {
+            text.truncate(text.len() - part.len());
+            text.push_str(MASK);
+        }
+        text
+    }
+}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

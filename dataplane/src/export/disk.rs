@@ -1,8 +1,8 @@
 //! A queue on disk: requests in segments, read in their order, deleted when all of a segment are done.
 //!
-//! It knows only files that may fail in every way: what is torn or corrupt is skipped and counted, and a write
-//! that fails ends its segment. A request is marked in its place when it is done, so that after a kill only
-//! what was under way is sent again. A new process writes no segment of an old one.
+//! It knows only files that may fail in every way: what is torn or corrupt is skipped and counted, and a
+//! write that fails ends its segment. A request is marked in its place when it is done, so that after a kill
+//! only what was under way is sent again. A new process writes no segment of an old one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -151,6 +151,7 @@ impl<F: Files> DiskQueue<F> {
         if let Err(error) = self.files.append(number, &record) {
             segment.garbage += length;
             self.seal();
+            self.forget_empty(number);
             return Err(DiskError::Io(error));
         }
         segment.bytes += length;
@@ -161,6 +162,18 @@ impl<F: Files> DiskQueue<F> {
             segment.unread_spans += spans;
         }
         Ok(id)
+    }
+
+    /// Deletes a segment whose first record failed: a disk that fails for long must not fill the queue with
+    /// what it does not hold.
+    fn forget_empty(&mut self, number: u64) {
+        let is_empty = self.segments.get(&number).is_some_and(|segment| segment.bytes == 0);
+        if is_empty {
+            let gone = self.files.remove(number);
+            if gone.is_ok() || gone.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                self.segments.remove(&number);
+            }
+        }
     }
 
     /// The segment to write: a new one when the last is full.
@@ -232,7 +245,7 @@ impl<F: Files> DiskQueue<F> {
         }
     }
 
-    /// The record at the reader's place, which moves behind it. `None` when there is nothing to hand out there.
+    /// The record at the reader's place, which moves behind it. `None` when there is nothing to hand out.
     fn read(&mut self, number: u64, offset: u64) -> Option<Stored> {
         let end = self.segments.get(&number)?.bytes;
         let head = self.files.read(number, offset, HEAD_BYTES);

@@ -1,8 +1,8 @@
 //! An OTLP request in protobuf, written as OTLP/JSON.
 //!
-//! A table says what each message has, and one walk over the bytes writes what is there: trace and span IDs in
-//! hexadecimal digits, other bytes in base64, integers of 64 bits as text, enums as numbers. What OTLP does
-//! not know is left out, as JSON has no place for it.
+//! A table says what each message has, and one walk over the bytes writes what is there: trace and span IDs
+//! in hexadecimal digits, other bytes in base64, integers of 64 bits as text, enums as numbers. What OTLP
+//! does not know is left out, as JSON has no place for it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,7 @@
 //! The thread behind a queue on disk: a disk that stands still keeps nobody waiting but it.
 //!
-//! Every request is written before it is sent. What is sent soon stays in memory as well; the rest is read again
-//! when there is room. Where the disk fails, or is full, memory alone is used, and that is counted.
+//! Every request is written before it is sent. What is sent soon stays in memory as well; the rest is read
+//! again when there is room. Where the disk fails, or is full, memory alone is used, and that is counted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -144,43 +144,54 @@ impl Keeper {
 
     fn keep(&mut self, kept: Kept) {
         let (spans, bytes) = (kept.spans, kept.message.len() as u64);
+        self.inner.transit_bytes.fetch_sub(bytes, Relaxed);
         // What is sent soon need not be read again.
-        let take = self.disk.is_read() && self.inner.has_room();
-        let is_resting = self.resting_until.is_some_and(|until| Instant::now() < until);
-        let written =
-            if is_resting { None } else { Some(self.disk.append(spans, &kept.message, take)) };
-        let counters = &self.inner.disk;
-        match written {
-            Some(Ok(record)) => {
+        let take = self.disk.is_read() && self.has_room(bytes);
+        match self.write(&kept, take) {
+            Some(record) if take => self.send(Item::of(kept, Some(record)), bytes),
+            // Whoever replays these traces later exports them again: they may not come that far.
+            Some(_) => kept.exported.fail(),
+            None if self.has_room(bytes) => self.send(Item::of(kept, None), bytes),
+            None => self.inner.refuse(&kept.exported, spans, Dropped::QueueFull),
+        }
+    }
+
+    /// Writes a request, or says and counts why it cannot be.
+    fn write(&mut self, kept: &Kept, take: bool) -> Option<RecordId> {
+        let (counters, spans) = (&self.inner.disk, kept.spans);
+        if self.resting_until.is_some_and(|until| Instant::now() < until) {
+            counters.failed.fetch_add(spans, Relaxed);
+            return None;
+        }
+        let error = match self.disk.append(spans, &kept.message, take) {
+            Ok(record) => {
                 counters.spans.fetch_add(spans, Relaxed);
-                if take {
-                    self.send(Item::of(kept, Some(record)));
-                } else {
-                    // Whoever replays these traces later exports them again: they may not come that far.
-                    kept.exported.fail();
-                    self.inner.queued_bytes.fetch_sub(bytes, Relaxed);
-                }
-                return;
+                return Some(record);
             }
-            Some(Err(DiskError::Full)) => {
-                counters.full.fetch_add(spans, Relaxed);
-                self.complain(&DiskError::Full);
-            }
-            Some(Err(error)) => {
+            Err(error) => error,
+        };
+        match &error {
+            DiskError::Full => drop(counters.full.fetch_add(spans, Relaxed)),
+            DiskError::Io(_) => {
                 counters.failed.fetch_add(spans, Relaxed);
                 self.resting_until = Some(Instant::now() + REST);
-                self.complain(&error);
             }
-            None => drop(counters.failed.fetch_add(spans, Relaxed)),
         }
-        self.send(Item::of(kept, None));
+        self.complain(&error);
+        None
+    }
+
+    /// Whether a request of so many bytes, or any, has room in memory.
+    fn has_room(&self, bytes: u64) -> bool {
+        let queued = self.inner.queued_bytes.load(Relaxed);
+        queued == 0 || queued + bytes <= self.inner.queue_bytes / 2
     }
 
     /// Reads what waits on disk, as far as there is room for it.
     fn load(&mut self) {
-        while self.inner.has_room() {
+        while self.has_room(0) {
             let Some(next) = self.disk.next() else { return };
-            let Inner { counters, disk, queued_bytes, .. } = &*self.inner;
+            let Inner { counters, disk, .. } = &*self.inner;
             match next {
                 Next::Lost(spans) => {
                     disk.spans.fetch_sub(spans, Relaxed);
@@ -194,15 +205,15 @@ impl Keeper {
                         disk.spans.fetch_add(spans, Relaxed);
                         disk.recovered.fetch_add(spans, Relaxed);
                     }
-                    queued_bytes.fetch_add(request.len() as u64, Relaxed);
-                    let message = request.into();
-                    self.send(Item { message, spans, exported: None, record: Some(id) });
+                    let (bytes, message) = (request.len() as u64, request.into());
+                    self.send(Item { message, spans, exported: None, record: Some(id) }, bytes);
                 }
             }
         }
     }
 
-    fn send(&self, item: Item) {
+    fn send(&self, item: Item, bytes: u64) {
+        self.inner.queued_bytes.fetch_add(bytes, Relaxed);
         // Without a task the process is ending, and the ledger has its line.
         let _ = self.items.send(item);
     }

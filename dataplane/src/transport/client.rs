@@ -299,15 +299,15 @@ async fn send(
         answer = lease.sender.try_send_request(unsent).await;
     }
     let answer = answer.map_err(|failed| {
-        let error = failed.into_error();
-        CallError::Transport(trust::hint(&error).unwrap_or_else(|| in_full(&error)))
+        let told = in_full(&failed.into_error());
+        CallError::Transport(trust::hint(&told).unwrap_or(told))
     })?;
     lease.answered();
     Ok(answer)
 }
 
 /// An error with its causes, which hyper leaves out of its own words.
-fn in_full(error: &hyper::Error) -> String {
+pub(super) fn in_full(error: &hyper::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -148,8 +148,8 @@ impl HttpClient {
     fn broken(&self, error: &legacy::Error) -> CallError {
         let connect = std::error::Error::source(error).filter(|_| error.is_connect());
         let Some(cause) = connect else {
-            let told = trust::hint(error).unwrap_or_else(|| in_full(error));
-            return CallError::Transport(told);
+            let told = in_full(error);
+            return CallError::Transport(trust::hint(&told).unwrap_or(told));
         };
         let refused = cause
             .downcast_ref::<io::Error>()
@@ -194,7 +194,7 @@ fn message(headers: &HeaderMap, status: StatusCode, body: &[u8]) -> String {
     let target = headers.get(LOCATION).and_then(|target| target.to_str().ok());
     match (status, target) {
         (StatusCode::NOT_FOUND, _) => {
-            format!("{told} (is the path of the endpoint right? It is {TRACES_PATH} by default)")
+            format!("is the path of the endpoint right? It is {TRACES_PATH} by default; {told}")
         }
         (status, Some(target)) if status.is_redirection() => {
             format!("it redirects to {target}, which is not followed: write that as endpoint")

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
-use super::client::ClientLimits;
+use super::client::{ClientLimits, in_full};
 use super::keyring::Keyring;
 use super::pieces::Pieces;
 use super::trust::{self, Trust};
@@ -221,7 +221,7 @@ impl Keeper {
             }
         };
         if since.elapsed() < SHORT_LIFE && !answered.load(Ordering::Relaxed) {
-            let because = |error| match trust::hint(&error) {
+            let because = |error: hyper::Error| match trust::hint(&in_full(&error)) {
                 Some(told) => Failed::because(told),
                 None => Failed::because(error),
             };

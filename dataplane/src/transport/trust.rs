@@ -4,7 +4,6 @@
 //! list of those is compiled in: images hold no file but the binary, and what a fleet trusts should not
 //! depend on the node. New certificates are used for new connections; those that stand go on.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -15,8 +14,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
@@ -98,7 +96,7 @@ impl Trust {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         let told = match tls {
             Some(rustls::Error::InvalidCertificate(wrong)) => certificate_trouble(wrong, &name),
-            Some(rustls::Error::AlertReceived(alert)) => alert_trouble(*alert),
+            Some(rustls::Error::AlertReceived(alert)) => alert_trouble(&format!("{alert:?}")),
             Some(rustls::Error::InvalidMessage(_)) => {
                 "what answers there does not speak TLS: use its port for TLS, or write http://"
                     .to_owned()
@@ -175,7 +173,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn certificate_trouble(wrong: &CertificateError, name: &str) -> String {
     match wrong {
-        CertificateError::UnknownIssuer => {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "its certificate is signed by an authority that is not trusted here: put that \
              authority's certificate into a Secret and name it in tls.caRef"
                 .to_owned()
@@ -194,44 +192,35 @@ fn certificate_trouble(wrong: &CertificateError, name: &str) -> String {
 }
 
 /// What an alert of the server asks us to do.
-fn alert_trouble(alert: AlertDescription) -> String {
-    use AlertDescription as Alert;
+fn alert_trouble(alert: &str) -> String {
     match alert {
-        Alert::CertificateRequired
-        | Alert::BadCertificate
-        | Alert::UnknownCA
-        | Alert::CertificateUnknown
-        | Alert::CertificateExpired
-        | Alert::CertificateRevoked
-        | Alert::UnsupportedCertificate
-        | Alert::AccessDenied => {
-            format!(
-                "it wants another certificate of ours ({alert:?}): see tls.clientCertificateRef"
-            )
+        "CertificateRequired"
+        | "BadCertificate"
+        | "UnknownCA"
+        | "CertificateUnknown"
+        | "CertificateExpired"
+        | "CertificateRevoked"
+        | "UnsupportedCertificate"
+        | "AccessDenied"
+        | "DecryptError" => {
+            format!("it wants another certificate of ours ({alert}): see tls.clientCertificateRef")
         }
-        Alert::NoApplicationProtocol => {
+        "NoApplicationProtocol" => {
             "it does not speak this version of HTTP there: gRPC needs HTTP/2, HTTPProtobuf and \
              HTTPJSON need HTTP/1.1; see protocol"
                 .to_owned()
         }
-        Alert::UnrecognisedName => "it has no such name: see tls.serverName".to_owned(),
-        other => format!("it broke off the handshake ({other:?})"),
+        "UnrecognisedName" => "it has no such name: see tls.serverName".to_owned(),
+        other => format!("it broke the connection off ({other})"),
     }
 }
 
 /// What to do about an error of a connection that stood already, if TLS is behind it: with TLS 1.3 a server
-/// judges our certificate after its own handshake has ended.
-pub(super) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::AlertReceived(alert)) = inner.or(error.downcast_ref()) {
-            return Some(alert_trouble(*alert));
-        }
-        cause = error.source();
-    }
-    None
+/// judges our certificate after its own handshake has ended. Of such an error HTTP/2 keeps only the words.
+pub(super) fn hint(told: &str) -> Option<String> {
+    let (_, alert) = told.split_once("received fatal alert: ")?;
+    let end = alert.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(alert.len());
+    Some(alert_trouble(&alert[..end]))
 }
 
 // === impl TakeAny ===

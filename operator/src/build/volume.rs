@@ -81,8 +81,8 @@ fn queues(inputs: &Inputs<'_>) -> Vec<Mounted> {
     queues.collect()
 }
 
-/// What a volume must hold so that a full queue does not fill it: a pod that overfills its emptyDir is evicted,
-/// and file systems take a share for themselves.
+/// What a volume must hold so that a full queue does not fill it: a pod that overfills its emptyDir is
+/// evicted, and file systems take a share for themselves.
 fn volume_bytes(queue_bytes: u64) -> u64 {
     queue_bytes.saturating_add(queue_bytes / 8).saturating_add(VOLUME_SPARE_BYTES)
 }

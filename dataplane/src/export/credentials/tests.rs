@@ -59,6 +59,7 @@ fn headers_and_tokens_are_read_from_secrets_and_struck_out_of_what_is_told() {
         assert!(headers.map.values().all(HeaderValue::is_sensitive));
         let told = credentials.mask(&format!("bad token {CANARY} of shop-org"));
         assert_eq!(told, "bad token [secret] of [secret]");
+        assert_eq!(credentials.mask("cut off: Bearer canary-7"), "cut off: Bearer [secret]");
         let shown = format!("{credentials:?}");
         assert!(!shown.contains(CANARY) && !shown.contains("shop-org"), "{shown}");
     }
@@ -120,6 +121,7 @@ async fn a_new_file_is_used_and_a_wrong_one_is_not() {
     put(directory.path(), "token", "second");
     turns().await;
     assert_eq!((counts(), token()), ((1, 0), HeaderValue::from_static("Bearer second")));
+    assert_eq!(credentials.mask("first and second"), "[secret] and [secret]");
     std::fs::remove_file(directory.path().join("tempo/token")).unwrap();
     turns().await;
     // One complaint, and the old one stays.

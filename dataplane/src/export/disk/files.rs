@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 const SUFFIX: &str = ".queue";
 
 /// What a queue does with its files. Tests have one that fails as disks do.
-pub(super) trait Files: Send {
+pub(in super::super) trait Files: Send {
     /// The segments that there are, with their sizes, in their order.
     fn list(&self) -> io::Result<Vec<(u64, u64)>>;
-    /// Writes behind the end of a segment, which is made if there is none. What fails may have been written in
-    /// part.
+    /// Writes behind the end of a segment, which is made if there is none. What fails may have been written
+    /// in part.
     fn append(&mut self, segment: u64, bytes: &[u8]) -> io::Result<()>;
     /// Writes one byte over another.
     fn mark(&mut self, segment: u64, offset: u64, byte: u8) -> io::Result<()>;

@@ -1,8 +1,8 @@
 //! A record of a queue on disk: a head that proves itself, and a request that the head proves.
 //!
-//! `magic (4) | state (1) and 3 zeros | length (4) | spans (4) | CRC of the request (4) | CRC of the head (4)`,
-//! numbers in little endian. The state is what is written over when the request was delivered, so it is under
-//! no CRC.
+//! `magic (4) | state (1), 3 zeros | length (4) | spans (4) | CRC of the request (4) | CRC of the head (4)`,
+//! numbers in little endian. The state is what is written over when the request was delivered, so it is
+//! under no CRC.
 
 /// Bytes of a head.
 pub(super) const HEAD_BYTES: usize = 24;

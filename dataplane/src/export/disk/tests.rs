@@ -1,5 +1,5 @@
-//! The queue beside a model, on files that fail as disks do: writes that are torn, bits that flip, no room, errors,
-//! and processes that are killed at any point.
+//! The queue beside a model, on files that fail as disks do: writes that are torn, bits that flip, no room,
+//! errors, and processes that are killed at any point.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -178,7 +178,7 @@ fn a_process_that_was_killed_leaves_what_was_not_done() {
     assert_eq!(recovered, [true, true, true, true, true, false]);
     stored.iter().for_each(|stored| next.done(stored.id));
     drop(next);
-    assert_eq!(rest(&mut DiskQueue::open(files, LIMIT)), []);
+    assert!(rest(&mut DiskQueue::open(files, LIMIT)).is_empty());
 }
 
 #[test]

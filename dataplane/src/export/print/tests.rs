@@ -2,8 +2,8 @@
 
 use super::*;
 
-// A request of one resource (service.name=shop), one scope, and one span: trace 01…, "pay", client, 1.5 ms, an
-// error, http.route=/pay and a list.
+// A request of one resource (service.name=shop), one scope, and one span: trace 01…, "pay", client, 1.5 ms,
+// an error, http.route=/pay and a list.
 fn message() -> Vec<u8> {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
