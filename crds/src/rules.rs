@@ -13,8 +13,9 @@ use crate::{
     autoscaling::{REPLICAS_IN_ORDER, SOME_TARGET},
     duration::{DurationBounds, DurationText},
     exporter::{
-        HEADER_IS_FREE, INTERVALS_IN_ORDER, ONE_VALUE, QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL,
-        TIMEOUT,
+        DISK_BYTES, HEADER_IS_FREE, INTERVALS_IN_ORDER, ONE_AUTHORIZATION, ONE_VALUE, PATH_OF_HTTP,
+        QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL, ROTATION_BYTES, TIMEOUT, TLS_OF_HTTPS,
+        TRUST_OR_NOT,
     },
     gateway::ONE_ANTI_AFFINITY,
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
@@ -56,7 +57,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 35] = [
+static TWINS: [Twin; 41] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -92,6 +93,12 @@ static TWINS: [Twin; 35] = [
     Twin::Node(&SOME_TARGET),
     Twin::Node(&SECRETS_WITH_REF),
     Twin::Node(&ONE_VALUE),
+    Twin::Size(&ROTATION_BYTES),
+    Twin::Size(&DISK_BYTES),
+    Twin::Node(&PATH_OF_HTTP),
+    Twin::Node(&TLS_OF_HTTPS),
+    Twin::Node(&ONE_AUTHORIZATION),
+    Twin::Node(&TRUST_OR_NOT),
 ];
 
 /// The twin of a rule of the schema.

@@ -48,6 +48,7 @@ macro_rules! table {
     };
 }
 
+mod exporters; // what exporters leave out, repeat, and read anew
 mod receivers;
 mod table;
 
@@ -55,7 +56,7 @@ use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().chain(receivers::TABLE).copied()
+    table::TABLE.iter().chain(receivers::TABLE).chain(exporters::TABLE).copied()
 }
 
 /// One value of one metric.
@@ -131,7 +132,7 @@ impl Source {
         match &self.tier {
             TierSource::Agent(core) => core.counters.report(core.held_spans(), std::iter::empty()),
             TierSource::Gateway(gateway) => {
-                let lines = gateway.exporters.iter().map(|e| (e.name(), e.counters()));
+                let lines = gateway.exporters.iter().map(|one| (one.name(), one.report()));
                 gateway.counters.report(gateway.held_spans(), lines)
             }
         }
@@ -291,7 +292,7 @@ fn ledger_samples(ledger: &LedgerReport) -> Vec<Sample> {
     samples.extend(by_reason(&DROPPED, "ringtail", &ledger.dropped));
     for (name, line) in &ledger.exporters {
         samples.push(count(&SENT, &[name], line.sent));
-        samples.extend(by_reason(&SEND_FAILED, name, &line.dropped));
+        samples.extend(exporters::gone(name, &line.dropped));
     }
     samples
 }
@@ -366,9 +367,10 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         samples.push(sample(&TURN_SECONDS, &[&index.to_string()], Value::Gauge(seconds)));
     }
     for exporter in gateway.exporters.iter() {
-        let (used, capacity) = exporter.queue();
+        let (used, capacity) = exporter.queue_size();
         samples.push(gauge(&QUEUE_SIZE, &[exporter.name()], used));
         samples.push(gauge(&QUEUE_CAPACITY, &[exporter.name()], capacity));
+        samples.extend(exporters::samples(exporter));
     }
 }
 

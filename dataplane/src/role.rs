@@ -134,12 +134,16 @@ pub struct GatewayOptions {
     /// Where to take agents and other gateways, with --peer-tls.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4319")]
     pub peer_listen: SocketAddr,
-    /// Replaces the endpoint of an exporter; may be repeated.
+    /// Replaces the endpoint of an OTLP exporter; may be repeated. Without a scheme, or with http://, it is
+    /// spoken to in the clear; with grpc:// by gRPC, whatever the manifest says.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
-    /// Directory with the Secrets that headers refer to, as files NAME/KEY.
+    /// Directory with the Secrets that exporters refer to, as files NAME/KEY.
     #[arg(long, value_name = "DIR", default_value = "/etc/ringtail/secrets")]
     pub secrets_dir: PathBuf,
+    /// Directory for queues on disk (`queue.persistent`), a directory in it for each exporter.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Replaces `sampling.decisionWait`.
     #[arg(long, value_name = "DURATION", value_parser = ringtail_crds::parse_duration)]
     pub decision_wait: Option<Duration>,
@@ -157,6 +161,9 @@ pub enum RoleError {
     /// An address is not one.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// An exporter cannot be made of what the manifest and the files say.
+    #[error(transparent)]
+    Exporter(#[from] export::ConfigError),
     /// A fleet did not start, or failed.
     #[error("{0}")]
     Fleet(String),
@@ -176,7 +183,7 @@ impl RoleError {
     /// 64 (EX_USAGE) for what the user can mend in flags or manifest, 1 for the rest.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Endpoint(_) => ExitCode::from(64),
+            Self::Usage(_) | Self::Endpoint(_) | Self::Exporter(_) => ExitCode::from(64),
             Self::Bind(_) | Self::Fleet(_) | Self::System { .. } => ExitCode::FAILURE,
         }
     }
@@ -244,7 +251,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
 /// # Errors
 /// When it cannot start.
 pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
-    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, decision_wait } = options;
+    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, data_dir, decision_wait } =
+        options;
     let signals = Signals::catch()
         .map_err(|source| RoleError::System { what: "catching signals", source })?;
     let parent = role.exit_with_parent.then(Parent::listen);
@@ -260,16 +268,17 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, Wanted { send: wanted, retention: None });
-    let configs = backends::configs(pipeline, &exports, &secrets_dir, budget.send)?;
+    let identity = identity(&role, Role::Gateway)?;
+    let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
+    let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
     let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
     for config in configs {
-        let (handle, task) = export::ExporterHandle::new(config)?;
+        let (handle, task) = export::ExporterHandle::new(&config)?;
         tasks.spawn(task.run());
         exporters.push(handle);
     }
-    let identity = identity(&role, Role::Gateway)?;
     let config = gateway::Config {
         identity: instance::learn(
             identity,

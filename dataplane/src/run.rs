@@ -63,6 +63,12 @@ pub struct RunOptions {
     /// Replaces the endpoint of an exporter; may be repeated.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
+    /// Directory with the Secrets that exporters refer to, as files NAME/KEY.
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
+    /// Directory for queues on disk (`queue.persistent`), a directory in it for each gateway.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Memory for all processes together, e.g. 1Gi; each gets an equal share. Gateways that are added later
     /// get as much each.
     #[arg(long, value_name = "SIZE", value_parser = ringtail_crds::parse_size)]

@@ -52,6 +52,7 @@ mod client; //    calling
 mod compress; //  gzip and zstd, both ways
 mod frame; //     message frames, read and built
 mod guard; //     what a listener asks of whoever comes
+mod http_client; // calling OTLP/HTTP servers
 mod keyring; //   certificates between the tiers
 mod limits; //    every limit with its arithmetic
 mod link; //      one connection of a client
@@ -61,6 +62,7 @@ mod server; //    listening and accepting
 mod status; //    gRPC statuses in trailers
 mod tally; //     what receivers count
 mod tokens; //    bearer tokens
+mod trust; //       TLS to servers that are not of the fleet
 mod wire; //      plain or TLS
 
 pub use admission::{Admission, Overloaded, Permit};
@@ -72,6 +74,7 @@ pub use client::{CallError, Client, ClientLimits, EndpointError};
 pub use compress::{ACCEPTED, DeflateError, Encoding, InflateError, deflate, inflate};
 pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as, prefix};
 pub use guard::{Guard, Tls};
+pub use http_client::{BodyFormat, HttpClient};
 pub use keyring::{Keyring, KeyringError, Outcome};
 pub use limits::{
     CONNECTION_SHARE, CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, MAX_CONNECTIONS,
@@ -84,3 +87,4 @@ pub use server::{BindError, bind, serve, serve_guarded};
 pub use status::{Code, Status};
 pub use tally::{Closed, Tally};
 pub use tokens::Tokens;
+pub use trust::{Alpn, Material, Trust};

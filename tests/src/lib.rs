@@ -17,6 +17,7 @@ pub mod collector;
 pub mod fleet;
 pub mod http;
 pub mod http2;
+pub mod http_backend;
 pub mod kubelet;
 pub mod process;
 pub mod promtool;

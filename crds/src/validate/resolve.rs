@@ -1,12 +1,10 @@
 //! From the types, with all defaults in place, to a [`ValidPipeline`].
 
+use super::exporters;
 use crate::{
     agent::Agent,
-    exporter,
     pipeline::TracePipeline,
-    resolved::{
-        Batch, Exporter, HeaderValue, ReceiverGuard, ReceiverPorts, Resolver, Retry, ValidPipeline,
-    },
+    resolved::{Batch, ReceiverGuard, ReceiverPorts, Resolver, ValidPipeline},
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
 };
@@ -15,7 +13,7 @@ use ringtail_engine::policy::Policy;
 /// The pipeline as plain data. `None` when a text in it cannot be read, which the walk does not let pass.
 pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<ValidPipeline> {
     let spec = pipeline.spec;
-    let exporters = spec.exporters.into_iter().map(resolve_exporter);
+    let exporters = spec.exporters.into_iter().map(exporters::resolve);
     Some(ValidPipeline {
         name: pipeline.metadata.name?,
         decision_wait: spec.sampling.decision_wait.parse()?,
@@ -42,33 +40,6 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         hop_compression: spec.agent.compression,
         replicas: spec.gateway.replicas,
     })
-}
-
-fn resolve_exporter(written: exporter::Exporter) -> Option<Exporter> {
-    let otlp = written.otlp?;
-    let headers = otlp.headers.into_iter().map(header);
-    Some(Exporter {
-        name: written.name,
-        endpoint: otlp.endpoint.strip_prefix("http://")?.to_owned(),
-        compression: otlp.compression,
-        timeout: otlp.timeout.parse()?,
-        headers: headers.collect::<Option<_>>()?,
-        queue_max_bytes: otlp.queue.max_bytes.parse()?,
-        retry: Retry {
-            max_elapsed: otlp.retry.max_elapsed.parse()?,
-            initial_interval: otlp.retry.initial_interval.parse()?,
-            max_interval: otlp.retry.max_interval.parse()?,
-        },
-    })
-}
-
-fn header(written: exporter::Header) -> Option<(String, HeaderValue)> {
-    let value = match (written.value, written.secret_key_ref) {
-        (Some(text), None) => HeaderValue::Text(text),
-        (None, Some(secret)) => HeaderValue::Secret { name: secret.name, key: secret.key },
-        _ => return None,
-    };
-    Some((written.name, value))
 }
 
 fn resolver(routing: Routing) -> Option<Resolver> {

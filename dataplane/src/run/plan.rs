@@ -34,6 +34,8 @@ pub struct Plan {
     shared: Vec<OsString>,
     /// Flags of gateways.
     decides: Vec<OsString>,
+    /// Where gateways keep queues on disk, each in a directory of its own.
+    data_dir: Option<PathBuf>,
 }
 
 /// One process to be.
@@ -81,6 +83,9 @@ impl Plan {
         for export in exports {
             decides.extend(["--export".into(), export.into()]);
         }
+        if let Some(secrets_dir) = &options.secrets_dir {
+            decides.extend(["--secrets-dir".into(), secrets_dir.into()]);
+        }
         if let Some(wait) = options.decision_wait {
             decides.extend(["--decision-wait".into(), format!("{}ms", wait.as_millis()).into()]);
         }
@@ -92,6 +97,7 @@ impl Plan {
             agents: [first, second],
             shared,
             decides,
+            data_dir: options.data_dir.clone(),
         })
     }
 
@@ -102,7 +108,11 @@ impl Plan {
 
     /// A gateway of this name.
     pub fn gateway_named(&self, identity: String) -> Spec {
+        let data_dir = self.data_dir.as_ref().map(|data_dir| data_dir.join(&identity));
         let mut spec = self.spec(Role::Gateway, identity, ANY_PORT, ANY_PORT);
+        if let Some(data_dir) = data_dir {
+            spec.arguments.extend(["--data-dir".into(), data_dir.into()]);
+        }
         spec.arguments.extend(self.decides.iter().cloned());
         spec
     }

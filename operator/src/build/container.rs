@@ -8,8 +8,8 @@ use super::{
     port::{self, ADMIN, PEER},
     tier::Tier,
     volume::{
-        Mounted, OTLP_CLIENT_CA_DIRECTORY, OTLP_TLS_DIRECTORY, OTLP_TOKEN_FILE, PEER_TLS_DIRECTORY,
-        PIPELINE_FILE, SEED_FILE,
+        DATA_DIRECTORY, Mounted, OTLP_CLIENT_CA_DIRECTORY, OTLP_TLS_DIRECTORY, OTLP_TOKEN_FILE,
+        PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE,
     },
 };
 
@@ -83,7 +83,16 @@ fn arguments(inputs: &Inputs<'_>, tier: Tier) -> Vec<&'static str> {
     if otlp.bearer_token_secret_ref.is_some() {
         arguments.extend(["--otlp-tokens", OTLP_TOKEN_FILE]);
     }
+    if tier == Tier::Gateway && keeps_queues(inputs) {
+        arguments.extend(["--data-dir", DATA_DIRECTORY]);
+    }
     arguments
+}
+
+fn keeps_queues(inputs: &Inputs<'_>) -> bool {
+    let exporters = inputs.pipeline.spec.exporters.iter();
+    let mut of_otlp = exporters.filter_map(|exporter| exporter.otlp.as_ref());
+    of_otlp.any(|otlp| otlp.queue.persistent.is_some())
 }
 
 fn variable((name, path): (&str, &str)) -> Value {
