@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kube::KubeSchema;
+use ringtail_engine::policy::limits::{MAX_CONDITION_BYTES, MAX_CONDITIONS};
+use ringtail_engine::rewrite::limits::MAX_ACTIONS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,7 @@ use crate::{
     compression::Compression,
     duration::{DurationBounds, DurationText},
     pod::Pod,
+    processing::{AttributeAction, Detector},
     receivers::Receivers,
     rules::NodeRule,
     size::{SizeBounds, SizeText},
@@ -50,6 +53,33 @@ pub struct Agent {
     #[serde(default = "compression")]
     pub compression: Compression,
 
+    /// What agents add to resources that do not have it. Environment: the attributes in
+    /// OTEL_RESOURCE_ATTRIBUTES and the service.name in OTEL_SERVICE_NAME of the agent's own environment. Host:
+    /// host.name (that of the node where it is known), host.arch, os.type. Kubernetes: k8s.node.name, and in
+    /// a sidecar the k8s.pod.name and k8s.namespace.name of its pod. Of two that know the same, the first in
+    /// the list counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub resource_detection: Vec<Detector>,
+
+    /// Spans to leave out: conditions in the OpenTelemetry Transformation Language, each asked of every span,
+    /// such as 'attributes["http.route"] == "/healthz"'. A span for which one holds is dropped and counted; its
+    /// children stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_CONDITIONS),
+        inner(length(min = 1, max = MAX_CONDITION_BYTES)),
+    )]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub filter: Vec<String>,
+
+    /// Changes of attributes, one after the other, after resourceDetection and filter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_ACTIONS))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub attributes: Vec<AttributeAction>,
+
     /// What agents keep of what they have delivered.
     #[serde(default)]
     pub retention: Retention,
@@ -76,6 +106,9 @@ impl Default for Agent {
             receivers: Receivers::default(),
             batch: Batch::default(),
             compression: compression(),
+            resource_detection: Vec::new(),
+            filter: Vec::new(),
+            attributes: Vec::new(),
             retention: Retention::default(),
             pod: Pod::default(),
         }

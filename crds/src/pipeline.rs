@@ -10,6 +10,7 @@ use crate::{
     agent::Agent,
     exporter::{EXPORTERS_MAX, Exporter},
     gateway::Gateway,
+    redaction::Redaction,
     routing::Routing,
     rules::{NodeRule, durations},
     sampling::Sampling,
@@ -111,6 +112,10 @@ pub struct TracePipelineSpec {
     /// The tier that decides.
     #[serde(default)]
     pub gateway: Gateway,
+
+    /// What must not leave with kept spans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redaction: Option<Redaction>,
 
     /// How agents and gateways trust each other.
     #[serde(default)]

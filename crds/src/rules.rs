@@ -18,7 +18,9 @@ use crate::{
     },
     gateway::ONE_ANTI_AFFINITY,
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
+    processing::VALUE_IF_GIVEN,
     receivers::{PORT_IS_FREE, PORTS_DIFFER},
+    redaction::{ONE_KEY, SECRET_WITH_HASH, SOME_AIM, SOME_REDACTION, TEXTS_WITH_MASKS},
     sampling::{
         BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
         ROOT_BEFORE_DECISION, ROOT_WAIT, SOME_BOUND, SOME_CONDITION, SOME_COUNT, TRACE_BYTES,
@@ -56,7 +58,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 33] = [
+static TWINS: [Twin; 39] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -90,6 +92,12 @@ static TWINS: [Twin; 33] = [
     Twin::Node(&SOME_TARGET),
     Twin::Node(&SECRETS_WITH_REF),
     Twin::Node(&ONE_VALUE),
+    Twin::Node(&VALUE_IF_GIVEN),
+    Twin::Node(&ONE_KEY),
+    Twin::Node(&SECRET_WITH_HASH),
+    Twin::Node(&SOME_AIM),
+    Twin::Node(&SOME_REDACTION),
+    Twin::Node(&TEXTS_WITH_MASKS),
 ];
 
 /// The twin of a rule of the schema.

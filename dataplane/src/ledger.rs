@@ -37,6 +37,8 @@ pub enum Dropped {
     Stopping,
     /// The receiver took the request but not this span (`partial_success`).
     PartialSuccess,
+    /// A condition of the manifest's `agent.filter` holds for it.
+    Filtered,
 }
 
 /// Why a field of a request is not passed on. No span that the ledger knows is in it.
@@ -117,12 +119,13 @@ impl Refused {
 
 impl Dropped {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::RefusedForGood,
         Self::QueueFull,
         Self::RetriesExhausted,
         Self::Stopping,
         Self::PartialSuccess,
+        Self::Filtered,
     ];
 
     /// The label in metrics and ledgers.
@@ -133,6 +136,7 @@ impl Dropped {
             Self::RetriesExhausted => "retries_exhausted",
             Self::Stopping => "stopping",
             Self::PartialSuccess => "partial_success",
+            Self::Filtered => "filtered",
         }
     }
 }

@@ -48,13 +48,14 @@ macro_rules! table {
     };
 }
 
+mod processing;
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().copied()
+    table::TABLE.iter().chain(processing::TABLE).copied()
 }
 
 /// One value of one metric.
@@ -293,6 +294,7 @@ fn agent_samples(core: &Core, samples: &mut Vec<Sample>) {
         count(&REROUTED, &[], core.rerouted_spans.load(Relaxed)),
         gauge(&SEND_LIMIT, &[], core.send_budget),
         gauge(&SEND_BYTES, &[], core.held_bytes()),
+        processing::of_agent(core),
     ]);
     for link in core.links() {
         let endpoint = link.endpoint.as_str();

@@ -33,7 +33,9 @@ use crate::stats::{self, LedgerReport, Report};
 use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
 mod backends; //   from the manifest's exporters to the tasks' settings
+mod detection; //  facts about where an agent runs
 pub mod neighbours; // where gateways and a newer manifest are looked for
+mod processing; // from the manifest's settings to what is done to spans
 mod sockets; //    what a role listens on
 pub mod stop; //   signals, and the parent
 
@@ -191,6 +193,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     };
     let (stop, stopping) = watch::channel(false);
     let pipeline = &loaded.pipeline;
+    let processing = processing::of_agent(pipeline, thin)?;
     let config = agent::Config {
         identity: identity(&role, Role::Agent)?,
         seed,
@@ -206,7 +209,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         send_budget: budget.send,
         retention_budget: budget.retention,
         decision_wait: pipeline.decision_wait,
-        scan: ScanLimits::default(),
+        scan: processing::scan_limits(processing.as_ref()),
+        processing,
     };
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
     let agent = Agent::start(config, stopping.clone());
@@ -237,6 +241,8 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
+    let program = program.recording(pipeline.records);
+    let redaction = processing::redaction(pipeline, &secrets_dir)?;
     let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
@@ -266,6 +272,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         buffer_bytes: budget.buffer,
         decisions_bytes: budget.decisions,
         scan: ScanLimits::default(),
+        redaction,
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);
@@ -311,7 +318,7 @@ struct Reload {
 impl Apply for Reload {
     async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
         let limits = limits(&pipeline, self.decision_wait);
-        self.gateway.reload(&pipeline.policies, limits).await
+        self.gateway.reload(&pipeline.policies, limits, pipeline.records).await
     }
 }
 

@@ -16,7 +16,7 @@ pub struct SecretKey {
 
 /// What the pipeline refers to, sorted.
 pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
-    let mut found = of_headers(pipeline);
+    let mut found = of_files(pipeline);
     if let Some(peers) = &pipeline.spec.security.peer_tls.secret_ref {
         let pairs = [&peers.gateway, &peers.agent].into_iter();
         let keys = |name: &String| ["tls.crt", "tls.key", "ca.crt"].map(|key| (name.clone(), key));
@@ -29,11 +29,13 @@ pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
     found
 }
 
-/// What the headers of exporters refer to, sorted.
-pub fn of_headers(pipeline: &TracePipeline) -> Vec<SecretKey> {
+/// What gateways read from files, sorted: the values of headers, the key of the redaction's HMAC.
+pub fn of_files(pipeline: &TracePipeline) -> Vec<SecretKey> {
     let exporters = pipeline.spec.exporters.iter().filter_map(|exporter| exporter.otlp.as_ref());
     let headers = exporters.flat_map(|otlp| &otlp.headers);
     let references = headers.filter_map(|header| header.secret_key_ref.as_ref());
+    let redaction = pipeline.spec.redaction.as_ref();
+    let references = references.chain(redaction.and_then(|known| known.hash_secret_ref.as_ref()));
     let mut found: Vec<_> =
         references.map(|r| SecretKey { name: r.name.clone(), key: r.key.clone() }).collect();
     found.sort();

@@ -30,6 +30,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// Its last line.
     pub ledger: LedgerReport,
+    /// What it printed: its log, and standard output from the second line on.
+    pub printed: String,
 }
 
 /// The `ringtail` binary of this workspace, built once a test run.
@@ -82,8 +84,16 @@ impl Process {
     /// # Panics
     /// With its standard error, when it ends before.
     pub fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary());
-        command.args(args);
+        command.args(args).envs(variables.iter().copied());
         // Only a test that says so finds a cluster.
         command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
         for flag in ["--otlp-grpc", "--otlp-http", "--admin"] {
@@ -196,15 +206,13 @@ impl Process {
         self.stdout.read_to_string(&mut rest).expect("stdout is readable");
         let status = self.child.wait().expect("it ends");
         let last = rest.lines().last().unwrap_or_default();
+        let mut text = String::new();
+        if let Some(mut stderr) = self.stderr.take() {
+            stderr.read_to_string(&mut text).unwrap();
+        }
         match serde_json::from_str(last) {
-            Ok(Report::Ledger(ledger)) => Ended { status, ledger },
-            _ => {
-                let mut text = String::new();
-                if let Some(mut stderr) = self.stderr.take() {
-                    stderr.read_to_string(&mut text).unwrap();
-                }
-                panic!("no ledger at the end ({status}): {rest}{text}");
-            }
+            Ok(Report::Ledger(ledger)) => Ended { status, ledger, printed: text + &rest },
+            _ => panic!("no ledger at the end ({status}): {rest}{text}"),
         }
     }
 }

@@ -13,6 +13,7 @@ mod list; //      counts and duplicates
 mod metadata; //  what the API server knows of `metadata` by itself
 mod pods; //      podTemplate, and names that the operator keeps for itself
 mod policies; //  as written -> as the engine compiles them
+mod processing; // redaction, filter, attributes -> as the engine compiles them
 mod resolve; //   types -> ValidPipeline
 mod scalar; //    single values
 mod suggest; //   did you mean
@@ -91,6 +92,7 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     walk::walk(&SCHEMA, &value, &root, &mut findings);
     let list = value.pointer("/spec/sampling/policies").unwrap_or(&Value::Null);
     let policies = policies::resolve(list, &root.join("spec.sampling.policies"), &mut findings);
+    processing::check(&value, &mut findings);
     pods::check(&value, &mut findings);
     if !findings.is_empty() {
         return Err(findings);

@@ -74,6 +74,7 @@ fn targets(pipeline: &TracePipeline) -> Vec<String> {
 // business, but a manifest has some: a policy that drops nothing, and the gateways as the backend.
 fn settings(pipeline: &TracePipeline) -> Value {
     let agent = &pipeline.spec.agent;
+    let behind = agent.mode == AgentMode::DaemonSet;
     let targets = targets(pipeline);
     let backend = format!("http://{}", targets.first().map_or("", String::as_str));
     json!({
@@ -89,6 +90,11 @@ fn settings(pipeline: &TracePipeline) -> Value {
                 "receivers": {"otlp": agent.receivers.otlp},
                 "batch": agent.batch,
                 "compression": agent.compression,
+                // What an agent of the node does to spans it does to those of sidecars too, but it does not
+                // know their pods.
+                "resourceDetection": agent.resource_detection,
+                "filter": if behind { &[][..] } else { &agent.filter },
+                "attributes": if behind { &[][..] } else { &agent.attributes },
             },
             "gateway": {"type": "External"},
             "security": {"peerTLS": {"mode": "Disabled"}},
@@ -99,8 +105,12 @@ fn settings(pipeline: &TracePipeline) -> Value {
 fn container(pipeline: &TracePipeline, image: Option<&str>) -> Value {
     let pod = &pipeline.spec.agent.pod;
     let default_image = format!("ringtail:{}", env!("CARGO_PKG_VERSION"));
-    let field = json!({"fieldRef": {"fieldPath": "metadata.name"}});
-    let mut env = vec![json!({"name": "POD_NAME", "valueFrom": field})];
+    let variable = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let mut env = vec![variable("POD_NAME", "metadata.name")];
+    if !pipeline.spec.agent.resource_detection.is_empty() {
+        env.push(variable("POD_NAMESPACE", "metadata.namespace"));
+        env.push(variable("NODE_NAME", "spec.nodeName"));
+    }
     env.extend(pod.env.iter().map(|variable| json!(variable)));
     let mut container = json!({
         "name": CONTAINER,

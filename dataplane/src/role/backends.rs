@@ -52,7 +52,8 @@ fn headers(
         let text = match value {
             HeaderValue::Text(text) => text.clone(),
             HeaderValue::Secret { name: secret, key } => {
-                secret_text(name, &secrets_dir.join(secret).join(key))?
+                let path = secrets_dir.join(secret).join(key);
+                secret_text(&format!("header {name:?}"), &path)?
             }
         };
         let mut value = http::HeaderValue::try_from(text).map_err(|_| wrong())?;
@@ -64,9 +65,9 @@ fn headers(
 }
 
 /// The text of a file, without the line break that many editors put at its end.
-fn secret_text(header: &str, path: &Path) -> Result<String, RoleError> {
+pub(super) fn secret_text(owner: &str, path: &Path) -> Result<String, RoleError> {
     let shown = path.display();
-    let usage = |why: String| RoleError::Usage(format!("header {header:?}: {shown}: {why}"));
+    let usage = |why: String| RoleError::Usage(format!("{owner}: {shown}: {why}"));
     let size = std::fs::metadata(path).map_err(|error| usage(error.to_string()))?.len();
     if size > SECRET_BYTES_MAX {
         return Err(usage(format!("has {size} bytes, and at most {SECRET_BYTES_MAX} are read")));
