@@ -54,18 +54,18 @@ pub struct Agent {
     pub compression: Compression,
 
     /// What agents add to resources that do not have it. Environment: the attributes in
-    /// OTEL_RESOURCE_ATTRIBUTES and the service.name in OTEL_SERVICE_NAME of the agent's own environment. Host:
-    /// host.name (that of the node where it is known), host.arch, os.type. Kubernetes: k8s.node.name, and in
-    /// a sidecar the k8s.pod.name and k8s.namespace.name of its pod. Of two that know the same, the first in
-    /// the list counts.
+    /// OTEL_RESOURCE_ATTRIBUTES and the service.name in OTEL_SERVICE_NAME of the agent's own environment.
+    /// Host: host.name (that of the node where it is known), host.arch, os.type. Kubernetes: k8s.node.name,
+    /// and in a sidecar the k8s.pod.name and k8s.namespace.name of its pod. Of two that know the same, the
+    /// first in the list counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub resource_detection: Vec<Detector>,
 
     /// Spans to leave out: conditions in the OpenTelemetry Transformation Language, each asked of every span,
-    /// such as 'attributes["http.route"] == "/healthz"'. A span for which one holds is dropped and counted; its
-    /// children stay.
+    /// such as 'attributes["http.route"] == "/healthz"'. A span for which one holds is dropped and counted;
+    /// its children stay.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = MAX_CONDITIONS),

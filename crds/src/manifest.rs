@@ -163,8 +163,8 @@ mod tests {
             ("  gateway:\n", "  redaction: {remove: [a]}\n  gateway:\n", false, true),
             ("decisionWait: 30s", "decisionWait: 30s\n    recordPolicy: true", false, false),
             (
-                "maxSpans: 8192",
-                "maxSpans: 8192}\n    filter: [IsRootSpan()]\n    retention: {",
+                "    compression: Zstd\n",
+                "    compression: Zstd\n    filter: [IsRootSpan()]\n",
                 true,
                 false,
             ),

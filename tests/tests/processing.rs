@@ -1,5 +1,5 @@
-//! What is done to spans on their way, with real processes: nothing that is redacted is found anywhere, filters
-//! and the ledger agree, kept spans tell why and how likely they were kept.
+//! What is done to spans on their way, with real processes: nothing that is redacted is found anywhere,
+//! filters and the ledger agree, kept spans tell why and how likely they were kept.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! What is rewritten as bytes against the same done to decoded messages, on random requests that are as odd as
-//! the wire format allows; and whatever the bytes are, nothing panics.
+//! What is rewritten as bytes against the same done to decoded messages, on random requests that are as odd
+//! as the wire format allows; and whatever the bytes are, nothing panics.
 #![expect(clippy::unwrap_used, reason = "a failing test should say where")]
 
 #[expect(dead_code, reason = "other tests need the rest")]

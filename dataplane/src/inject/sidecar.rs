@@ -74,7 +74,24 @@ fn targets(pipeline: &TracePipeline) -> Vec<String> {
 // business, but a manifest has some: a policy that drops nothing, and the gateways as the backend.
 fn settings(pipeline: &TracePipeline) -> Value {
     let agent = &pipeline.spec.agent;
+    let mut own = json!({
+        "mode": "Sidecar",
+        "receivers": {"otlp": agent.receivers.otlp},
+        "batch": agent.batch,
+        "compression": agent.compression,
+    });
+    // What an agent of the node does to spans it does to those of sidecars too, but it does not know their
+    // pods.
     let behind = agent.mode == AgentMode::DaemonSet;
+    for (name, list, wanted) in [
+        ("resourceDetection", json!(agent.resource_detection), true),
+        ("filter", json!(agent.filter), !behind),
+        ("attributes", json!(agent.attributes), !behind),
+    ] {
+        if wanted && list.as_array().is_some_and(|list| !list.is_empty()) {
+            own[name] = list;
+        }
+    }
     let targets = targets(pipeline);
     let backend = format!("http://{}", targets.first().map_or("", String::as_str));
     json!({
@@ -85,17 +102,7 @@ fn settings(pipeline: &TracePipeline) -> Value {
             "sampling": {"policies": [{"name": "elsewhere", "type": "AlwaysSample"}]},
             "exporters": [{"name": "gateways", "type": "OTLP", "otlp": {"endpoint": backend}}],
             "routing": {"resolver": {"type": "Static", "static": {"endpoints": targets}}},
-            "agent": {
-                "mode": "Sidecar",
-                "receivers": {"otlp": agent.receivers.otlp},
-                "batch": agent.batch,
-                "compression": agent.compression,
-                // What an agent of the node does to spans it does to those of sidecars too, but it does not
-                // know their pods.
-                "resourceDetection": agent.resource_detection,
-                "filter": if behind { &[][..] } else { &agent.filter },
-                "attributes": if behind { &[][..] } else { &agent.attributes },
-            },
+            "agent": own,
             "gateway": {"type": "External"},
             "security": {"peerTLS": {"mode": "Disabled"}},
         },
@@ -105,7 +112,10 @@ fn settings(pipeline: &TracePipeline) -> Value {
 fn container(pipeline: &TracePipeline, image: Option<&str>) -> Value {
     let pod = &pipeline.spec.agent.pod;
     let default_image = format!("ringtail:{}", env!("CARGO_PKG_VERSION"));
-    let variable = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let variable = |name: &str, path: &str| {
+        let field = json!({"fieldRef": {"fieldPath": path}});
+        json!({"name": name, "valueFrom": field})
+    };
     let mut env = vec![variable("POD_NAME", "metadata.name")];
     if !pipeline.spec.agent.resource_detection.is_empty() {
         env.push(variable("POD_NAMESPACE", "metadata.namespace"));

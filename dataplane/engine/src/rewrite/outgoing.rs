@@ -78,7 +78,9 @@ impl Visit for Rewriter<'_> {
     fn group(&mut self, group: &Group<'_>) {
         let Outgoing { ready, resource, scope, spare, .. } = &mut *self.outgoing;
         let (raw_resource, raw_scope) = (group.resource.bytes(), group.scope.bytes());
-        [&mut *resource, &mut *scope, &mut *spare].map(Vec::clear);
+        for buffer in [&mut *resource, &mut *scope, &mut *spare] {
+            buffer.clear();
+        }
         match self.redaction {
             Some(redaction) => {
                 redaction.resource(raw_resource, resource);
@@ -97,7 +99,8 @@ impl Visit for Rewriter<'_> {
     fn span(&mut self, _group: &Group<'_>, id: &TraceId, span: &[u8]) {
         let Some(group) = self.group else { return };
         let Outgoing { ready, span: redacted, spare, .. } = &mut *self.outgoing;
-        [&mut *redacted, &mut *spare].map(Vec::clear);
+        redacted.clear();
+        spare.clear();
         match self.redaction {
             Some(redaction) => {
                 redaction.span(span, redacted);

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState;
 use regex::bytes::Regex;
 use thiserror::Error;
 
@@ -62,10 +63,10 @@ pub struct Problem {
 /// What must not leave, ready to be taken out of spans.
 #[derive(Debug)]
 pub struct Redaction {
-    keys: HashMap<Box<[u8]>, Rule>,
+    keys: HashMap<Box<[u8]>, Rule, RandomState>,
     /// Patterns of keys, each with the bit of its mask.
     key_patterns: Vec<(Regex, u64)>,
-    allowed: Option<HashSet<Box<[u8]>>>,
+    allowed: Option<HashSet<Box<[u8]>, RandomState>>,
     /// The n-th has bit n: its pattern, if it has one, and what it puts there.
     pub(super) masks: Vec<(Option<Regex>, Box<[u8]>)>,
     /// The bits of masks that are about all attributes.
@@ -95,7 +96,7 @@ impl Redaction {
     pub fn new(plan: &Plan, hasher: Hasher) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut compiled = Self {
-            keys: HashMap::new(),
+            keys: HashMap::default(),
             key_patterns: Vec::new(),
             allowed: None,
             masks: Vec::new(),

@@ -48,7 +48,7 @@ fn how_likely_a_trace_was_kept_is_told_where_it_is_known() {
     let rate = policy("rate", Rule::RateLimiting { spans_per_second: 5, burst_capacity: None });
     let half = 1 << 55;
     let ten = 0xe6_6666_6666_6666;
-    let hashed = |least| move |chance: Chance| matches!(chance, Chance::Hashed { least: l, .. } if l == least);
+    let hashed = |wanted: u64| move |chance: Chance| matches!(chance, Chance::Hashed { least, .. } if least == wanted);
     let is = |wanted: Chance| move |chance: Chance| chance == wanted;
     type Check = Box<dyn Fn(Chance) -> bool>;
     let all = policy("all", Rule::AlwaysSample);

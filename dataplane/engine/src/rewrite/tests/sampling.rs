@@ -93,13 +93,11 @@ fn a_span_gets_its_trace_state_and_keeps_everything_else() {
     let told = [&[0x1a, 7][..], b"ot=th:0"].concat();
     let name = [&[0x2a, 1][..], b"n"].concat();
     assert_eq!(rewritten(&name), [&name[..], &told].concat());
-    let twice = [&[0x1a, 1][..], b"x", &name, &[0x1a, 7], b"ot=th:c"].concat();
-    let expected = [&name[..], &[0x1a, 7], b"ot=th:c"].concat();
-    assert_eq!(
-        rewritten(&twice).len(),
-        twice.len(),
-        "{expected:?}: the last state has a threshold"
-    );
+    // Of several states the last counts, and one is written.
+    let known = [&[0x1a, 1][..], b"x", &name, &[0x1a, 7], b"ot=th:c"].concat();
+    assert_eq!(rewritten(&known), known);
+    let twice = [&[0x1a, 7][..], b"ot=th:c", &name, &[0x1a, 3], b"a=b"].concat();
+    assert_eq!(rewritten(&twice), [&name[..], &[0x1a, 11], b"ot=th:0,a=b"].concat());
     let unknown = Mark { chance: Some(Chance::Unknown), ..Mark::default() };
     let mut out = Vec::new();
     unknown.span(&[&told[..], &name].concat(), &ID, &mut out);
