@@ -40,6 +40,16 @@ fn mark(program: &Program, facts: &TraceFacts) -> Mark {
     program.mark(program.note(&verdict, &receipt, facts), false).unwrap()
 }
 
+type Check = Box<dyn Fn(Chance) -> bool>;
+
+fn hashed(wanted: u64) -> Check {
+    Box::new(move |chance| matches!(chance, Chance::Hashed { least, .. } if least == wanted))
+}
+
+fn is(wanted: Chance) -> Check {
+    Box::new(move |chance| chance == wanted)
+}
+
 #[test]
 fn how_likely_a_trace_was_kept_is_told_where_it_is_known() {
     let not =
@@ -48,53 +58,40 @@ fn how_likely_a_trace_was_kept_is_told_where_it_is_known() {
     let rate = policy("rate", Rule::RateLimiting { spans_per_second: 5, burst_capacity: None });
     let half = 1 << 55;
     let ten = 0xe6_6666_6666_6666;
-    let hashed = |wanted: u64| move |chance: Chance| matches!(chance, Chance::Hashed { least, .. } if least == wanted);
-    let is = |wanted: Chance| move |chance: Chance| chance == wanted;
-    type Check = Box<dyn Fn(Chance) -> bool>;
     let all = policy("all", Rule::AlwaysSample);
     let cases: Vec<(Vec<Policy>, bool, &str, Check)> = vec![
-        (vec![share("half", 50.0, "")], false, "", Box::new(hashed(half))),
-        (vec![share("half", 50.0, ""), errors()], true, "", Box::new(is(Chance::Always))),
-        (vec![share("half", 50.0, ""), errors()], false, "", Box::new(hashed(half))),
+        (vec![share("half", 50.0, "")], false, "", hashed(half)),
+        (vec![share("half", 50.0, ""), errors()], true, "", is(Chance::Always)),
+        (vec![share("half", 50.0, ""), errors()], false, "", hashed(half)),
         // The more generous one is what kept it.
-        (vec![share("ten", 10.0, ""), share("half", 50.0, "")], false, "", Box::new(hashed(half))),
-        (vec![share("all", 100.0, "")], false, "", Box::new(is(Chance::Always))),
-        (vec![all], false, "", Box::new(is(Chance::Always))),
+        (vec![share("ten", 10.0, ""), share("half", 50.0, "")], false, "", hashed(half)),
+        (vec![share("all", 100.0, "")], false, "", is(Chance::Always)),
+        (vec![all], false, "", is(Chance::Always)),
         // Salts are independent of each other.
-        (
-            vec![share("a", 50.0, "a"), share("b", 50.0, "b")],
-            false,
-            "",
-            Box::new(is(Chance::Unknown)),
-        ),
+        (vec![share("a", 50.0, "a"), share("b", 50.0, "b")], false, "", is(Chance::Unknown)),
         (
             vec![share("a", 50.0, "a"), share("b", 50.0, "b"), errors()],
             true,
             "",
-            Box::new(is(Chance::Always)),
+            is(Chance::Always),
         ),
         // But not where the trace state draws.
         (
             vec![share("a", 10.0, "a"), share("b", 50.0, "b")],
             false,
             "ot=rv:f0000000000000",
-            Box::new(is(Chance::Drawn { least: half })),
+            is(Chance::Drawn { least: half }),
         ),
-        (
-            vec![share("ten", 10.0, "")],
-            false,
-            "ot=th:8",
-            Box::new(is(Chance::Drawn { least: ten })),
-        ),
+        (vec![share("ten", 10.0, "")], false, "ot=th:8", is(Chance::Drawn { least: ten })),
         // What a budget leaves is not known beforehand.
-        (vec![share("half", 50.0, ""), rate.clone()], false, "", Box::new(is(Chance::Unknown))),
-        (vec![errors(), rate], true, "", Box::new(is(Chance::Always))),
+        (vec![share("half", 50.0, ""), rate.clone()], false, "", is(Chance::Unknown)),
+        (vec![errors(), rate], true, "", is(Chance::Always)),
         // Kept when the hash is above: no threshold says that.
         (
             vec![part(share("half", 50.0, "")), not("rest", "half"), share("x", 10.0, "")],
             false,
             "ot=rv:f0000000000000",
-            Box::new(is(Chance::Unknown)),
+            is(Chance::Unknown),
         ),
     ];
     for (place, (policies, error, state, expected)) in cases.into_iter().enumerate() {
