@@ -32,7 +32,7 @@ const BATCH_SPANS_MAX: u32 = 100_000;
 // the schema does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = HOST_PORT_ON_NODES.rule())]
+#[x_kube(validation = HOST_PORT_ON_NODES.rule(), validation = PROCESSING_BY_AGENTS.rule())]
 pub struct Agent {
     /// Where agents run. DaemonSet: one on every node, which applications reach through the Service
     /// NAME-agent. Sidecar: in the pods of applications, added with `ringtail inject`; it keeps nothing and
@@ -124,6 +124,19 @@ pub(crate) static HOST_PORT_ON_NODES: NodeRule = NodeRule {
     },
     message: "needs agent.mode DaemonSet: only then there is one agent on a node",
     field: ".receivers.hostPort",
+};
+
+/// Without agents nobody would do it.
+pub(crate) static PROCESSING_BY_AGENTS: NodeRule = NodeRule {
+    cel: "self.mode != 'None' || \
+          !(has(self.resourceDetection) || has(self.filter) || has(self.attributes))",
+    holds: |agent| {
+        let names = ["resourceDetection", "filter", "attributes"];
+        agent.get("mode").is_none_or(|mode| mode != "None")
+            || !names.iter().any(|name| agent.get(name).is_some())
+    },
+    message: "must not be None with resourceDetection, filter or attributes: agents do these",
+    field: ".mode",
 };
 
 fn compression() -> Compression {

@@ -89,7 +89,8 @@ use crate::{
     validation = BATCH_BEFORE_DECISION.rule(),
     validation = STATIC_IS_EXTERNAL.rule(),
     validation = EXTERNAL_IS_STATIC.rule(),
-    validation = SOMETHING_RUNS.rule()
+    validation = SOMETHING_RUNS.rule(),
+    validation = REDACTION_BY_GATEWAYS.rule()
 )]
 pub struct TracePipelineSpec {
     /// How long to wait for a trace, and which traces to keep.
@@ -158,6 +159,14 @@ pub(crate) static EXTERNAL_IS_STATIC: NodeRule = NodeRule {
     },
     message: "must be Static when gateway.type is External: name the gateways in static.endpoints",
     field: ".routing.resolver.type",
+};
+
+/// Gateways of somebody else do not read this resource, and nothing would be redacted.
+pub(crate) static REDACTION_BY_GATEWAYS: NodeRule = NodeRule {
+    cel: "self.gateway.type != 'External' || !has(self.redaction)",
+    holds: |spec| !is(spec, "/gateway/type", "External") || spec.get("redaction").is_none(),
+    message: "needs gateway.type Managed: gateways of somebody else redact nothing",
+    field: ".redaction",
 };
 
 /// A pipeline runs something.

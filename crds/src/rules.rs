@@ -9,7 +9,9 @@ use kube::core::Rule;
 use serde_json::Value;
 
 use crate::{
-    agent::{BATCH_BYTES, BATCH_TIMEOUT, HOST_PORT_ON_NODES, RETENTION_BYTES},
+    agent::{
+        BATCH_BYTES, BATCH_TIMEOUT, HOST_PORT_ON_NODES, PROCESSING_BY_AGENTS, RETENTION_BYTES,
+    },
     autoscaling::{REPLICAS_IN_ORDER, SOME_TARGET},
     duration::{DurationBounds, DurationText},
     exporter::{
@@ -17,7 +19,10 @@ use crate::{
         TIMEOUT,
     },
     gateway::ONE_ANTI_AFFINITY,
-    pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
+    pipeline::{
+        BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, REDACTION_BY_GATEWAYS, SOMETHING_RUNS,
+        STATIC_IS_EXTERNAL,
+    },
     processing::VALUE_IF_GIVEN,
     receivers::{PORT_IS_FREE, PORTS_DIFFER},
     redaction::{ONE_KEY, SECRET_WITH_HASH, SOME_AIM, SOME_REDACTION, TEXTS_WITH_MASKS},
@@ -58,7 +63,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 39] = [
+static TWINS: [Twin; 41] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -93,6 +98,8 @@ static TWINS: [Twin; 39] = [
     Twin::Node(&SECRETS_WITH_REF),
     Twin::Node(&ONE_VALUE),
     Twin::Node(&VALUE_IF_GIVEN),
+    Twin::Node(&PROCESSING_BY_AGENTS),
+    Twin::Node(&REDACTION_BY_GATEWAYS),
     Twin::Node(&ONE_KEY),
     Twin::Node(&SECRET_WITH_HASH),
     Twin::Node(&SOME_AIM),
