@@ -12,7 +12,7 @@ use ringtail_engine::ownership::action::Action;
 use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
 use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
-use ringtail_engine::rewrite::outgoing::Outgoing;
+use ringtail_engine::rewrite::outgoing::Outgoing as Rewriter;
 use ringtail_engine::rewrite::redaction::Redaction;
 use ringtail_engine::rewrite::sampling::Mark;
 use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats};
@@ -94,7 +94,7 @@ pub(super) struct Worker {
     /// Spans that are kept, and the traces among them that were decided here.
     pub(super) kept: Batch,
     pub(super) marked: Marked,
-    outgoing: Outgoing,
+    rewriter: Rewriter,
     pub(super) kept_keys: Vec<TraceKey>,
     kept_since: Option<Instant>,
     ticked: u64,
@@ -152,7 +152,7 @@ impl Worker {
             deliveries: 0,
             kept: Batch::default(),
             marked,
-            outgoing: Outgoing::default(),
+            rewriter: Rewriter::default(),
             kept_keys: Vec::new(),
             kept_since: None,
             ticked: 0,
@@ -350,8 +350,8 @@ impl Worker {
             let exported = Exported::new(keys, self.own.clone());
             if self.outside.redaction.is_some() || !self.marked.is_empty() {
                 self.rewrite();
-                self.outside.output.export(self.outgoing.ready(), exported);
-                self.outgoing.clear();
+                self.outside.output.export(self.rewriter.ready(), exported);
+                self.rewriter.clear();
             } else {
                 self.outside.output.export(&self.kept, exported);
             }
@@ -363,10 +363,10 @@ impl Worker {
 
     /// Rewrites all kept spans.
     fn rewrite(&mut self) {
-        let Self { kept, marked, outgoing, outside, .. } = self;
+        let Self { kept, marked, rewriter, outside, .. } = self;
         let redaction = outside.redaction.as_deref();
         let mut add = |batch: &Batch, mark: &Mark| {
-            if let Err(error) = outgoing.add(batch, redaction, mark) {
+            if let Err(error) = rewriter.add(batch, redaction, mark) {
                 tracing::error!(%error, "a batch of our own does not parse; please report this");
             }
         };
@@ -385,7 +385,7 @@ impl Worker {
         let held = self.shard.held();
         let bytes = held.bytes
             + self.kept.held_bytes() as u64
-            + (self.marked.held_bytes() + self.outgoing.held_bytes()) as u64
+            + (self.marked.held_bytes() + self.rewriter.held_bytes()) as u64
             + self.parcels.bytes()
             + self.traces.footprint();
         self.outside.room.replace(self.published, bytes);
