@@ -10,6 +10,7 @@ use crate::{
     agent::Agent,
     exporter::{EXPORTERS_MAX, Exporter},
     gateway::Gateway,
+    receivers::GUARD_NEEDS_PEER_TLS,
     redaction::Redaction,
     routing::Routing,
     rules::{NodeRule, durations},
@@ -90,6 +91,7 @@ use crate::{
     validation = STATIC_IS_EXTERNAL.rule(),
     validation = EXTERNAL_IS_STATIC.rule(),
     validation = SOMETHING_RUNS.rule(),
+    validation = GUARD_NEEDS_PEER_TLS.rule(),
     validation = REDACTION_BY_GATEWAYS.rule()
 )]
 pub struct TracePipelineSpec {

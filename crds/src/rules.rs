@@ -24,7 +24,7 @@ use crate::{
         STATIC_IS_EXTERNAL,
     },
     processing::VALUE_IF_GIVEN,
-    receivers::{PORT_IS_FREE, PORTS_DIFFER},
+    receivers::{GUARD_NEEDS_PEER_TLS, GUARD_NOT_OF_SIDECARS, PORT_IS_FREE, PORTS_DIFFER},
     redaction::{ONE_KEY, SECRET_WITH_HASH, SOME_AIM, SOME_REDACTION, TEXTS_WITH_MASKS},
     sampling::{
         BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
@@ -63,7 +63,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 41] = [
+static TWINS: [Twin; 43] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -92,6 +92,8 @@ static TWINS: [Twin; 41] = [
     Twin::Node(&HOST_PORT_ON_NODES),
     Twin::Node(&PORT_IS_FREE),
     Twin::Node(&PORTS_DIFFER),
+    Twin::Node(&GUARD_NOT_OF_SIDECARS),
+    Twin::Node(&GUARD_NEEDS_PEER_TLS),
     Twin::Node(&ONE_ANTI_AFFINITY),
     Twin::Node(&REPLICAS_IN_ORDER),
     Twin::Node(&SOME_TARGET),
