@@ -254,10 +254,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let parent = role.exit_with_parent.then(Parent::listen);
     let pipeline = &loaded.pipeline;
     let neighbours = Neighbours::of_gateway(&role, &peers, pipeline, parent.as_ref()).await?;
-    let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
-        RoleError::Usage(format!("the policies do not compile: {problems:?}"))
-    })?;
-    let program = program.recording(pipeline.records);
+    let program = processing::program(pipeline)?;
     let redaction = processing::redaction(pipeline, &secrets_dir)?;
     let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
     let guard = guard::of_gateway(&role, pipeline.guard, keyring.is_some())?;

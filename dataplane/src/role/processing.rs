@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringtail_crds::ValidPipeline;
-use ringtail_engine::policy::Filter;
+use ringtail_engine::policy::{self, Filter, Program};
 use ringtail_engine::rewrite::attributes::Actions;
 use ringtail_engine::rewrite::processing::Processing;
 use ringtail_engine::rewrite::redaction::{Hasher, Redaction};
@@ -13,6 +13,14 @@ use ringtail_engine::scan::ScanLimits;
 use super::RoleError;
 use super::backends::secret_text;
 use super::detection::{self, Place};
+
+/// The policies, ready to judge traces.
+pub(super) fn program(pipeline: &ValidPipeline) -> Result<Program, RoleError> {
+    let program = policy::compile(&pipeline.policies).map_err(|problems| {
+        RoleError::Usage(format!("the policies do not compile: {problems:?}"))
+    })?;
+    Ok(program.recording(pipeline.records))
+}
 
 /// What must not leave a gateway.
 pub(super) fn redaction(
