@@ -11,6 +11,7 @@ use crate::{
     exporter::{EXPORTERS_MAX, Exporter},
     gateway::Gateway,
     receivers::GUARD_NEEDS_PEER_TLS,
+    redaction::Redaction,
     routing::Routing,
     rules::{NodeRule, durations},
     sampling::Sampling,
@@ -90,7 +91,8 @@ use crate::{
     validation = STATIC_IS_EXTERNAL.rule(),
     validation = EXTERNAL_IS_STATIC.rule(),
     validation = SOMETHING_RUNS.rule(),
-    validation = GUARD_NEEDS_PEER_TLS.rule()
+    validation = GUARD_NEEDS_PEER_TLS.rule(),
+    validation = REDACTION_BY_GATEWAYS.rule()
 )]
 pub struct TracePipelineSpec {
     /// How long to wait for a trace, and which traces to keep.
@@ -113,6 +115,10 @@ pub struct TracePipelineSpec {
     /// The tier that decides.
     #[serde(default)]
     pub gateway: Gateway,
+
+    /// What must not leave with kept spans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redaction: Option<Redaction>,
 
     /// How agents and gateways trust each other.
     #[serde(default)]
@@ -155,6 +161,14 @@ pub(crate) static EXTERNAL_IS_STATIC: NodeRule = NodeRule {
     },
     message: "must be Static when gateway.type is External: name the gateways in static.endpoints",
     field: ".routing.resolver.type",
+};
+
+/// Gateways of somebody else do not read this resource, and nothing would be redacted.
+pub(crate) static REDACTION_BY_GATEWAYS: NodeRule = NodeRule {
+    cel: "self.gateway.type != 'External' || !has(self.redaction)",
+    holds: |spec| !is(spec, "/gateway/type", "External") || spec.get("redaction").is_none(),
+    message: "needs gateway.type Managed: gateways of somebody else redact nothing",
+    field: ".redaction",
 };
 
 /// A pipeline runs something.

@@ -19,7 +19,8 @@ use ringtail_engine::ownership::timers::JOIN_SETTLE;
 use ringtail_engine::ownership::{
     Conduct, Config as OwnershipConfig, DECISION_BYTES_MAX, Stats, Steward,
 };
-use ringtail_engine::policy::{Policy, Program, Role, Rule};
+use ringtail_engine::policy::{Policy, Program, Records, Role, Rule};
+use ringtail_engine::rewrite::redaction::Redaction;
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::{ShardConfig, TraceLimits};
 
@@ -78,6 +79,8 @@ pub struct Config {
     pub decisions_bytes: u64,
     /// Limits of the scanner.
     pub scan: ScanLimits,
+    /// What must not leave with kept spans.
+    pub redaction: Option<Arc<Redaction>>,
 }
 
 /// When a trace is decided, as a manifest says it.
@@ -164,6 +167,7 @@ impl Gateway {
             counters: Arc::clone(&counters),
             room: Arc::clone(&room),
             output: Output::new(Arc::clone(&exporters)),
+            redaction: config.redaction.clone(),
             stands: Arc::clone(&peers.stands),
             outgoing: letters,
             clock,
@@ -219,9 +223,15 @@ impl Gateway {
     ///
     /// # Errors
     /// When the policies do not compile; then nothing has changed.
-    pub async fn reload(&self, policies: &[Policy], limits: Limits) -> Result<(), String> {
+    pub async fn reload(
+        &self,
+        policies: &[Policy],
+        limits: Limits,
+        records: Records,
+    ) -> Result<(), String> {
         let mut program = ringtail_engine::policy::compile(policies)
-            .map_err(|problems| format!("the policies do not compile: {problems:?}"))?;
+            .map_err(|problems| format!("the policies do not compile: {problems:?}"))?
+            .recording(records);
         program.adopt_budgets(&self.program.load());
         let program = Arc::new(program);
         self.program.store(Arc::clone(&program));

@@ -49,6 +49,7 @@ macro_rules! table {
 }
 
 mod exporters; // what exporters leave out, repeat, and read anew
+mod processing;
 mod receivers;
 mod table;
 
@@ -56,7 +57,12 @@ use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().chain(receivers::TABLE).chain(exporters::TABLE).copied()
+    table::TABLE
+        .iter()
+        .chain(receivers::TABLE)
+        .chain(exporters::TABLE)
+        .chain(processing::TABLE)
+        .copied()
 }
 
 /// One value of one metric.
@@ -307,6 +313,7 @@ fn agent_samples(core: &Core, samples: &mut Vec<Sample>) {
         count(&REROUTED, &[], core.rerouted_spans.load(Relaxed)),
         gauge(&SEND_LIMIT, &[], core.send_budget),
         gauge(&SEND_BYTES, &[], core.held_bytes()),
+        processing::of_agent(core),
     ]);
     for link in core.links() {
         let endpoint = link.endpoint.as_str();

@@ -33,8 +33,10 @@ use crate::stats::{self, LedgerReport, Report};
 use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
 mod backends; //   from the manifest's exporters to the tasks' settings
+mod detection; //  facts about where an agent runs
 mod guard; //      what clients have to show
 pub mod neighbours; // where gateways and a newer manifest are looked for
+mod processing; // from the manifest's settings to what is done to spans
 mod sockets; //    what a role listens on
 pub mod stop; //   signals, and the parent
 
@@ -213,6 +215,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     };
     let (stop, stopping) = watch::channel(false);
     let pipeline = &loaded.pipeline;
+    let processing = processing::of_agent(pipeline, thin)?;
     let config = agent::Config {
         identity: identity(&role, Role::Agent)?,
         seed,
@@ -228,7 +231,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         send_budget: budget.send,
         retention_budget: budget.retention,
         decision_wait: pipeline.decision_wait,
-        scan: ScanLimits::default(),
+        scan: processing::scan_limits(processing.as_ref()),
+        processing,
     };
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
     let agent = Agent::start(config, stopping.clone());
@@ -258,9 +262,8 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let parent = role.exit_with_parent.then(Parent::listen);
     let pipeline = &loaded.pipeline;
     let neighbours = Neighbours::of_gateway(&role, &peers, pipeline, parent.as_ref()).await?;
-    let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
-        RoleError::Usage(format!("the policies do not compile: {problems:?}"))
-    })?;
+    let program = processing::program(pipeline)?;
+    let redaction = processing::redaction(pipeline, &secrets_dir)?;
     let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
     let guard = guard::of_gateway(&role, pipeline.guard, keyring.is_some())?;
     // Whatever can be wrong with the command line is said before ports are looked at.
@@ -292,6 +295,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         buffer_bytes: budget.buffer,
         decisions_bytes: budget.decisions,
         scan: ScanLimits::default(),
+        redaction,
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);
@@ -341,7 +345,7 @@ struct Reload {
 impl Apply for Reload {
     async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
         let limits = limits(&pipeline, self.decision_wait);
-        self.gateway.reload(&pipeline.policies, limits).await
+        self.gateway.reload(&pipeline.policies, limits, pipeline.records).await
     }
 }
 

@@ -295,5 +295,7 @@ impl Guide for Way<'_> {
 
     fn pass(&mut self, _part: usize, _group: &Group<'_>, _span: &[u8]) {}
 
+    fn keep(&mut self, _number: usize, _group: &Group<'_>, _span: &[u8]) {}
+
     fn leave_group(&mut self) {}
 }

@@ -14,6 +14,7 @@ mod list; //      counts and duplicates
 mod metadata; //  what the API server knows of `metadata` by itself
 mod pods; //      podTemplate, and names that the operator keeps for itself
 mod policies; //  as written -> as the engine compiles them
+mod processing; // redaction, filter, attributes -> as the engine compiles them
 mod resolve; //   types -> ValidPipeline
 mod scalar; //    single values
 mod suggest; //   did you mean
@@ -94,6 +95,7 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     let policies = policies::resolve(list, &root.join("spec.sampling.policies"), &mut findings);
     let list = value.pointer("/spec/exporters").unwrap_or(&Value::Null);
     exporters::check(list, &root.join("spec.exporters"), &mut findings);
+    processing::check(&value, &mut findings);
     pods::check(&value, &mut findings);
     if !findings.is_empty() {
         return Err(findings);

@@ -4,11 +4,13 @@ use super::exporters;
 use crate::{
     agent::Agent,
     pipeline::TracePipeline,
-    resolved::{Batch, ReceiverGuard, ReceiverPorts, Resolver, ValidPipeline},
+    resolved::{Batch, Processing, ReceiverGuard, ReceiverPorts, Resolver, ValidPipeline},
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
 };
-use ringtail_engine::policy::Policy;
+use ringtail_engine::policy::{Policy, Records};
+
+use super::processing::{action_of, redaction_of};
 
 /// The pipeline as plain data. `None` when a text in it cannot be read, which the walk does not let pass.
 pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<ValidPipeline> {
@@ -27,6 +29,16 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
             None => TRACE_BYTES.most,
         },
         policies,
+        records: Records {
+            policy: spec.sampling.record_policy,
+            threshold: spec.sampling.record_threshold,
+        },
+        redaction: spec.redaction.as_ref().map(redaction_of),
+        processing: Processing {
+            detection: spec.agent.resource_detection.clone(),
+            filter: spec.agent.filter.clone(),
+            attributes: spec.agent.attributes.iter().map(action_of).collect::<Option<_>>()?,
+        },
         exporters: exporters.collect::<Option<_>>()?,
         resolver: resolver(spec.routing)?,
         receivers: receivers(&spec.agent),

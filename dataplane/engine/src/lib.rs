@@ -13,6 +13,7 @@
 //! | [`memory`] | remembered decisions |
 //! | [`ownership`] | whole traces through churn: who holds, who decides, who remembers |
 //! | [`policy`] | policies as data, compiled to a program over facts |
+//! | [`rewrite`] | spans rewritten as bytes: attributes, redaction, what sampling did |
 //! | [`ring`] | members, views, owners |
 //! | [`scan`] | check a request once, then walk its groups and spans without decoding them |
 //! | [`schema`] | which fields of OTLP trace messages hold messages, for the validating walk |
@@ -27,6 +28,7 @@ pub mod key;
 pub mod memory;
 pub mod ownership;
 pub mod policy;
+pub mod rewrite;
 pub mod ring;
 pub mod scan;
 pub mod schema;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use ringtail_engine::batch::{Batch, GroupRef};
 use ringtail_engine::key::{KeySeed, TraceKey};
+use ringtail_engine::rewrite::processing::{Done, Processing, Processor};
 use ringtail_engine::ring::View;
 use ringtail_engine::scan::{self, Group, ScanError, Shape, TraceId, Visit};
 
@@ -103,6 +104,10 @@ pub struct Routed {
     pub spans: u64,
     /// Of these, appended to the batch of a lower choice, because the first one takes no spans now.
     pub rerouted: u64,
+    /// Dropped by the manifest's filter.
+    pub filtered: u64,
+    /// Conditions of the filter that could not be answered.
+    pub failures: u64,
 }
 
 #[derive(Debug, Default)]
@@ -135,8 +140,8 @@ impl Splitter {
         Self { seed, limits, open, spare, sealed, buffers, places }
     }
 
-    /// Appends every span of `request` to the batch of its gateway. Batches that are full move to
-    /// [`Self::take_sealed`].
+    /// Appends every span of `request` to the batch of its gateway, changed by `processing` if there is any.
+    /// Batches that are full move to [`Self::take_sealed`].
     ///
     /// `accepting` says by link whether it takes spans now; at least one member of `ring` must.
     ///
@@ -146,8 +151,8 @@ impl Splitter {
         &mut self,
         request: &[u8],
         shape: &Shape,
-        ring: &Ring,
-        accepting: &[bool],
+        (ring, accepting): (&Ring, &[bool]),
+        processing: Option<&Processing>,
         now: Instant,
     ) -> Result<Routed, ScanError> {
         if self.open.len() < accepting.len() {
@@ -155,8 +160,14 @@ impl Splitter {
         }
         self.places.request += 1;
         let mut router = Router { splitter: self, ring, accepting, now, routed: Routed::default() };
-        scan::walk(request, shape, &mut router)?;
-        Ok(router.routed)
+        let Some(processing) = processing else {
+            scan::walk(request, shape, &mut router)?;
+            return Ok(router.routed);
+        };
+        let mut processor = Processor::new(processing, &mut router);
+        scan::walk(request, shape, &mut processor)?;
+        let Done { filtered, failures } = processor.done();
+        Ok(Routed { filtered, failures, ..router.routed })
     }
 
     /// Changes when a batch is full; open ones follow with their next span.
@@ -374,8 +385,9 @@ mod tests {
             let mut splitter = Splitter::new(seed, limits, Buffers::default());
             let request = top_heavy();
             let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
-            let routed = splitter.split(&request, &shape, &ring, &[true], Instant::now()).unwrap();
-            assert_eq!(routed, Routed { spans: 400, rerouted: 0 });
+            let over = (&ring, &[true][..]);
+            let routed = splitter.split(&request, &shape, over, None, Instant::now()).unwrap();
+            assert_eq!(routed, Routed { spans: 400, ..Routed::default() });
             splitter.seal_older(Instant::now());
             let written: usize = splitter.take_sealed().map(|s| s.batch.encoded_len()).sum();
             assert!(written <= 2 * request.len(), "{limits:?}: {written} of {}", request.len());

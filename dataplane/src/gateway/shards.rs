@@ -27,6 +27,7 @@ use crate::peer::messages::Manner;
 use crate::transport::{Method, Permit, Pieces};
 
 mod custody;
+mod marked;
 mod parcels;
 mod way;
 mod worker;

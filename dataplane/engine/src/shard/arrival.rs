@@ -21,6 +21,8 @@ enum Place {
     Held(u32),
     /// The way of the trace, which was decided before.
     Late { kept: bool },
+    /// The way of the trace, which was kept: to the guide.
+    Recorded(usize),
     /// Nowhere: exported before.
     Repeated,
     /// To the guide.
@@ -120,6 +122,12 @@ impl Visit for Arrival<'_> {
             Place::Foreign => self.inserted.foreign += 1,
             Place::Held(slot) => self.store(slot, group, span),
             Place::Late { kept } => self.follow(kept, group, span),
+            Place::Recorded(number) => {
+                if let Some((_, guide)) = &mut self.guide {
+                    guide.keep(number, group, span);
+                }
+                self.inserted.late_kept += 1;
+            }
             Place::Repeated => self.elsewhere.repeated += 1,
             Place::Passed(part) => {
                 if let Some((_, guide)) = &mut self.guide {
@@ -167,6 +175,7 @@ impl Arrival<'_> {
         let (first, steady) = match guide.place(key) {
             custody::Place::Nowhere => return Place::Foreign,
             custody::Place::Follow(kept) => return Place::Late { kept },
+            custody::Place::Recorded(number) => return Place::Recorded(number),
             custody::Place::Repeated => return Place::Repeated,
             custody::Place::Pass(part) => return Place::Passed(part),
             custody::Place::Store(first, steady) => (first, steady),

@@ -49,8 +49,8 @@ impl Worker {
     pub(super) fn deliver(&mut self, work: &Work, done: oneshot::Sender<Taken>, now: Millis) {
         self.elsewhere.clear();
         let manner = work.manner.at(now);
-        let Self { shard, traces, stand, elsewhere, kept, .. } = self;
-        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere };
+        let Self { shard, traces, stand, elsewhere, kept, marked, .. } = self;
+        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere, marked };
         let guided = (manner, &mut way as &mut dyn Guide);
         let admitted = shard.admit(&work.request, &work.shape, guided, now, kept);
         for key in &self.elsewhere.foreign {
@@ -155,6 +155,7 @@ impl Worker {
         if self.actions.is_empty() {
             return;
         }
+        // Between these, others gather too.
         self.shard.start_gathering();
         let mut actions = std::mem::take(&mut self.actions);
         let mut unpacking = Unpacking::Nothing;
@@ -187,7 +188,16 @@ impl Worker {
     }
 
     fn settle(&mut self, key: TraceKey, verdict: Verdict, by: By) {
-        self.shard.conclude(key, verdict, by, &mut self.kept);
+        let Self { shard, kept, marked, .. } = self;
+        if verdict.keep && marked.is_on() {
+            let mark = marked.mark(verdict.note, false);
+            if marked.turn_to(&mark) {
+                shard.start_gathering();
+            }
+            shard.conclude(key, verdict, by, marked.batch(&mark));
+        } else {
+            shard.conclude(key, verdict, by, kept);
+        }
         if verdict.keep && by == By::Us {
             self.kept_keys.push(key);
         }
