@@ -31,6 +31,8 @@ pub enum ManifestError {
 /// What the data plane reads, of the parts of `spec` that it does not read as a whole.
 const AGENT_FIELDS: [&str; 5] = ["mode", "receivers", "batch", "compression", "retention"];
 const GATEWAY_FIELDS: [&str; 1] = ["type"];
+/// A part of `spec` that need not be there.
+const SPAN_METRICS: &str = "spanMetrics";
 
 /// The manifest that pods read.
 ///
@@ -44,7 +46,7 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
     if let Some(namespace) = &pipeline.metadata.namespace {
         metadata.insert("namespace".to_owned(), json!(namespace));
     }
-    let manifest = json!({
+    let mut manifest = json!({
         "apiVersion": schema::API_VERSION,
         "kind": schema::KIND,
         "metadata": metadata,
@@ -57,6 +59,9 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
             "security": part("security"),
         },
     });
+    if let Some(metrics) = spec.get(SPAN_METRICS) {
+        manifest["spec"][SPAN_METRICS] = metrics.clone();
+    }
     Ok(serde_saphyr::to_string(&sorted(&manifest))?)
 }
 
@@ -68,7 +73,7 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
 pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, ManifestError> {
     let spec = with_defaults(pipeline)?;
     let part = |name: &str| spec.get(name).cloned().unwrap_or_default();
-    let settings = match tier {
+    let mut settings = match tier {
         Tier::Agent => json!({
             "routing": part("routing"),
             "agent": only(&part("agent"), &AGENT_FIELDS),
@@ -76,6 +81,10 @@ pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, 
         }),
         Tier::Gateway => json!({ "exporters": part("exporters"), "security": part("security") }),
     };
+    // Only where it is set: pods that do not count spans are not restarted because others can.
+    if let (Tier::Gateway, Some(metrics)) = (tier, spec.get(SPAN_METRICS)) {
+        settings[SPAN_METRICS] = metrics.clone();
+    }
     Ok(serde_saphyr::to_string(&sorted(&settings))?)
 }
 
@@ -144,6 +153,7 @@ mod tests {
             ("timeout: 5s", "timeout: 6s", false, true),
             ("  gateway:\n", "  paused: true\n  gateway:\n", false, false),
             ("  gateway:\n", "  security: {peerTLS: {mode: Disabled}}\n  gateway:\n", true, true),
+            ("  gateway:\n", "  spanMetrics: {}\n  gateway:\n", false, true),
             ("    replicas: 3", "    nodeSelector: {disk: fast}", false, false),
         ];
         for (from, to, agents, gateways) in edits {

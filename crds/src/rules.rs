@@ -26,6 +26,7 @@ use crate::{
     },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
+    span_metrics::{EXPIRY, INTERVAL, LABEL_IS_FREE, ONE_KIND_OF_BUCKETS},
 };
 
 /// A rule that one node of a document keeps or breaks as a whole.
@@ -56,7 +57,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 33] = [
+static TWINS: [Twin; 37] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -90,6 +91,10 @@ static TWINS: [Twin; 33] = [
     Twin::Node(&SOME_TARGET),
     Twin::Node(&SECRETS_WITH_REF),
     Twin::Node(&ONE_VALUE),
+    Twin::Duration(&EXPIRY),
+    Twin::Duration(&INTERVAL),
+    Twin::Node(&ONE_KIND_OF_BUCKETS),
+    Twin::Node(&LABEL_IS_FREE),
 ];
 
 /// The twin of a rule of the schema.

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use ringtail_engine::ring::View;
 use tokio::net::TcpListener;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::gateway::Gateway;
 use crate::membership::Counts;
-use crate::metrics::{Source, TierSource};
+use crate::metrics::{Source, TierSource, span_metrics};
 use crate::stats::{
     BudgetStats, ChurnStats, ConfigStats, DecisionStats, HeldStats, LedgerReport, ObserverStats,
     PolicyStats, RingStats, Role, Stats,
@@ -56,7 +57,7 @@ pub async fn serve(
 
 async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shown.registry) {
+    match write_metrics(&shown, &mut text).await {
         Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -64,6 +65,23 @@ async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
             format!("metrics could not be written: {error}\n"),
         ),
     }
+}
+
+async fn write_metrics(shown: &Shown, text: &mut String) -> std::fmt::Result {
+    let metrics = match &shown.source.tier {
+        TierSource::Gateway(gateway) => gateway.span_metrics.as_ref(),
+        TierSource::Agent(_) => None,
+    };
+    // First: what is told of the counting is as of this moment.
+    let series = match metrics {
+        Some(metrics) => Some((metrics, metrics.show().await)),
+        None => None,
+    };
+    text::encode_registry(text, &shown.registry)?;
+    if let Some((metrics, series)) = series {
+        span_metrics::write(metrics, &series, text)?;
+    }
+    text::encode_eof(text)
 }
 
 /// Ready means listening with a loaded policy, never load, peers or backends: a fleet whose backend is down

@@ -48,13 +48,14 @@ macro_rules! table {
     };
 }
 
+pub mod span_metrics;
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().copied()
+    table::TABLE.iter().chain(span_metrics::TABLE).copied()
 }
 
 /// One value of one metric.
@@ -135,6 +136,7 @@ impl Source {
             }
             TierSource::Gateway(gateway) => {
                 gateway_samples(gateway, &mut samples);
+                samples.extend(gateway.span_metrics.iter().flat_map(|it| span_metrics::samples(it)));
                 &gateway.counters
             }
         };

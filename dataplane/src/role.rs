@@ -33,6 +33,7 @@ use crate::stats::{self, LedgerReport, Report};
 use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
 mod backends; //   from the manifest's exporters to the tasks' settings
+mod counting; //   from the manifest's span metrics to what shards count with
 pub mod neighbours; // where gateways and a newer manifest are looked for
 mod sockets; //    what a role listens on
 pub mod stop; //   signals, and the parent
@@ -242,7 +243,11 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let seed = seed(&role)?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
-    let budget = Budget::share(Tier::Gateway, limit, Wanted { send: wanted, retention: None });
+    let shards = u32::try_from(shards(&role)).unwrap_or(1);
+    let span_metrics = counting::wanted(pipeline, shards);
+    let wanted = Wanted { send: wanted, retention: None, span_metrics };
+    let budget = Budget::share(Tier::Gateway, limit, wanted);
+    let span_metrics = counting::config(pipeline, shards, budget.span_metrics)?;
     let configs = backends::configs(pipeline, &exports, &secrets_dir, budget.send)?;
     let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let mut exporters = Vec::new();
@@ -261,11 +266,12 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         )
         .await,
         seed,
-        shards: u32::try_from(shards(&role)).unwrap_or(1),
+        shards,
         limits: limits(pipeline, decision_wait),
         buffer_bytes: budget.buffer,
         decisions_bytes: budget.decisions,
         scan: ScanLimits::default(),
+        span_metrics,
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);

@@ -26,9 +26,10 @@ use serde_json::Value;
 
 use crate::{
     TracePipeline, path::Path, pod_guard, problem::Problem, resolved::ValidPipeline, schema,
+    span_metrics,
 };
 use document::Node;
-use findings::Findings;
+pub(crate) use findings::Findings;
 
 static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(metadata::with_envelope);
 
@@ -92,6 +93,7 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     let list = value.pointer("/spec/sampling/policies").unwrap_or(&Value::Null);
     let policies = policies::resolve(list, &root.join("spec.sampling.policies"), &mut findings);
     pods::check(&value, &mut findings);
+    span_metrics::check(&value, &mut findings);
     if !findings.is_empty() {
         return Err(findings);
     }

@@ -59,6 +59,8 @@ pub struct Sealed {
     pub traces: Vec<(TraceKey, u32)>,
     /// When its first span came.
     pub born: Instant,
+    /// Whether a gateway may have counted its spans.
+    pub counted: bool,
 }
 
 /// The open batches of an agent, one a link.
@@ -71,6 +73,8 @@ pub struct Splitter {
     sealed: Vec<Sealed>,
     buffers: Buffers,
     places: Places,
+    /// Whether a gateway may have counted what is split now.
+    counted: bool,
 }
 
 /// The links of the traces that were met last, for the request under way: its spans of one trace are often
@@ -132,7 +136,7 @@ impl Splitter {
     pub(super) fn new(seed: KeySeed, limits: BatchLimits, buffers: Buffers) -> Self {
         let places = Places { request: 0, slots: vec![Place::default(); PLACES] };
         let (open, spare, sealed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { seed, limits, open, spare, sealed, buffers, places }
+        Self { seed, limits, open, spare, sealed, buffers, places, counted: false }
     }
 
     /// Appends every span of `request` to the batch of its gateway. Batches that are full move to
@@ -157,6 +161,13 @@ impl Splitter {
         let mut router = Router { splitter: self, ring, accepting, now, routed: Routed::default() };
         scan::walk(request, shape, &mut router)?;
         Ok(router.routed)
+    }
+
+    /// Whether a gateway may have counted the spans that are split from now on. Open batches hold none of
+    /// the other kind: what was there is sealed, by what it is.
+    pub fn set_counted(&mut self, counted: bool) {
+        self.seal_older(Instant::now());
+        self.counted = counted;
     }
 
     /// Changes when a batch is full; open ones follow with their next span.
@@ -240,7 +251,7 @@ impl Splitter {
         let batch = std::mem::replace(&mut open.batch, empty);
         open.number += 1;
         let traces = std::mem::take(&mut open.traces);
-        self.sealed.push(Sealed { link, batch, traces, born });
+        self.sealed.push(Sealed { link, batch, traces, born, counted: self.counted });
     }
 }
 

@@ -18,7 +18,7 @@ mod pattern;
 mod predicates;
 mod probability;
 mod program;
-mod trace_state;
+pub(crate) mod trace_state;
 
 pub use ast::{ErrorMode, Policy, Problem, Role, Rule, Status, SubPolicy};
 pub use budget::Occasion;

@@ -13,7 +13,7 @@ const TENANT_BYTES_MAX: usize = 241;
 const SYSTEM_BYTES_MAX: usize = 14;
 
 /// The value of a key; none when it is missing, or when any part of the list breaks the rules.
-pub(super) fn value<'a>(state: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn value<'a>(state: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     let mut keys: [&[u8]; MEMBERS_MAX] = [&[]; MEMBERS_MAX];
     let (mut found, mut count) = (None, 0);
     for member in state.split(|byte| *byte == b',').filter(|member| !member.is_empty()) {
