@@ -259,9 +259,10 @@ pub(crate) fn check(resource: &Value, findings: &mut Findings) {
         list.into_iter().flatten().enumerate()
     };
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
-    for (pointer, place) in
-        [("/spec/spanMetrics/dimensions", "dimensions"), ("/spec/spanMetrics/events/dimensions", "events.dimensions")]
-    {
+    for (pointer, place) in [
+        ("/spec/spanMetrics/dimensions", "dimensions"),
+        ("/spec/spanMetrics/events/dimensions", "events.dimensions"),
+    ] {
         for (index, dimension) in list(pointer) {
             let Some(name) = dimension.get("name").and_then(Value::as_str) else { continue };
             let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };

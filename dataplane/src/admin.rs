@@ -1,13 +1,15 @@
 //! The admin port: metrics, probes and `/stats`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
@@ -17,7 +19,8 @@ use tokio::sync::watch;
 
 use crate::gateway::Gateway;
 use crate::membership::Counts;
-use crate::metrics::{Source, TierSource, span_metrics};
+use crate::metrics::span_metrics::Pages;
+use crate::metrics::{Source, TierSource};
 use crate::stats::{
     BudgetStats, ChurnStats, ConfigStats, DecisionStats, HeldStats, LedgerReport, ObserverStats,
     PolicyStats, RingStats, Role, Stats,
@@ -25,6 +28,9 @@ use crate::stats::{
 
 /// What Prometheus asks for, and what the encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What ends it.
+const EOF: &str = "# EOF\n";
 
 /// What the admin port shows.
 #[derive(Clone, Debug)]
@@ -55,33 +61,30 @@ pub async fn serve(
     axum::serve(listener, router).await
 }
 
-async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
-    let mut text = String::new();
-    match write_metrics(&shown, &mut text).await {
-        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            [(header::CONTENT_TYPE, "text/plain")],
-            format!("metrics could not be written: {error}\n"),
-        ),
-    }
-}
-
-async fn write_metrics(shown: &Shown, text: &mut String) -> std::fmt::Result {
-    let metrics = match &shown.source.tier {
+async fn metrics(State(shown): State<Shown>) -> Response {
+    let counted = match &shown.source.tier {
         TierSource::Gateway(gateway) => gateway.span_metrics.as_ref(),
         TierSource::Agent(_) => None,
     };
     // First: what is told of the counting is as of this moment.
-    let series = match metrics {
-        Some(metrics) => Some((metrics, metrics.show().await)),
+    let pages = match counted {
+        Some(metrics) => Some(Pages::new(Arc::clone(metrics), metrics.show().await)),
         None => None,
     };
-    text::encode_registry(text, &shown.registry)?;
-    if let Some((metrics, series)) = series {
-        span_metrics::write(metrics, &series, text)?;
+    let mut text = String::new();
+    if let Err(error) = text::encode_registry(&mut text, &shown.registry) {
+        let told = format!("metrics could not be written: {error}\n");
+        return (StatusCode::INTERNAL_SERVER_ERROR, told).into_response();
     }
-    text::encode_eof(text)
+    let head = [(header::CONTENT_TYPE, OPENMETRICS)];
+    match pages {
+        None => (head, text + EOF).into_response(),
+        Some(pages) => {
+            let all = std::iter::once(text).chain(pages).chain([EOF.to_owned()]);
+            let all = futures::stream::iter(all.map(Ok::<String, Infallible>));
+            (head, Body::from_stream(all)).into_response()
+        }
+    }
 }
 
 /// Ready means listening with a loaded policy, never load, peers or backends: a fleet whose backend is down

@@ -136,8 +136,7 @@ mod tests {
             for tier in [Tier::Agent, Tier::Gateway] {
                 for wanted in [0, 64 * MIB, 1 << 40] {
                     let span_metrics = wanted;
-                    let wanted =
-                        Wanted { send: wanted, retention: Some(wanted), span_metrics };
+                    let wanted = Wanted { send: wanted, retention: Some(wanted), span_metrics };
                     let budget = Budget::share(tier, limit, wanted);
                     let parts = budget.receive
                         + budget.send

@@ -136,7 +136,8 @@ impl Source {
             }
             TierSource::Gateway(gateway) => {
                 gateway_samples(gateway, &mut samples);
-                samples.extend(gateway.span_metrics.iter().flat_map(|it| span_metrics::samples(it)));
+                samples
+                    .extend(gateway.span_metrics.iter().flat_map(|it| span_metrics::samples(it)));
                 &gateway.counters
             }
         };

@@ -131,10 +131,11 @@ impl MetricsSink {
     /// The sum of the last points of a metric.
     pub fn sum(&self, name: &str) -> i64 {
         let points = self.points.lock().unwrap();
-        let values = points.iter().filter(|((of, ..), _)| of == name).map(|(_, point)| match point {
-            Point::Sum(value) => *value,
-            other => panic!("{name} is no sum: {other:?}"),
-        });
+        let values =
+            points.iter().filter(|((of, ..), _)| of == name).map(|(_, point)| match point {
+                Point::Sum(value) => *value,
+                other => panic!("{name} is no sum: {other:?}"),
+            });
         values.sum()
     }
 }

@@ -143,7 +143,11 @@ fn requests(resources: &[Vec<KeyValue>]) -> Vec<ExportTraceServiceRequest> {
         for attributes in resources {
             let resource = Some(Resource { attributes: attributes.clone(), ..Resource::default() });
             let scope_spans = vec![ScopeSpans::default()];
-            resource_spans.push(ResourceSpans { resource, scope_spans, ..ResourceSpans::default() });
+            resource_spans.push(ResourceSpans {
+                resource,
+                scope_spans,
+                ..ResourceSpans::default()
+            });
         }
         for number in first..first + SPANS_PER_REQUEST {
             let of = random.below(resources.len() as u64) as usize;
@@ -343,7 +347,8 @@ impl Gateway {
 
 /// Samples of span metrics without what names the process that counted, bounds as numbers.
 fn comparable(samples: Samples) -> Samples {
-    let ours = samples.into_iter().filter(|((name, _), _)| name.starts_with("traces_span_metrics_"));
+    let ours =
+        samples.into_iter().filter(|((name, _), _)| name.starts_with("traces_span_metrics_"));
     let plain = |((name, labels), value): ((String, Labels), f64)| {
         let mut labels: Labels = labels
             .into_iter()
@@ -493,7 +498,13 @@ fn points(sink: &MetricsSink) -> Vec<String> {
                 let offset = if buckets.bucket_counts.is_empty() { 0 } else { buckets.offset };
                 format!(
                     "{} {} {} {} {:?} {:?} {:?} {:.3}",
-                    one.count, one.scale, one.zero_count, offset, buckets.bucket_counts, one.min, one.max,
+                    one.count,
+                    one.scale,
+                    one.zero_count,
+                    offset,
+                    buckets.bucket_counts,
+                    one.min,
+                    one.max,
                     one.sum.unwrap_or_default() / one.max.unwrap_or(1.0).max(1.0)
                 )
             }

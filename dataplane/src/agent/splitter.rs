@@ -392,4 +392,23 @@ mod tests {
             assert!(written <= 2 * request.len(), "{limits:?}: {written} of {}", request.len());
         }
     }
+
+    #[test]
+    fn what_may_have_been_counted_is_in_batches_of_its_own() {
+        let seed = KeySeed::new([1; 16]);
+        let view = View::new(vec![Member { id: "gw".to_owned(), inst: 1 }], &seed);
+        let ring = Ring { view, links: vec![0] };
+        let limits = BatchLimits { bytes: 64 << 20, spans: 1 << 20 };
+        let mut splitter = Splitter::new(seed, limits, Buffers::default());
+        let request = top_heavy();
+        let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
+        for counted in [false, true, true, false] {
+            splitter.set_counted(counted);
+            splitter.split(&request, &shape, &ring, &[true], Instant::now()).unwrap();
+        }
+        splitter.seal_older(Instant::now());
+        let sealed: Vec<(bool, u32)> =
+            splitter.take_sealed().map(|one| (one.counted, one.batch.spans())).collect();
+        assert_eq!(sealed, [(false, 400), (true, 400), (true, 400), (false, 400)]);
+    }
 }

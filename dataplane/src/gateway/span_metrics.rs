@@ -187,7 +187,7 @@ impl Task {
                 },
                 _ = tick.tick() => {
                     // The one before has what its receiver can take; this one has all of it and more.
-                    self.pushes.abort_all();
+                    self.abandon();
                     let shown = self.read().await;
                     self.push(shown);
                 }
@@ -210,18 +210,28 @@ impl Task {
         shown
     }
 
+    /// Gives up a push that is not answered.
+    fn abandon(&mut self) {
+        self.shared.failed.fetch_add(self.pushes.len() as u64, Relaxed);
+        self.pushes = JoinSet::new();
+    }
+
     fn push(&mut self, shown: Arc<Shown>) {
         if let Some((pusher, _)) = &self.pusher {
             let (pusher, shared) = (Arc::clone(pusher), Arc::clone(&self.shared));
             self.pushes.spawn(async move {
-                let count = if pusher.push(&shared, &shown).await { &shared.pushed } else { &shared.failed };
+                let count = if pusher.push(&shared, &shown).await {
+                    &shared.pushed
+                } else {
+                    &shared.failed
+                };
                 count.fetch_add(1, Relaxed);
             });
         }
     }
 
     async fn push_last(&mut self) {
-        self.pushes.abort_all();
+        self.abandon();
         let shown = self.read().await;
         self.push(shown);
         let all = async { while self.pushes.join_next().await.is_some() {} };

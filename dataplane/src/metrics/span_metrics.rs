@@ -2,6 +2,7 @@
 //! exporter make, written as OpenMetrics. Beside them, what is told of the counting itself.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::metrics::MetricType;
@@ -34,40 +35,94 @@ pub(super) fn samples(metrics: &SpanMetrics) -> Vec<Sample> {
     ]
 }
 
-/// Appends all series.
-///
-/// # Errors
-/// Never when `out` is a text.
-pub fn write(metrics: &SpanMetrics, shown: &Shown, out: &mut impl Write) -> fmt::Result {
-    let plan = &metrics.plan;
-    let (name, unit) = match plan.unit() {
-        Unit::Milliseconds => ("traces_span_metrics_duration_milliseconds", "milliseconds"),
-        Unit::Seconds => ("traces_span_metrics_duration_seconds", "seconds"),
-    };
-    calls(metrics, "traces_span_metrics_calls", "Spans", &shown.spans, false, out)?;
-    if !shown.spans.is_empty() {
-        writeln!(out, "# HELP {name} How long spans took.")?;
-        writeln!(out, "# TYPE {name} histogram\n# UNIT {name} {unit}")?;
+/// All series as text, some at a time: of ten thousand with the default buckets it is tens of megabytes,
+/// which need not all be there at once.
+#[derive(Debug)]
+pub struct Pages {
+    metrics: Arc<SpanMetrics>,
+    shown: Arc<Shown>,
+    part: Part,
+    /// The first series of the next page.
+    from: usize,
+}
+
+/// The metrics, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Calls,
+    Durations,
+    Events,
+}
+
+/// Series of a page: 64 with 17 buckets and labels of 250 bytes are about 300 KiB.
+const PAGE_SERIES: usize = 64;
+
+// === impl Pages ===
+
+impl Pages {
+    /// Of these series.
+    pub fn new(metrics: Arc<SpanMetrics>, shown: Arc<Shown>) -> Self {
+        Self { metrics, shown, part: Part::Calls, from: 0 }
     }
-    for series in &shown.spans {
-        durations(metrics, name, series, out)?;
+
+    fn write(&self, list: &[Series], out: &mut String) -> fmt::Result {
+        let (metrics, first) = (&*self.metrics, self.from == 0);
+        let (name, unit) = match metrics.plan.unit() {
+            Unit::Milliseconds => ("traces_span_metrics_duration_milliseconds", "milliseconds"),
+            Unit::Seconds => ("traces_span_metrics_duration_seconds", "seconds"),
+        };
+        match self.part {
+            Part::Calls => {
+                let of = ("traces_span_metrics_calls", "Spans", false);
+                calls(metrics, of, first, list, out)
+            }
+            Part::Durations => {
+                if first {
+                    writeln!(out, "# HELP {name} How long spans took.")?;
+                    writeln!(out, "# TYPE {name} histogram\n# UNIT {name} {unit}")?;
+                }
+                list.iter().try_for_each(|series| durations(metrics, name, series, out))
+            }
+            Part::Events => {
+                let of = ("traces_span_metrics_events", "Events of spans", true);
+                calls(metrics, of, first, list, out)
+            }
+        }
     }
-    if plan.counts_events() {
-        let name = "traces_span_metrics_events";
-        calls(metrics, name, "Events of spans", &shown.events, true, out)?;
+}
+
+impl Iterator for Pages {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        loop {
+            let (list, next) = match self.part {
+                Part::Calls => (&self.shown.spans, Some(Part::Durations)),
+                Part::Durations => (&self.shown.spans, Some(Part::Events)),
+                Part::Events => (&self.shown.events, None),
+            };
+            let end = list.len().min(self.from + PAGE_SERIES);
+            let page = list.get(self.from..end).filter(|page| !page.is_empty());
+            if let Some(page) = page {
+                let mut out = String::new();
+                // Writing to memory does not fail.
+                let _ = self.write(page, &mut out);
+                self.from = end;
+                return Some(out);
+            }
+            (self.part, self.from) = (next?, 0);
+        }
     }
-    Ok(())
 }
 
 fn calls(
     metrics: &SpanMetrics,
-    name: &str,
-    what: &str,
+    (name, what, of_events): (&str, &str, bool),
+    first: bool,
     list: &[Series],
-    of_events: bool,
     out: &mut impl Write,
 ) -> fmt::Result {
-    if !list.is_empty() {
+    if first {
         writeln!(out, "# HELP {name} {what}, before any sampling.\n# TYPE {name} counter")?;
     }
     for series in list {
@@ -87,11 +142,14 @@ fn durations(
     let labels = labels(metrics, series, false);
     let comma = if labels.is_empty() { "" } else { "," };
     // Exponential buckets have no form in this text; as from the Collector, count and sum are there.
-    let (bounds, counts, sum): (&[f64], &[u64], f64) = match (&series.histogram, metrics.plan.buckets()) {
-        (Histogram::Explicit { counts, sum }, Buckets::Explicit(bounds)) => (bounds, counts, *sum),
-        (Histogram::Exponential(histogram), _) => (&[], &[], histogram.sum),
-        _ => (&[], &[], 0.0),
-    };
+    let (bounds, counts, sum): (&[f64], &[u64], f64) =
+        match (&series.histogram, metrics.plan.buckets()) {
+            (Histogram::Explicit { counts, sum }, Buckets::Explicit(bounds)) => {
+                (bounds, counts, *sum)
+            }
+            (Histogram::Exponential(histogram), _) => (&[], &[], histogram.sum),
+            _ => (&[], &[], 0.0),
+        };
     let (mut below, mut from) = (0, f64::NEG_INFINITY);
     for (bound, count) in bounds.iter().zip(counts) {
         below += count;

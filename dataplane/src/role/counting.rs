@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ringtail_crds::ValidPipeline;
-use ringtail_engine::span_metrics::{Histogram, Limits, Plan, SERIES_BYTES};
+use ringtail_engine::span_metrics::{Exemplar, Histogram, Limits, Plan, SERIES_BYTES};
 
 use super::RoleError;
 use crate::gateway::span_metrics::{Config, Push};
@@ -11,16 +11,22 @@ use crate::gateway::span_metrics::{Config, Push};
 /// Bytes of the labels of a series as most have them: service, name, job and three dimensions of 20 each,
 /// with their lengths, and room for as much again. Longer ones leave room for fewer series.
 const LABELS_BYTES: u64 = 256;
+/// What a table has at least: a dozen series with the longest labels that there can be.
+const TABLE_BYTES_MIN: u64 = 64 << 10;
 /// Tables beside those of the shards: the totals, and the copy that is shown.
 const TABLES: u64 = 2;
 
 /// Bytes for all series that the manifest allows, in every table that may have them.
 pub(super) fn wanted(pipeline: &ValidPipeline, shards: u32) -> u64 {
     let Some(settings) = &pipeline.span_metrics else { return 0 };
-    let series = SERIES_BYTES + LABELS_BYTES + Histogram::bytes_max(&settings.plan.buckets);
+    // A list that grows may be twice what is in it.
+    let exemplars = (2 * settings.plan.exemplars * size_of::<Exemplar>()) as u64;
+    let histogram = Histogram::bytes_max(&settings.plan.buckets);
+    let series = SERIES_BYTES + LABELS_BYTES + histogram + exemplars;
     // A table that counts events as well gives them a fourth of its bytes.
     let shared = if settings.plan.event_dimensions.is_some() { 4 } else { 3 };
-    u64::from(settings.max_series) * series / 3 * shared * (u64::from(shards) + TABLES)
+    let table = u64::from(settings.max_series) * series / 3 * shared;
+    table.max(TABLE_BYTES_MIN) * (u64::from(shards) + TABLES)
 }
 
 /// What a gateway counts with, if it counts.
@@ -34,11 +40,47 @@ pub(super) fn config(
         series: settings.max_series as usize,
         bytes: budget / (u64::from(shards) + TABLES),
     };
-    let push = settings.push.as_ref().map(|push| Push {
-        endpoint: push.endpoint.clone(),
-        interval: push.interval,
-    });
+    let push = settings
+        .push
+        .as_ref()
+        .map(|push| Push { endpoint: push.endpoint.clone(), interval: push.interval });
     let config = Config { plan: Arc::new(Plan::new(settings.plan.clone())), limits, push };
     config.check()?;
     Ok(Some(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{Budget, MIB, Tier, Wanted};
+
+    fn pipeline(metrics: &str) -> ValidPipeline {
+        let text = format!(
+            "apiVersion: ringtail.dev/v1alpha1\nkind: TracePipeline\nmetadata: {{name: a}}\nspec:\n  \
+             sampling: {{policies: [{{name: all, type: AlwaysSample}}]}}\n  \
+             exporters: [{{name: b, type: OTLP, otlp: {{endpoint: \"http://b:4317\"}}}}]\n  {metrics}\n"
+        );
+        ringtail_crds::validate(&text).unwrap()
+    }
+
+    #[test]
+    fn all_series_have_room_in_a_gateway_of_the_usual_size_and_few_in_a_small_one() {
+        assert_eq!(wanted(&pipeline(""), 1), 0);
+        assert!(config(&pipeline(""), 1, 0).unwrap().is_none());
+        let cases = [
+            ("spanMetrics: {}", 2048 * MIB, 1, true),
+            ("spanMetrics: {exemplars: {enabled: true}}", 2048 * MIB, 4, true),
+            ("spanMetrics: {exponential: {}, maxSeries: 100000}", 512 * MIB, 1, false),
+            ("spanMetrics: {maxSeries: 1}", 64 * MIB, 1, true),
+        ];
+        for (metrics, limit, shards, fits) in cases {
+            let pipeline = pipeline(metrics);
+            let span_metrics = wanted(&pipeline, shards);
+            let wanted = Wanted { span_metrics, ..Wanted::default() };
+            let budget = Budget::share(Tier::Gateway, limit, wanted).span_metrics;
+            assert_eq!(budget == span_metrics, fits, "{metrics}: {budget} of {span_metrics}");
+            let config = config(&pipeline, shards, budget).unwrap().unwrap();
+            assert!(config.limits.bytes * (u64::from(shards) + TABLES) <= budget, "{metrics}");
+        }
+    }
 }

@@ -215,8 +215,7 @@ impl Arrival<'_> {
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
         let around = group;
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard { programs, log, index, headers, duplicates, stats, .. } =
-            &mut *self.shard;
+        let Shard { programs, log, index, headers, duplicates, stats, .. } = &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };

@@ -7,11 +7,15 @@ use super::resource::Resource;
 use super::series::Sample;
 use super::text::{Any, pair};
 use super::weight::weight;
+use crate::policy::attributes::plain;
 use crate::wire::{Reader, Value as Wire};
 
 /// Kinds and statuses that OTLP knows.
 const KINDS: u64 = 6;
 const STATUSES: u64 = 3;
+
+/// Field 9 of a span, length-delimited.
+const ATTRIBUTE_TAG: u8 = 9 << 3 | 2;
 
 /// Values by the place of their dimension, each the bytes of an `AnyValue`.
 type Values<'a> = [Option<&'a [u8]>; DIMENSIONS_MAX];
@@ -51,7 +55,14 @@ impl<'a> Reading<'a> {
             events: false,
         };
         let mut reader = Reader::new(span);
-        while let Ok(Some(field)) = reader.next_field() {
+        loop {
+            // More than half of the fields are attributes.
+            while reader.first() == Some(ATTRIBUTE_TAG) {
+                reader.skip_byte();
+                let Ok(attribute) = reader.delimited() else { return reading };
+                note(attribute, plan, &mut reading.values);
+            }
+            let Ok(Some(field)) = reader.next_field() else { return reading };
             match (field.number, field.value) {
                 (1, Wire::Bytes(id)) => reading.trace_id = id,
                 (2, Wire::Bytes(id)) => reading.span_id = id,
@@ -60,13 +71,13 @@ impl<'a> Reading<'a> {
                 (6, Wire::Varint(kind)) => reading.kind = kind,
                 (7, Wire::Fixed64(start)) => reading.start = start,
                 (8, Wire::Fixed64(end)) => reading.end = end,
-                (9, Wire::Bytes(attribute)) => note(attribute, plan, &mut reading.values),
                 (11, Wire::Bytes(_)) => reading.events = true,
                 (15, Wire::Bytes(status)) => reading.read_status(status),
+                // A tag that is longer than it need be.
+                (9, Wire::Bytes(attribute)) => note(attribute, plan, &mut reading.values),
                 _ => {}
             }
         }
-        reading
     }
 
     fn read_status(&mut self, status: &[u8]) {
@@ -92,7 +103,8 @@ impl<'a> Reading<'a> {
         let weight = match self.state {
             [] => 1,
             state => {
-                let half = |bytes: &[u8]| bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
+                let half =
+                    |bytes: &[u8]| bytes.first_chunk().copied().map_or(0, u64::from_le_bytes);
                 let [_, low] = [&trace_id[..8], &trace_id[8..]];
                 weight(state, half(low) ^ u64::from_le_bytes(span_id))
             }
@@ -178,7 +190,7 @@ impl<'a> Reading<'a> {
 /// Notes an attribute if it is a dimension: of equal keys the first counts.
 #[inline]
 fn note<'a>(attribute: &'a [u8], plan: &Plan, values: &mut Values<'a>) {
-    let (name, value) = pair(attribute);
+    let (name, value) = plain(attribute).unwrap_or_else(|| pair(attribute));
     plan.look_up(name, |place| {
         if let Some(slot) = values.get_mut(place) {
             slot.get_or_insert(value);

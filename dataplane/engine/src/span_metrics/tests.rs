@@ -70,9 +70,9 @@ fn labels(series: &Series, plan: &Plan, of_events: bool) -> String {
     let labels = Labels::of(&series.key, plan, of_events);
     let pairs: Vec<String> =
         labels.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let owner = labels.owner.map(|owner| {
-        format!("{:?}/{}/{:?} ", owner.namespace, owner.service, owner.instance)
-    });
+    let owner = labels
+        .owner
+        .map(|owner| format!("{:?}/{}/{:?} ", owner.namespace, owner.service, owner.instance));
     owner.unwrap_or_default() + &pairs.join(" ")
 }
 
@@ -329,8 +329,11 @@ fn excluded_dimensions_are_in_no_label() {
     let shop = resource(vec![attribute("service.name", text("shop"))]);
     let span = Span { name: "n".into(), kind: 2, ..Span::default() };
     let cases = [
-        (&all[..0], "service.name=shop span.name=n span.kind=SPAN_KIND_SERVER \
-                     status.code=STATUS_CODE_UNSET method=GET"),
+        (
+            &all[..0],
+            "service.name=shop span.name=n span.kind=SPAN_KIND_SERVER \
+                     status.code=STATUS_CODE_UNSET method=GET",
+        ),
         (&all[..2], "span.kind=SPAN_KIND_SERVER status.code=STATUS_CODE_UNSET method=GET"),
         (&all[2..], "service.name=shop span.name=n method=GET"),
         (&all[..], "method=GET"),

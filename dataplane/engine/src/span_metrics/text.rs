@@ -63,7 +63,9 @@ impl<'a> Any<'a> {
                     out.truncate(start);
                 }
             }
-            Self::Bool(_) | Self::Int(_) | Self::Double(_) => drop(self.json(out, out.len(), 0)),
+            // Status codes are nearly all numbers that there are.
+            Self::Int(number) => integer(number, out),
+            Self::Bool(_) | Self::Double(_) => drop(self.json(out, out.len(), 0)),
         }
     }
 
@@ -77,8 +79,7 @@ impl<'a> Any<'a> {
             Self::Text(text) => quote(text, out),
             Self::Bool(true) => out.extend_from_slice(b"true"),
             Self::Bool(false) => out.extend_from_slice(b"false"),
-            // Writing to memory does not fail.
-            Self::Int(number) => drop(write!(out, "{number}")),
+            Self::Int(number) => integer(number, out),
             Self::Double(number) => return double(number, out),
             Self::Bytes(bytes) => {
                 out.push(b'"');
@@ -148,6 +149,23 @@ pub(super) fn pair(pair: &[u8]) -> (&[u8], &[u8]) {
         }
     }
     (key, value)
+}
+
+/// Decimal digits.
+fn integer(number: i64, out: &mut Vec<u8>) {
+    // 19 digits and a sign.
+    let mut digits = [0; 20];
+    let (mut rest, mut from) = (number.unsigned_abs(), digits.len());
+    while from == digits.len() || rest > 0 {
+        from -= 1;
+        digits[from] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    if number < 0 {
+        from -= 1;
+        digits[from] = b'-';
+    }
+    out.extend_from_slice(&digits[from..]);
 }
 
 /// The shortest digits that read back as the same number; an exponent below 1e-6 and from 1e21.
@@ -264,8 +282,10 @@ mod tests {
             (Value::BytesValue(b"fo".to_vec()), "Zm8="),
             (Value::BytesValue(b"foo\xff".to_vec()), "Zm9v/w=="),
             (list(vec![]), "[]"),
-            (list(vec![text("a\"\n\u{1}\u{2028}"), Value::BytesValue(vec![0])]),
-                "[\"a\\\"\\n\\u0001\\u2028\",\"AA==\"]"),
+            (
+                list(vec![text("a\"\n\u{1}\u{2028}"), Value::BytesValue(vec![0])]),
+                "[\"a\\\"\\n\\u0001\\u2028\",\"AA==\"]",
+            ),
             (list(vec![Value::DoubleValue(f64::NAN)]), ""),
             (nested, "{\"a\":\"\",\"b\":[1,\"<&>\"]}"),
         ];

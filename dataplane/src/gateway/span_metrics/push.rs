@@ -88,12 +88,7 @@ fn size_of_points(series: &Series, plan: &Plan) -> usize {
     2 * (labels + POINT_BYTES + 64 * series.exemplars.len()) + buckets
 }
 
-fn request(
-    shared: &SpanMetrics,
-    shown: &Shown,
-    kind: Kind,
-    list: &[Series],
-) -> message::Request {
+fn request(shared: &SpanMetrics, shown: &Shown, kind: Kind, list: &[Series]) -> message::Request {
     let mut by_owner: BTreeMap<Option<Owner<'_>>, Vec<(Labels<'_>, &Series)>> = BTreeMap::new();
     for series in list {
         let labels = Labels::of(&series.key, &shared.plan, kind == Kind::Events);
@@ -136,11 +131,8 @@ fn metrics(
         Kind::Events => "traces.span.metrics.events",
     };
     let points = list.iter().map(|(labels, series)| number(shared, shown, labels, series));
-    let sum = message::Sum {
-        points: points.collect(),
-        temporality: CUMULATIVE,
-        is_monotonic: true,
-    };
+    let sum =
+        message::Sum { points: points.collect(), temporality: CUMULATIVE, is_monotonic: true };
     let name = name.to_owned();
     let calls = message::Metric { name, sum: Some(sum), ..message::Metric::default() };
     if kind == Kind::Events {
@@ -321,7 +313,10 @@ mod tests {
         let Some(Data::Histogram(histogram)) = &metrics[1].data else { panic!("{metrics:?}") };
         let point = &histogram.data_points[0];
         assert_eq!((point.count, point.sum, metrics[1].unit.as_str()), (3, Some(2.5), "s"));
-        assert_eq!((&point.bucket_counts[..], &point.explicit_bounds[..]), (&[3, 0][..], &[1.0][..]));
+        assert_eq!(
+            (&point.bucket_counts[..], &point.explicit_bounds[..]),
+            (&[3, 0][..], &[1.0][..])
+        );
     }
 
     #[test]
