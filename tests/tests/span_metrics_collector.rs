@@ -76,7 +76,7 @@ fn attributes(random: &mut Random) -> Vec<KeyValue> {
     ];
     let mut pairs = Vec::new();
     for key in ["http.method", "http.status_code", "other", "zone"] {
-        if random.below(3) > 0 {
+        if random.below(3) > 0 && (key != "zone" || random.below(3) == 0) {
             // Few values for all but one key, so that the same series are met again.
             let value = match key {
                 "http.status_code" => random.one_of(&values),
@@ -106,12 +106,17 @@ fn span(number: u64, random: &mut Random) -> Span {
         ..Event::default()
     };
     let id = [(number + 1).to_be_bytes(), number.wrapping_mul(0x9e37).to_be_bytes()].concat();
-    let code = random.below(4) as i32;
+    // Most spans are alike, so that most series have several.
+    let rarely = |random: &mut Random, usual: i32, bound: u64| match random.below(6) {
+        0 => random.below(bound) as i32,
+        _ => usual,
+    };
+    let (kind, code) = (rarely(random, 2, 7), rarely(random, 0, 4));
     Span {
         trace_id: id,
         span_id: (number + 1).to_be_bytes().to_vec(),
-        name: random.one_of(&["GET /", "query \"x\"", "ä"]).to_owned(),
-        kind: random.below(7) as i32,
+        name: random.one_of(&["GET /", "GET /", "query \"x\"", "ä"]).to_owned(),
+        kind,
         start_time_unix_nano: start,
         end_time_unix_nano: end,
         attributes: attributes(random),
@@ -252,10 +257,7 @@ impl Collector {
     fn samples(&self, calls: f64) -> Samples {
         let started = std::time::Instant::now();
         loop {
-            let message = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-            let answer = ask(self.metrics, message).unwrap_or_default();
-            let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            let samples = exposition::parse(&unchunked(&answer, body));
+            let samples = exposition::parse(&scrape(self.metrics));
             if sum(&samples, CALLS) >= calls {
                 return samples;
             }
@@ -274,22 +276,12 @@ fn ask(port: u16, message: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// The body without the lengths of its chunks.
-fn unchunked(answer: &str, body: &str) -> String {
-    if !answer.to_lowercase().contains("transfer-encoding: chunked") {
-        return body.to_owned();
-    }
-    let (mut rest, mut out) = (body.as_bytes(), Vec::new());
-    while let Some(end) = rest.windows(2).position(|two| two == b"\r\n") {
-        let length = std::str::from_utf8(&rest[..end]).unwrap();
-        let length = usize::from_str_radix(length.trim(), 16).unwrap();
-        if length == 0 {
-            break;
-        }
-        out.extend_from_slice(&rest[end + 2..end + 2 + length]);
-        rest = &rest[end + 4 + length..];
-    }
-    String::from_utf8(out).unwrap()
+/// A page of metrics; nothing while nobody listens.
+fn scrape(port: u16) -> String {
+    // Of version 1.0, so that the answer does not come in chunks.
+    let message = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    let answer = ask(port, message).unwrap_or_default();
+    answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())
 }
 
 // === Ours ===
@@ -339,7 +331,7 @@ impl Gateway {
     }
 
     fn samples(&self) -> Samples {
-        exposition::parse(&self.process.admin("/metrics"))
+        exposition::parse(&scrape(self.process.listening.admin.port()))
     }
 }
 
