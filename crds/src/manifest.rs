@@ -79,13 +79,24 @@ pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, 
             "agent": only(&part("agent"), &AGENT_FIELDS),
             "security": part("security"),
         }),
-        Tier::Gateway => json!({ "exporters": part("exporters"), "security": part("security") }),
+        Tier::Gateway => gateway_settings(&part("exporters"), &part("security"), pipeline),
     };
     // Only where it is set: pods that do not count spans are not restarted because others can.
     if let (Tier::Gateway, Some(metrics)) = (tier, spec.get(SPAN_METRICS)) {
         settings[SPAN_METRICS] = metrics.clone();
     }
     Ok(serde_saphyr::to_string(&sorted(&settings))?)
+}
+
+/// What applications have to show is in it only where it is asked for: gateways of other pipelines must not
+/// restart because there is such a thing.
+fn gateway_settings(exporters: &Value, security: &Value, pipeline: &TracePipeline) -> Value {
+    let mut settings = json!({ "exporters": exporters, "security": security });
+    let otlp = &pipeline.spec.agent.receivers.otlp;
+    if otlp.is_guarded() {
+        settings["receivers"] = json!([otlp.tls, otlp.bearer_token_secret_ref]);
+    }
+    settings
 }
 
 // The types put their defaults in when they are read, and write them.
@@ -155,6 +166,12 @@ mod tests {
             ("  gateway:\n", "  security: {peerTLS: {mode: Disabled}}\n  gateway:\n", true, true),
             ("  gateway:\n", "  spanMetrics: {}\n  gateway:\n", false, true),
             ("    replicas: 3", "    nodeSelector: {disk: fast}", false, false),
+            (
+                "  agent:\n",
+                "  agent:\n    receivers: {otlp: {tls: {certificateRef: {name: a}}}}\n",
+                true,
+                true,
+            ),
         ];
         for (from, to, agents, gateways) in edits {
             let changed = SHOP.replacen(from, to, 1);

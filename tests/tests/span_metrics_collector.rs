@@ -5,12 +5,9 @@
 //! Needs a Collector of v0.159 with the connector and the Prometheus exporter, such as `make bench` builds,
 //! named by `RINGTAIL_OTELCOL`; without it there is nothing to compare with.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail by panic")]
+#![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -20,32 +17,20 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
+use ringtail_tests::collector::{self, Collector, ask, free_port};
 use ringtail_tests::exposition::{self, Labels, Samples, sum};
 use ringtail_tests::http::post;
 use ringtail_tests::metrics_sink::{MetricsSink, Point};
 use ringtail_tests::process::{PATIENCE, Process, wait_until};
+use ringtail_tests::random::Random;
 use serde_json::{Value, json};
 
 const SPANS: u64 = 24_000;
 const SPANS_PER_REQUEST: u64 = 500;
 const CALLS: &str = "traces_span_metrics_calls_total";
 
-/// The spans are the same in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        // A step of splitmix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (x ^ (x >> 31)) % bound
-    }
-
-    fn one_of<T: Clone>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize].clone()
-    }
+fn any_of(random: &mut Random, list: &[Option<Any>]) -> Option<Any> {
+    list[random.below(list.len() as u64) as usize].clone()
 }
 
 fn pair(key: &str, value: Option<Any>) -> KeyValue {
@@ -79,8 +64,8 @@ fn attributes(random: &mut Random) -> Vec<KeyValue> {
         if random.below(3) > 0 && (key != "zone" || random.below(3) == 0) {
             // Few values for all but one key, so that the same series are met again.
             let value = match key {
-                "http.status_code" => random.one_of(&values),
-                _ => random.one_of(&values[..3]),
+                "http.status_code" => any_of(random, &values),
+                _ => any_of(random, &values[..3]),
             };
             pairs.push(pair(key, value));
         }
@@ -141,7 +126,7 @@ fn resources() -> Vec<Vec<KeyValue>> {
 }
 
 fn requests(resources: &[Vec<KeyValue>]) -> Vec<ExportTraceServiceRequest> {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut requests = Vec::new();
     for first in (0..SPANS).step_by(SPANS_PER_REQUEST as usize) {
         let mut resource_spans: Vec<ResourceSpans> = Vec::new();
@@ -182,98 +167,33 @@ fn expected(requests: &[ExportTraceServiceRequest]) -> f64 {
 
 // === The Collector ===
 
-struct Collector {
-    process: Child,
-    receiver: u16,
-    metrics: u16,
-    _home: tempfile::TempDir,
+/// One with these settings of the connector, and this exporter of metrics.
+fn start(binary: &OsString, mut connector: Value, exporter: &Value) -> Collector {
+    connector["metrics_flush_interval"] = json!("300ms");
+    let exporters: Vec<&String> = exporter.as_object().unwrap().keys().collect();
+    let config = json!({
+        "connectors": {"span_metrics": connector},
+        "exporters": exporter,
+        "service": {"pipelines": {
+            "traces": {"receivers": ["otlp"], "exporters": ["span_metrics"]},
+            "metrics": {"receivers": ["span_metrics"], "exporters": exporters},
+        }},
+    });
+    Collector::start(binary, config)
 }
 
-impl Drop for Collector {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Collector {
-    /// With these settings of the connector, and one more exporter of metrics.
-    fn start(binary: &OsString, mut connector: Value, sink: Option<String>) -> Self {
-        let (receiver, metrics) = (free_port(), free_port());
-        connector["metrics_flush_interval"] = json!("300ms");
-        let http = json!({"http": {"endpoint": format!("127.0.0.1:{receiver}")}});
-        let exporter = match sink {
-            Some(address) => json!({"otlp_grpc": {"endpoint": address, "tls": {"insecure": true}}}),
-            None => json!({"prometheus": {"endpoint": format!("127.0.0.1:{metrics}")}}),
-        };
-        let exporters: Vec<&String> = exporter.as_object().unwrap().keys().collect();
-        let config = json!({
-            "receivers": {"otlp": {"protocols": http}},
-            "connectors": {"span_metrics": connector},
-            "exporters": exporter,
-            "service": {
-                "telemetry": {"logs": {"level": "fatal"}, "metrics": {"level": "none"}},
-                "pipelines": {
-                    "traces": {"receivers": ["otlp"], "exporters": ["span_metrics"]},
-                    "metrics": {"receivers": ["span_metrics"], "exporters": exporters},
-                },
-            },
-        });
-        let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("collector.yaml");
-        // JSON is YAML.
-        std::fs::write(&file, config.to_string()).unwrap();
-        let process = Command::new(binary)
-            .arg("--config")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("RINGTAIL_OTELCOL names a program");
-        Self { process, receiver, metrics, _home: home }
-    }
-
-    /// Sends a request, again while the Collector still starts.
-    fn send(&mut self, request: &ExportTraceServiceRequest) {
-        let body = request.encode_to_vec();
-        let head = format!(
-            "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
-        let message = [head.into_bytes(), body].concat();
-        while !ask(self.receiver, &message).is_some_and(|answer| answer.contains(" 200 OK")) {
-            assert!(self.process.try_wait().unwrap().is_none(), "the Collector has ended");
-            std::thread::sleep(Duration::from_millis(100));
+/// What is shown at a port, once so many calls are.
+fn samples(port: u16, calls: f64) -> Samples {
+    let started = std::time::Instant::now();
+    loop {
+        let samples = exposition::parse(&scrape(port));
+        let found = sum(&samples, CALLS);
+        if found >= calls {
+            return samples;
         }
+        assert!(started.elapsed() < PATIENCE, "{found} of {calls} calls");
+        std::thread::sleep(Duration::from_millis(200));
     }
-
-    /// What it shows, once it has counted so many calls.
-    fn samples(&self, calls: f64) -> Samples {
-        let started = std::time::Instant::now();
-        loop {
-            let samples = exposition::parse(&scrape(self.metrics));
-            if sum(&samples, CALLS) >= calls {
-                return samples;
-            }
-            let found = sum(&samples, CALLS);
-            assert!(started.elapsed() < PATIENCE, "{found} of {calls} calls");
-            std::thread::sleep(Duration::from_millis(200));
-        }
-    }
-}
-
-fn ask(port: u16, message: &[u8]) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.write_all(message).ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// A page of metrics; nothing while nobody listens.
@@ -382,27 +302,21 @@ fn compare(theirs: Samples, ours: Samples) {
 
 /// Both with their own settings get the same spans.
 fn check(connector: Value, metrics: &Value, resources: &[Vec<KeyValue>], threads: &str) {
-    let Some(binary) = collector() else { return };
+    let Some(binary) = collector::binary("span_metrics_collector") else { return };
     let requests = requests(resources);
-    let mut collector = Collector::start(&binary, connector, None);
+    let port = free_port();
+    let exporter = json!({"prometheus": {"endpoint": format!("127.0.0.1:{port}")}});
+    let mut collector = start(&binary, connector, &exporter);
     let gateway = Gateway::start(metrics, threads);
     for request in &requests {
         collector.send(request);
         gateway.send(request);
     }
     let calls = expected(&requests);
-    let theirs = collector.samples(calls);
+    let theirs = samples(port, calls);
     let ours = gateway.samples();
     assert_eq!((sum(&theirs, CALLS), sum(&ours, CALLS)), (calls, calls));
     compare(theirs, ours);
-}
-
-fn collector() -> Option<OsString> {
-    let binary = std::env::var_os("RINGTAIL_OTELCOL");
-    if binary.is_none() {
-        eprintln!("skipped: span_metrics_collector: RINGTAIL_OTELCOL names no Collector");
-    }
-    binary
 }
 
 #[test]
@@ -448,7 +362,7 @@ fn what_has_no_room_is_in_the_connectors_overflow_series() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exponential_buckets_are_the_connectors() {
-    let Some(binary) = collector() else { return };
+    let Some(binary) = collector::binary("span_metrics_collector") else { return };
     let (theirs, ours) = (MetricsSink::start().await, MetricsSink::start().await);
     let dimensions = json!([{"name": "http.method", "default": "GET"}]);
     let connector = json!({
@@ -460,7 +374,10 @@ async fn exponential_buckets_are_the_connectors() {
     });
     let resources = &resources()[..3];
     let requests = requests(resources);
-    let mut collector = Collector::start(&binary, connector, Some(theirs.address.to_string()));
+    let exporter = json!({"otlp_grpc": {
+        "endpoint": theirs.address.to_string(), "tls": {"insecure": true},
+    }});
+    let mut collector = start(&binary, connector, &exporter);
     let gateway = Gateway::start(&settings, "2");
     for request in &requests {
         collector.send(request);

@@ -7,6 +7,7 @@ use ringtail_engine::span_metrics::{Exemplar, Histogram, Limits, Plan, SERIES_BY
 
 use super::RoleError;
 use crate::gateway::span_metrics::{Config, Push};
+use crate::memory::{Budget, Tier, Wanted};
 
 /// Bytes of the labels of a series as most have them: service, name, job and three dimensions of 20 each,
 /// with their lengths, and room for as much again. Longer ones leave room for fewer series.
@@ -16,8 +17,20 @@ const TABLE_BYTES_MIN: u64 = 64 << 10;
 /// Tables beside those of the shards: the totals, and the copy that is shown.
 const TABLES: u64 = 2;
 
+/// The budget of a gateway, and what it counts with.
+pub(super) fn share(
+    pipeline: &ValidPipeline,
+    limit: u64,
+    shards: u32,
+) -> Result<(Budget, Option<Config>), RoleError> {
+    let send = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
+    let wanted = Wanted { send, retention: None, span_metrics: wanted(pipeline, shards) };
+    let budget = Budget::share(Tier::Gateway, limit, wanted);
+    Ok((budget, config(pipeline, shards, budget.span_metrics)?))
+}
+
 /// Bytes for all series that the manifest allows, in every table that may have them.
-pub(super) fn wanted(pipeline: &ValidPipeline, shards: u32) -> u64 {
+fn wanted(pipeline: &ValidPipeline, shards: u32) -> u64 {
     let Some(settings) = &pipeline.span_metrics else { return 0 };
     // A list that grows may be twice what is in it.
     let exemplars = (2 * settings.plan.exemplars * size_of::<Exemplar>()) as u64;
@@ -30,11 +43,7 @@ pub(super) fn wanted(pipeline: &ValidPipeline, shards: u32) -> u64 {
 }
 
 /// What a gateway counts with, if it counts.
-pub(super) fn config(
-    pipeline: &ValidPipeline,
-    shards: u32,
-    budget: u64,
-) -> Result<Option<Config>, RoleError> {
+fn config(pipeline: &ValidPipeline, shards: u32, budget: u64) -> Result<Option<Config>, RoleError> {
     let Some(settings) = &pipeline.span_metrics else { return Ok(None) };
     let limits = Limits {
         series: settings.max_series as usize,
@@ -52,7 +61,7 @@ pub(super) fn config(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{Budget, MIB, Tier, Wanted};
+    use crate::memory::MIB;
 
     fn pipeline(metrics: &str) -> ValidPipeline {
         let text = format!(

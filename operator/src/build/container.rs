@@ -7,7 +7,10 @@ use super::{
     overlay::merge,
     port::{self, ADMIN, PEER},
     tier::Tier,
-    volume::{Mounted, PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE},
+    volume::{
+        Mounted, OTLP_CLIENT_CA_DIRECTORY, OTLP_TLS_DIRECTORY, OTLP_TOKEN_FILE, PEER_TLS_DIRECTORY,
+        PIPELINE_FILE, SEED_FILE,
+    },
 };
 
 /// What it is called, in every pod of every pipeline.
@@ -69,6 +72,16 @@ fn arguments(inputs: &Inputs<'_>, tier: Tier) -> Vec<&'static str> {
     arguments.extend(["--identity", "$(POD_NAME)"]);
     if tier.peer_tls_secret(inputs.pipeline).is_some() {
         arguments.extend(["--peer-tls", PEER_TLS_DIRECTORY]);
+    }
+    let otlp = &inputs.pipeline.spec.agent.receivers.otlp;
+    if let Some(tls) = &otlp.tls {
+        arguments.extend(["--otlp-tls", OTLP_TLS_DIRECTORY]);
+        if tls.client_ca_ref.is_some() {
+            arguments.extend(["--otlp-client-ca", OTLP_CLIENT_CA_DIRECTORY]);
+        }
+    }
+    if otlp.bearer_token_secret_ref.is_some() {
+        arguments.extend(["--otlp-tokens", OTLP_TOKEN_FILE]);
     }
     arguments
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::live::Workload;
 
+mod guarded; //    what applications have to show
 mod overlays; //   podTemplate over what the operator sets
 mod properties; // what holds for whatever is built
 mod restarts; //   which changes restart which pods
