@@ -33,6 +33,7 @@ pub mod sampling; //    which traces to keep
 pub mod schema; //      the definition that is installed
 pub mod security; //    how agents and gateways trust each other
 pub mod size; //        512Ki, 64Mi, 1Gi
+pub mod span_metrics; // requests, errors and durations of all spans
 pub mod status; //      what the operator knows of the fleet
 pub mod validate; //    the check without a cluster
 

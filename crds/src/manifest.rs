@@ -40,6 +40,8 @@ const AGENT_FIELDS: [&str; 8] = [
     "attributes",
 ];
 const GATEWAY_FIELDS: [&str; 1] = ["type"];
+/// A part of `spec` that need not be there.
+const SPAN_METRICS: &str = "spanMetrics";
 
 /// The manifest that pods read.
 ///
@@ -69,6 +71,9 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
     if let Some(redaction) = spec.get("redaction") {
         manifest["spec"]["redaction"] = redaction.clone();
     }
+    if let Some(metrics) = spec.get(SPAN_METRICS) {
+        manifest["spec"][SPAN_METRICS] = metrics.clone();
+    }
     Ok(serde_saphyr::to_string(&sorted(&manifest))?)
 }
 
@@ -90,6 +95,10 @@ pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, 
     };
     if let (Tier::Gateway, Some(redaction)) = (tier, spec.get("redaction")) {
         settings["redaction"] = redaction.clone();
+    }
+    // Only where it is set: pods that do not count spans are not restarted because others can.
+    if let (Tier::Gateway, Some(metrics)) = (tier, spec.get(SPAN_METRICS)) {
+        settings[SPAN_METRICS] = metrics.clone();
     }
     Ok(serde_saphyr::to_string(&sorted(&settings))?)
 }
@@ -170,6 +179,7 @@ mod tests {
             ("timeout: 5s", "timeout: 6s", false, true),
             ("  gateway:\n", "  paused: true\n  gateway:\n", false, false),
             ("  gateway:\n", "  security: {peerTLS: {mode: Disabled}}\n  gateway:\n", true, true),
+            ("  gateway:\n", "  spanMetrics: {}\n  gateway:\n", false, true),
             ("    replicas: 3", "    nodeSelector: {disk: fast}", false, false),
             ("  gateway:\n", "  redaction: {remove: [a]}\n  gateway:\n", false, true),
             ("decisionWait: 30s", "decisionWait: 30s\n    recordPolicy: true", false, false),

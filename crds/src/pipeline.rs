@@ -16,6 +16,7 @@ use crate::{
     rules::{NodeRule, durations},
     sampling::Sampling,
     security::Security,
+    span_metrics::SpanMetrics,
     status::TracePipelineStatus,
 };
 
@@ -102,6 +103,10 @@ pub struct TracePipelineSpec {
     #[schemars(length(min = 1, max = EXPORTERS_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub exporters: Vec<Exporter>,
+
+    /// Requests, errors and durations of all spans, counted before any sampling; nothing without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_metrics: Option<SpanMetrics>,
 
     /// How agents find gateways. `ringtail run` starts both tiers and takes its own gateways instead, and
     /// `ringtail agent --gateway HOST:PORT` takes those of its command line.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringtail_engine::policy::{Policy, Records};
 use ringtail_engine::rewrite::attributes::Action;
 use ringtail_engine::rewrite::redaction::Plan;
+use ringtail_engine::span_metrics::PlanConfig;
 
 use crate::{
     compression::Compression,
@@ -55,6 +56,28 @@ pub struct ValidPipeline {
     pub hop_compression: Compression,
     /// How many gateways share the traces.
     pub replicas: u32,
+    /// What is counted of all spans, if anything is.
+    pub span_metrics: Option<SpanMetrics>,
+}
+
+/// What is counted of all spans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanMetrics {
+    /// As the engine counts.
+    pub plan: PlanConfig,
+    /// The most series of a gateway, without the overflow series.
+    pub max_series: u32,
+    /// Where they are pushed.
+    pub push: Option<SpanMetricsPush>,
+}
+
+/// Where span metrics are pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanMetricsPush {
+    /// Where OTLP/gRPC is taken without TLS, as `host:port`.
+    pub endpoint: String,
+    /// How often.
+    pub interval: Duration,
 }
 
 /// What must not leave with kept spans; it compiles.

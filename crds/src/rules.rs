@@ -34,6 +34,7 @@ use crate::{
     },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
+    span_metrics::{EXPIRY, INTERVAL, LABEL_IS_FREE, ONE_KIND_OF_BUCKETS},
 };
 
 /// A rule that one node of a document keeps or breaks as a whole.
@@ -64,7 +65,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 49] = [
+static TWINS: [Twin; 53] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -114,6 +115,10 @@ static TWINS: [Twin; 49] = [
     Twin::Node(&SOME_AIM),
     Twin::Node(&SOME_REDACTION),
     Twin::Node(&TEXTS_WITH_MASKS),
+    Twin::Duration(&EXPIRY),
+    Twin::Duration(&INTERVAL),
+    Twin::Node(&ONE_KIND_OF_BUCKETS),
+    Twin::Node(&LABEL_IS_FREE),
 ];
 
 /// The twin of a rule of the schema.

@@ -31,6 +31,7 @@ use self::output::Output;
 use self::peers::Peers;
 use self::room::Room;
 use self::shards::{Outside, PolicyGauge, Sampling, ShardHandle, Slot, Work};
+use self::span_metrics::SpanMetrics;
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
@@ -46,6 +47,7 @@ pub mod output;
 pub mod peers;
 pub mod room;
 pub mod shards;
+pub mod span_metrics;
 
 /// What a refused sender is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -81,6 +83,8 @@ pub struct Config {
     pub scan: ScanLimits,
     /// What must not leave with kept spans.
     pub redaction: Option<Arc<Redaction>>,
+    /// How spans are counted before any sampling, if they are.
+    pub span_metrics: Option<span_metrics::Config>,
 }
 
 /// When a trace is decided, as a manifest says it.
@@ -105,6 +109,8 @@ pub struct Gateway {
     pub counters: Arc<Counters>,
     /// Backends.
     pub exporters: Arc<[ExporterHandle]>,
+    /// What is counted of all spans, if anything is.
+    pub span_metrics: Option<Arc<SpanMetrics>>,
     policies: ArcSwap<Vec<PolicyInfo>>,
     /// The policies in force, compiled.
     program: ArcSwap<Program>,
@@ -172,12 +178,16 @@ impl Gateway {
             outgoing: letters,
             clock,
             remember_max: remembered_keys(&config),
+            span_metrics: config.span_metrics.clone(),
         };
         let shards: Vec<ShardHandle> = (0..config.shards)
             .map(|shard| {
                 ShardHandle::spawn(shard_config(&config, shard), &program, outside.clone())
             })
             .collect::<std::io::Result<_>>()?;
+        let span_metrics = config.span_metrics.as_ref().map(|settings| {
+            SpanMetrics::spawn(settings, shards.clone(), config.identity.id.clone(), clock)
+        });
         let setting = Setting {
             steward,
             peers: Arc::clone(&peers),
@@ -191,6 +201,7 @@ impl Gateway {
             peers,
             counters,
             exporters,
+            span_metrics,
             policies: ArcSwap::from_pointee(policies.iter().map(PolicyInfo::of).collect()),
             program: ArcSwap::new(program),
             seed: config.seed,
@@ -288,6 +299,9 @@ impl Gateway {
     ///
     /// The receivers must have stopped before.
     pub async fn drain(&self, within: Duration) {
+        if let Some(metrics) = &self.span_metrics {
+            metrics.finish().await;
+        }
         for shard in &self.shards {
             shard.finish().await;
         }

@@ -51,6 +51,7 @@ macro_rules! table {
 mod exporters; // what exporters leave out, repeat, and read anew
 mod processing;
 mod receivers;
+pub mod span_metrics;
 mod table;
 
 use table::*;
@@ -62,6 +63,7 @@ pub fn table() -> impl Iterator<Item = &'static Metric> {
         .chain(receivers::TABLE)
         .chain(exporters::TABLE)
         .chain(processing::TABLE)
+        .chain(span_metrics::TABLE)
         .copied()
 }
 
@@ -154,6 +156,8 @@ impl Source {
             }
             TierSource::Gateway(gateway) => {
                 gateway_samples(gateway, &mut samples);
+                samples
+                    .extend(gateway.span_metrics.iter().flat_map(|it| span_metrics::samples(it)));
                 &gateway.counters
             }
         };

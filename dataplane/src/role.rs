@@ -33,6 +33,7 @@ use crate::stats::{self, LedgerReport, Report};
 use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
 mod backends; //   from the manifest's exporters to the tasks' settings
+mod counting; //   from the manifest's span metrics to what shards count with
 mod detection; //  facts about where an agent runs
 mod guard; //      what clients have to show
 pub mod neighbours; // where gateways and a newer manifest are looked for
@@ -268,9 +269,9 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let guard = guard::of_gateway(&role, pipeline.guard, keyring.is_some())?;
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
-    let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
+    let shards = u32::try_from(shards(&role)).unwrap_or(1);
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
-    let budget = Budget::share(Tier::Gateway, limit, Wanted { send: wanted, retention: None });
+    let (budget, span_metrics) = counting::share(pipeline, limit, shards)?;
     let identity = identity(&role, Role::Gateway)?;
     let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
     let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
@@ -290,12 +291,13 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         )
         .await,
         seed,
-        shards: u32::try_from(shards(&role)).unwrap_or(1),
+        shards,
         limits: limits(pipeline, decision_wait),
         buffer_bytes: budget.buffer,
         decisions_bytes: budget.decisions,
         scan: ScanLimits::default(),
         redaction,
+        span_metrics,
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);

@@ -281,7 +281,8 @@ pub fn resident_bytes(id: u32) -> u64 {
 fn fetch(address: SocketAddr, path: &str) -> String {
     use std::io::Write;
     let mut stream = std::net::TcpStream::connect(address).expect("the admin port listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").unwrap();
+    // Of version 1.0, so that the answer does not come in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: admin\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("a body")

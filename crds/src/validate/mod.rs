@@ -28,9 +28,10 @@ use serde_json::Value;
 
 use crate::{
     TracePipeline, path::Path, pod_guard, problem::Problem, resolved::ValidPipeline, schema,
+    span_metrics,
 };
 use document::Node;
-use findings::Findings;
+pub(crate) use findings::Findings;
 
 static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(metadata::with_envelope);
 
@@ -97,6 +98,7 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     exporters::check(list, &root.join("spec.exporters"), &mut findings);
     processing::check(&value, &mut findings);
     pods::check(&value, &mut findings);
+    span_metrics::check(&value, &mut findings);
     if !findings.is_empty() {
         return Err(findings);
     }

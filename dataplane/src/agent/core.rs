@@ -283,16 +283,17 @@ impl Core {
     /// Splits what was taken before by the present view; false when no gateway takes spans now.
     ///
     /// Needs no admission: the bytes are in the budget already.
-    pub fn reroute(&self, spans: &[u8], born: Instant) -> bool {
+    /// `counted`: a gateway may have counted them.
+    pub fn reroute(&self, spans: &[u8], born: Instant, counted: bool) -> bool {
         let mut splitter = self.lock();
         let Some(ring) = self.ring() else { return false };
         let accepting = self.by_place(|link| link.member.load(Relaxed));
         // A batch has one age: what is old gets batches of its own.
-        splitter.seal_older(Instant::now());
+        splitter.set_counted(counted);
         let unknown = &Shape::UNKNOWN;
         // What was done to spans is not done again.
         let routed = self.split(&mut splitter, (spans, born), unknown, (&ring, &accepting), None);
-        splitter.seal_older(Instant::now());
+        splitter.set_counted(false);
         self.dispatch(&mut splitter);
         if let Some(routed) = routed {
             self.rerouted_spans.fetch_add(routed.spans, Relaxed);

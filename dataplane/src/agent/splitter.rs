@@ -60,6 +60,8 @@ pub struct Sealed {
     pub traces: Vec<(TraceKey, u32)>,
     /// When its first span came.
     pub born: Instant,
+    /// Whether a gateway may have counted its spans.
+    pub counted: bool,
 }
 
 /// The open batches of an agent, one a link.
@@ -72,6 +74,8 @@ pub struct Splitter {
     sealed: Vec<Sealed>,
     buffers: Buffers,
     places: Places,
+    /// Whether a gateway may have counted what is split now.
+    counted: bool,
 }
 
 /// The links of the traces that were met last, for the request under way: its spans of one trace are often
@@ -137,7 +141,7 @@ impl Splitter {
     pub(super) fn new(seed: KeySeed, limits: BatchLimits, buffers: Buffers) -> Self {
         let places = Places { request: 0, slots: vec![Place::default(); PLACES] };
         let (open, spare, sealed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { seed, limits, open, spare, sealed, buffers, places }
+        Self { seed, limits, open, spare, sealed, buffers, places, counted: false }
     }
 
     /// Appends every span of `request` to the batch of its gateway, changed by `processing` if there is any.
@@ -168,6 +172,13 @@ impl Splitter {
         scan::walk(request, shape, &mut processor)?;
         let Done { filtered, failures } = processor.done();
         Ok(Routed { filtered, failures, ..router.routed })
+    }
+
+    /// Whether a gateway may have counted the spans that are split from now on. Open batches hold none of
+    /// the other kind: what was there is sealed, by what it is.
+    pub fn set_counted(&mut self, counted: bool) {
+        self.seal_older(Instant::now());
+        self.counted = counted;
     }
 
     /// Changes when a batch is full; open ones follow with their next span.
@@ -251,7 +262,7 @@ impl Splitter {
         let batch = std::mem::replace(&mut open.batch, empty);
         open.number += 1;
         let traces = std::mem::take(&mut open.traces);
-        self.sealed.push(Sealed { link, batch, traces, born });
+        self.sealed.push(Sealed { link, batch, traces, born, counted: self.counted });
     }
 }
 
@@ -392,5 +403,25 @@ mod tests {
             let written: usize = splitter.take_sealed().map(|s| s.batch.encoded_len()).sum();
             assert!(written <= 2 * request.len(), "{limits:?}: {written} of {}", request.len());
         }
+    }
+
+    #[test]
+    fn what_may_have_been_counted_is_in_batches_of_its_own() {
+        let seed = KeySeed::new([1; 16]);
+        let view = View::new(vec![Member { id: "gw".to_owned(), inst: 1 }], &seed);
+        let ring = Ring { view, links: vec![0] };
+        let limits = BatchLimits { bytes: 64 << 20, spans: 1 << 20 };
+        let mut splitter = Splitter::new(seed, limits, Buffers::default());
+        let request = top_heavy();
+        let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
+        for counted in [false, true, true, false] {
+            splitter.set_counted(counted);
+            let over = (&ring, &[true][..]);
+            splitter.split(&request, &shape, over, None, Instant::now()).unwrap();
+        }
+        splitter.seal_older(Instant::now());
+        let sealed: Vec<(bool, u32)> =
+            splitter.take_sealed().map(|one| (one.counted, one.batch.spans())).collect();
+        assert_eq!(sealed, [(false, 400), (true, 400), (true, 400), (false, 400)]);
     }
 }

@@ -8,7 +8,7 @@
 pub mod ast;
 pub mod limits;
 
-mod attributes;
+pub(crate) mod attributes;
 mod budget;
 mod compile;
 mod condition;

@@ -52,6 +52,8 @@ struct Arrival<'a> {
     group: Option<u32>,
     /// The current group in `out`, once a late span of it was pushed.
     late: Option<GroupRef>,
+    /// Whether span metrics count what comes.
+    counts: bool,
 }
 
 impl Shard {
@@ -79,6 +81,7 @@ impl Shard {
     ) -> (Inserted, Elsewhere) {
         self.advance(now);
         self.headers.start_gathering();
+        let counts = self.metrics.is_some() && guide.as_ref().is_none_or(|(how, _)| how.counts);
         let mut arrival = Arrival {
             shard: self,
             out,
@@ -89,6 +92,7 @@ impl Shard {
             resource: None,
             group: None,
             late: None,
+            counts,
         };
         let failed = scan::walk(request, shape, &mut arrival).err();
         arrival.leave_group();
@@ -123,6 +127,7 @@ impl Visit for Arrival<'_> {
             Place::Held(slot) => self.store(slot, group, span),
             Place::Late { kept } => self.follow(kept, group, span),
             Place::Recorded(number) => {
+                self.observe(group, span);
                 if let Some((_, guide)) = &mut self.guide {
                     guide.keep(number, group, span);
                 }
@@ -130,6 +135,7 @@ impl Visit for Arrival<'_> {
             }
             Place::Repeated => self.elsewhere.repeated += 1,
             Place::Passed(part) => {
+                self.sight(part, group, span);
                 if let Some((_, guide)) = &mut self.guide {
                     guide.pass(part, group, span);
                 }
@@ -219,8 +225,7 @@ impl Arrival<'_> {
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
         let around = group;
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard { config, programs, log, index, headers, duplicates, stats, .. } =
-            &mut *self.shard;
+        let Shard { programs, log, index, headers, duplicates, stats, .. } = &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
@@ -246,7 +251,15 @@ impl Arrival<'_> {
             .append(span, Owner { prev: entry.chain.head, headers: group, slot, due: entry.due });
         duplicates.note(spans + 1, slot, hashes, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
-        let facts = &entry.facts;
+        if self.counts
+            && let Some(metrics) = &mut self.shard.metrics
+        {
+            metrics.observe(around, span, self.shard.now);
+        }
+        let Some(entry) = self.shard.index.get(slot) else {
+            return;
+        };
+        let (config, facts) = (&self.shard.config, &entry.facts);
         let root_arrived = facts.root && !had_root;
         if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {
             match self.guide {
@@ -268,7 +281,26 @@ impl Arrival<'_> {
         }
     }
 
+    /// Notes a span that is passed on: whoever takes it does not count it.
+    fn sight(&mut self, part: usize, group: &Group<'_>, span: &[u8]) {
+        if self.counts
+            && let Some(metrics) = &mut self.shard.metrics
+        {
+            self.shard.sightings.push((part, metrics.sight(group, span)));
+        }
+    }
+
+    /// Counts a span that comes late, if spans are counted.
+    fn observe(&mut self, group: &Group<'_>, span: &[u8]) {
+        if self.counts
+            && let Some(metrics) = &mut self.shard.metrics
+        {
+            metrics.observe(group, span, self.shard.now);
+        }
+    }
+
     fn follow(&mut self, kept: bool, group: &Group<'_>, span: &[u8]) {
+        self.observe(group, span);
         if !kept {
             self.inserted.late_dropped += 1;
             return;

@@ -62,6 +62,8 @@ pub struct Manner {
     pub steady: Steady,
     /// When the first of the spans was taken in.
     pub first: Millis,
+    /// Whether they come into the fleet here and for the first time, so that span metrics count them.
+    pub counts: bool,
 }
 
 /// What became of the spans of a request.

@@ -27,6 +27,7 @@ use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::output::{Exported, Output};
 use crate::gateway::room::Room;
+use crate::gateway::span_metrics;
 use crate::ledger::Counters;
 
 /// Requests inserted before the shard looks at its deadlines again.
@@ -67,6 +68,8 @@ pub struct Outside {
     pub clock: Clock,
     /// So many of the last decisions a shard remembers.
     pub remember_max: usize,
+    /// How spans are counted, if they are.
+    pub span_metrics: Option<span_metrics::Config>,
 }
 
 /// How much of the shard's own counts is in the ledger of the process already.
@@ -139,6 +142,9 @@ impl Worker {
         shard.set_members(stand.members());
         let mut marked = Marked::default();
         marked.adopt(program);
+        if let Some(config) = &outside.span_metrics {
+            shard.set_metrics(config.tally());
+        }
         Self {
             traces,
             shard,
@@ -255,6 +261,12 @@ impl Worker {
                 traces.on_failed(stand, (&to, req, failure), now, actions);
             }
             Ask::Exported(keys) => traces.on_exported(stand, &keys),
+            Ask::Counted(done) => {
+                let drained = self.shard.metrics().map(|tally| tally.drain(now));
+                // Who asked may have given up; then the counts are lost with the process that ends.
+                let _ = done.send(drained.unwrap_or_default());
+                return;
+            }
             Ask::Reload(_) | Ask::Finish(_) => {}
         }
         self.perform(now);
@@ -387,6 +399,7 @@ impl Worker {
             + self.kept.held_bytes() as u64
             + (self.marked.held_bytes() + self.rewriter.held_bytes()) as u64
             + self.parcels.bytes()
+            + self.sighted_bytes()
             + self.traces.footprint();
         self.outside.room.replace(self.published, bytes);
         self.published = bytes;
