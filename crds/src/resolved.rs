@@ -34,6 +34,8 @@ pub struct ValidPipeline {
     pub resolver: Resolver,
     /// Where an agent takes spans in.
     pub receivers: ReceiverPorts,
+    /// What applications have to show.
+    pub guard: ReceiverGuard,
     /// Where the certificates between agents and gateways come from.
     pub peer_tls: PeerTlsMode,
     /// How an agent gathers spans into requests.
@@ -71,6 +73,17 @@ pub struct SecretKey {
     pub name: String,
     /// The key in it.
     pub key: String,
+}
+
+/// What applications have to show where they send OTLP to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceiverGuard {
+    /// They speak TLS.
+    pub tls: bool,
+    /// They have certificates of their own.
+    pub client_certificates: bool,
+    /// They send a bearer token.
+    pub tokens: bool,
 }
 
 /// The value of a header.

@@ -19,7 +19,7 @@ use crate::{
     },
     gateway::ONE_ANTI_AFFINITY,
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
-    receivers::{PORT_IS_FREE, PORTS_DIFFER},
+    receivers::{GUARD_NEEDS_PEER_TLS, GUARD_NOT_OF_SIDECARS, PORT_IS_FREE, PORTS_DIFFER},
     sampling::{
         BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
         ROOT_BEFORE_DECISION, ROOT_WAIT, SOME_BOUND, SOME_CONDITION, SOME_COUNT, TRACE_BYTES,
@@ -57,7 +57,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 39] = [
+static TWINS: [Twin; 41] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -86,6 +86,8 @@ static TWINS: [Twin; 39] = [
     Twin::Node(&HOST_PORT_ON_NODES),
     Twin::Node(&PORT_IS_FREE),
     Twin::Node(&PORTS_DIFFER),
+    Twin::Node(&GUARD_NOT_OF_SIDECARS),
+    Twin::Node(&GUARD_NEEDS_PEER_TLS),
     Twin::Node(&ONE_ANTI_AFFINITY),
     Twin::Node(&REPLICAS_IN_ORDER),
     Twin::Node(&SOME_TARGET),

@@ -19,7 +19,7 @@ use crate::discovery::Health;
 use crate::gateway::Gateway;
 use crate::membership::Counts;
 use crate::stats::{LedgerReport, Reasons};
-use crate::transport::{Keyring, Outcome};
+use crate::transport::{Guard, Keyring, Outcome};
 
 /// Bounds in milliseconds of the Collector's `loadbalancer_backend_latency`.
 const LATENCY_BOUNDS_MS: [f64; 10] =
@@ -49,13 +49,15 @@ macro_rules! table {
 }
 
 mod exporters; // what exporters leave out, repeat, and read anew
+mod receivers;
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().chain(exporters::TABLE).copied()
+    let areas = [table::TABLE, exporters::TABLE, receivers::TABLE];
+    areas.into_iter().flatten().copied()
 }
 
 /// One value of one metric.
@@ -87,6 +89,17 @@ pub struct Source {
     pub config: Arc<InForce>,
     /// The certificates, where there is TLS between the tiers.
     pub keyring: Option<Arc<Keyring>>,
+    /// What clients have to show, and what the receivers count.
+    pub guard: Guard,
+}
+
+/// What processes show each other and clients show them, with its counters.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
+    /// From clients.
+    pub guard: Guard,
 }
 
 /// Whose metrics they are.
@@ -141,6 +154,7 @@ impl Source {
         };
         let left_out = counters.left_out.counts();
         samples.extend(left_out.map(|(reason, fields)| count(&LEFT_OUT, &[reason], fields)));
+        receivers::samples(&self.guard, &mut samples);
         self.ring_samples(&mut samples);
         self.watch_samples(&mut samples);
         samples

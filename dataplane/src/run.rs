@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ringtail_crds::ValidPipeline;
+use ringtail_crds::resolved::ReceiverGuard;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::balance::FleetLedger;
@@ -140,6 +141,12 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
     let exports: Vec<String> = exports.chain(demo.iter().flat_map(Demo::exports)).collect();
     let plan = Plan::new(&options, &pipeline, &exports).map_err(RunError::Plan)?;
 
+    if pipeline.guard != ReceiverGuard::default() {
+        screen.say(
+            "Note: a local fleet takes OTLP in the clear and without tokens, on loopback alone; \
+             agent.receivers.otlp.tls and bearerTokenSecretRef are for clusters.\n",
+        );
+    }
     let mut fleet = Fleet::empty();
     let up = tokio::select! {
         up = fleet.start(&plan, &mut screen) => up.map(|()| true),

@@ -24,8 +24,28 @@ pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
             pairs.flat_map(keys).map(|(name, key)| SecretKey { name, key: key.to_owned() }),
         );
     }
+    found.extend(of_receivers(pipeline));
     found.sort();
     found.dedup();
+    found
+}
+
+fn of_receivers(pipeline: &TracePipeline) -> Vec<SecretKey> {
+    let otlp = &pipeline.spec.agent.receivers.otlp;
+    let mut found = Vec::new();
+    let mut add = |name: &str, key: &str| {
+        found.push(SecretKey { name: name.to_owned(), key: key.to_owned() });
+    };
+    if let Some(tls) = &otlp.tls {
+        add(&tls.certificate_ref.name, "tls.crt");
+        add(&tls.certificate_ref.name, "tls.key");
+        if let Some(clients) = &tls.client_ca_ref {
+            add(&clients.name, "ca.crt");
+        }
+    }
+    if let Some(token) = &otlp.bearer_token_secret_ref {
+        add(&token.name, &token.key);
+    }
     found
 }
 

@@ -4,7 +4,7 @@ use super::exporters;
 use crate::{
     agent::Agent,
     pipeline::TracePipeline,
-    resolved::{Batch, ReceiverPorts, Resolver, ValidPipeline},
+    resolved::{Batch, ReceiverGuard, ReceiverPorts, Resolver, ValidPipeline},
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
 };
@@ -30,6 +30,7 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         exporters: exporters.collect::<Option<_>>()?,
         resolver: resolver(spec.routing)?,
         receivers: receivers(&spec.agent),
+        guard: guard(&spec.agent),
         peer_tls: spec.security.peer_tls.mode,
         batch: batch(&spec.agent)?,
         retention_bytes: match &spec.agent.retention.max_bytes {
@@ -51,6 +52,15 @@ fn resolver(routing: Routing) -> Option<Resolver> {
 fn receivers(agent: &Agent) -> ReceiverPorts {
     let otlp = &agent.receivers.otlp;
     ReceiverPorts { grpc: otlp.grpc.port, http: otlp.http.port }
+}
+
+fn guard(agent: &Agent) -> ReceiverGuard {
+    let otlp = &agent.receivers.otlp;
+    ReceiverGuard {
+        tls: otlp.tls.is_some(),
+        client_certificates: otlp.tls.as_ref().is_some_and(|tls| tls.client_ca_ref.is_some()),
+        tokens: otlp.bearer_token_secret_ref.is_some(),
+    }
 }
 
 fn batch(agent: &Agent) -> Option<Batch> {

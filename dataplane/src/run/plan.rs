@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ringtail_crds::ValidPipeline;
+use ringtail_crds::resolved::ReceiverGuard;
 
 use super::RunOptions;
 use crate::stats::Role;
@@ -70,6 +71,10 @@ impl Plan {
         let second = Addresses { grpc: next_port(first.grpc)?, http: next_port(first.http)? };
         let mut shared =
             vec!["--exit-with-parent".into(), "--pipeline".into(), options.file.clone().into()];
+        if pipeline.guard != ReceiverGuard::default() {
+            // A laptop has no Secrets; the addresses must be of loopback then.
+            shared.push("--otlp-unguarded".into());
+        }
         if let Some(bytes) = options.memory_limit {
             let share = bytes / (gateways + AGENTS) as u64;
             shared.extend(["--memory-limit".into(), share.to_string().into()]);

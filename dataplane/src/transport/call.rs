@@ -9,14 +9,18 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use ringtail_engine::json;
+use ringtail_engine::scan::ScanLimits;
 use tokio::sync::Semaphore;
-use tokio::task::yield_now;
+use tokio::task::{spawn_blocking, yield_now};
 
 use super::admission::{Admission, Permit};
 use super::answer::{AnswerBody, Form, Refusal, Reply, accept, refuse};
 use super::compress::{ACCEPTED, Encoding, Inflation};
 use super::frame::{BodyReader, Message, Pace};
-use super::limits::{DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
+use super::guard::{Caller, Guard};
+use super::limits::{CONVERT_HERE_BYTES, DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
+use crate::otlp::Malformed;
 use crate::stats::Role;
 
 pub(super) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -49,6 +53,8 @@ pub struct Call {
     pub message: Bytes,
     /// The charge for `message`; it may be larger than the message, never smaller.
     pub permit: Permit,
+    /// What is not in `message`, because it could not be read as JSON.
+    pub left_out: Malformed,
     /// Bytes of the message as it arrived, before inflating.
     pub wire_bytes: u64,
     /// Who asks.
@@ -125,7 +131,8 @@ pub(super) struct Desk<H> {
     pub(super) limits: ServerLimits,
     pub(super) admission: Admission,
     pub(super) handler: H,
-    inflations: Semaphore,
+    pub(super) guard: Guard,
+    inflations: Arc<Semaphore>,
 }
 
 // === impl Method ===
@@ -203,16 +210,17 @@ impl<H: Handler> Desk<H> {
         limits: ServerLimits,
         admission: Admission,
         handler: H,
+        guard: Guard,
     ) -> Self {
-        let inflations = Semaphore::new(MAX_INFLATIONS);
-        Self { protocol, limits, admission, handler, inflations }
+        let inflations = Arc::new(Semaphore::new(MAX_INFLATIONS));
+        Self { protocol, limits, admission, handler, guard, inflations }
     }
 
     /// Takes one request to its answer.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        caller: &Caller,
     ) -> Response<AnswerBody> {
         let form = form_of(request.headers());
         let method = match self.protocol {
@@ -220,12 +228,13 @@ impl<H: Handler> Desk<H> {
             Protocol::Http => Method::of_http(request.uri().path()),
         };
         let result = match self.protocol {
-            Protocol::Grpc => self.grpc(request, method, form, peer).await,
-            Protocol::Http => self.http(request, method, form, peer).await,
+            Protocol::Grpc => self.grpc(request, method, form, caller).await,
+            Protocol::Http => self.http(request, method, form, caller).await,
         };
         match result {
             Ok(reply) => accept(reply, form),
             Err(refusal) => {
+                self.guard.tally.refuse(&refusal);
                 self.handler.refused(method, &refusal);
                 refuse(&refusal, form)
             }
@@ -237,17 +246,18 @@ impl<H: Handler> Desk<H> {
         request: Request<Incoming>,
         method: Option<Method>,
         form: Form,
-        peer: Peer,
+        caller: &Caller,
     ) -> Result<Reply, Refusal> {
         if form != Form::Grpc {
             let text = "this port speaks gRPC; send OTLP/HTTP to the OTLP/HTTP port (4318)";
             return Err(Refusal::UnsupportedMediaType(text.to_owned()));
         }
         let method = method.ok_or_else(|| unknown_path(request.uri().path()))?;
+        self.let_in(request.headers(), caller)?;
         self.handler.admits(method)?;
         let encoding = encoding_of(request.headers(), GRPC_ENCODING)?;
         let mut body = BodyReader::new(request.into_body(), self.pace());
-        let message = body.message(self.limits.max_wire_bytes, &self.admission).await?;
+        let message = body.message(self.limits.max_wire_bytes, &caller.admission).await?;
         let Some(Message { compressed, payload, permit }) = message else {
             let text = "the call has no message; send exactly one";
             return Err(Refusal::Malformed(text.to_owned()));
@@ -260,7 +270,8 @@ impl<H: Handler> Desk<H> {
             }
             (true, encoding) => encoding,
         };
-        self.hand_over(method, encoding, payload, permit, peer).await
+        let message = Message { payload, permit, compressed };
+        self.hand_over(method, encoding, message, form, caller.peer).await
     }
 
     async fn http(
@@ -268,23 +279,24 @@ impl<H: Handler> Desk<H> {
         request: Request<Incoming>,
         method: Option<Method>,
         form: Form,
-        peer: Peer,
+        caller: &Caller,
     ) -> Result<Reply, Refusal> {
-        let head = self.check_http(&request, method, form);
+        let head = self.check_http(&request, method, form, caller);
         let lingers = must_be_read(&request);
         let declared = request.body().size_hint().exact();
         let mut body = BodyReader::new(request.into_body(), self.pace());
         let read = match head {
             Err(refusal) => Err(refusal),
             Ok(head) => body
-                .whole(declared, self.limits.max_wire_bytes, &self.admission)
+                .whole(declared, self.limits.max_wire_bytes, &caller.admission)
                 .await
                 .map(|read| (head, read))
                 .map_err(Refusal::from),
         };
         match read {
             Ok(((method, encoding), (payload, permit))) => {
-                self.hand_over(method, encoding, payload, permit, peer).await
+                let message = Message { payload, permit, compressed: false };
+                self.hand_over(method, encoding, message, form, caller.peer).await
             }
             Err(refusal) => {
                 if lingers && !matches!(refusal, Refusal::TooSlow(_) | Refusal::Aborted(_)) {
@@ -300,6 +312,7 @@ impl<H: Handler> Desk<H> {
         request: &Request<Incoming>,
         method: Option<Method>,
         form: Form,
+        caller: &Caller,
     ) -> Result<(Method, Encoding), Refusal> {
         if form == Form::Grpc {
             let text = "this port speaks OTLP/HTTP; send gRPC to the OTLP/gRPC port (4317)";
@@ -310,29 +323,79 @@ impl<H: Handler> Desk<H> {
             let text = format!("{} takes POST only", request.uri().path());
             return Err(Refusal::NotPost(text));
         }
+        self.let_in(request.headers(), caller)?;
         self.handler.admits(method)?;
-        if form != Form::Protobuf {
-            let text = "only application/x-protobuf is taken here; \
+        if !matches!(form, Form::Protobuf | Form::Json) {
+            let text = "only application/x-protobuf and application/json are taken here; \
                         set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf or use OTLP/gRPC";
             return Err(Refusal::UnsupportedMediaType(text.to_owned()));
         }
         Ok((method, encoding_of(request.headers(), CONTENT_ENCODING)?))
     }
 
+    /// Who may ask for anything at all. Looked at before a byte of the body is read.
+    fn let_in(&self, headers: &HeaderMap, caller: &Caller) -> Result<(), Refusal> {
+        if caller.misplaced {
+            let text =
+                "this port speaks TLS; use an https:// endpoint (OTEL_EXPORTER_OTLP_ENDPOINT)";
+            return Err(Refusal::Forbidden(text.to_owned()));
+        }
+        match &self.guard.tokens {
+            Some(tokens) => tokens.check(headers),
+            None => Ok(()),
+        }
+    }
+
     async fn hand_over(
         &self,
         method: Method,
         encoding: Encoding,
-        payload: Bytes,
-        permit: Permit,
+        message: Message,
+        form: Form,
         peer: Peer,
     ) -> Result<Reply, Refusal> {
+        let Message { payload, permit, .. } = message;
         let wire_bytes = payload.len() as u64;
         let (message, permit) = match encoding {
             Encoding::Identity => (payload, permit),
             _ => self.inflate(encoding, payload, permit).await?,
         };
-        self.handler.handle(Call { method, message, permit, wire_bytes, peer }).await
+        let (message, permit, left_out) = match form {
+            Form::Json => self.convert(message, permit).await?,
+            _ => (message, permit, Malformed::default()),
+        };
+        self.handler.handle(Call { method, message, permit, left_out, wire_bytes, peer }).await
+    }
+
+    /// From JSON to the wire format. Large bodies take their turn on a thread of their own: nothing else
+    /// would be served meanwhile. Who goes away does not end that work, so its charge goes with it.
+    async fn convert(
+        &self,
+        text: Bytes,
+        mut permit: Permit,
+    ) -> Result<(Bytes, Permit, Malformed), Refusal> {
+        let length = text.len() as u64;
+        permit.grow(length).map_err(|full| Refusal::overloaded(full.to_string()))?;
+        let convert = move || {
+            let converted = json::traces(&text, &ScanLimits::default());
+            drop(text);
+            permit.shrink(length);
+            (converted, permit)
+        };
+        let (converted, permit) = if length <= CONVERT_HERE_BYTES {
+            convert()
+        } else {
+            let turn = Arc::clone(&self.inflations).acquire_owned().await;
+            let work = move || (convert(), turn);
+            let done = spawn_blocking(work).await;
+            done.map_err(|_| Refusal::Internal("the conversion from JSON ended".to_owned()))?.0
+        };
+        let converted = converted.map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let mut left_out = Malformed::default();
+        if let Some(why) = converted.why {
+            left_out.add(converted.left_out, why.to_string());
+        }
+        Ok((Bytes::from(converted.wire), permit, left_out))
     }
 
     /// Inflates in steps, so that one large body does not keep a thread from its other connections.

@@ -7,7 +7,10 @@ use super::{
     overlay::merge,
     port::{self, ADMIN, PEER},
     tier::Tier,
-    volume::{DATA_DIRECTORY, Mounted, PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE},
+    volume::{
+        DATA_DIRECTORY, Mounted, OTLP_CLIENT_CA_DIRECTORY, OTLP_TLS_DIRECTORY, OTLP_TOKEN_FILE,
+        PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE,
+    },
 };
 
 /// What it is called, in every pod of every pipeline.
@@ -72,6 +75,16 @@ fn arguments(inputs: &Inputs<'_>, tier: Tier) -> Vec<&'static str> {
     }
     if tier == Tier::Gateway && keeps_queues(inputs) {
         arguments.extend(["--data-dir", DATA_DIRECTORY]);
+    }
+    let otlp = &inputs.pipeline.spec.agent.receivers.otlp;
+    if let Some(tls) = &otlp.tls {
+        arguments.extend(["--otlp-tls", OTLP_TLS_DIRECTORY]);
+        if tls.client_ca_ref.is_some() {
+            arguments.extend(["--otlp-client-ca", OTLP_CLIENT_CA_DIRECTORY]);
+        }
+    }
+    if otlp.bearer_token_secret_ref.is_some() {
+        arguments.extend(["--otlp-tokens", OTLP_TOKEN_FILE]);
     }
     arguments
 }

@@ -29,6 +29,13 @@ pub(super) const PEER_TLS_DIRECTORY: &str = "/etc/ringtail/peer-tls";
 pub(super) const DATA_DIRECTORY: &str = "/var/lib/ringtail";
 /// A large request or two.
 const VOLUME_SPARE_BYTES: u64 = 16 << 20;
+/// Where the certificate is that applications see.
+pub(super) const OTLP_TLS_DIRECTORY: &str = "/etc/ringtail/otlp-tls";
+/// Where the authority of applications' certificates is.
+pub(super) const OTLP_CLIENT_CA_DIRECTORY: &str = "/etc/ringtail/otlp-client-ca";
+/// Where the tokens are that applications show, and in which file.
+const OTLP_TOKEN_DIRECTORY: &str = "/etc/ringtail/otlp-tokens";
+pub(super) const OTLP_TOKEN_FILE: &str = "/etc/ringtail/otlp-tokens/tokens";
 
 /// The volumes of a tier. They are mounted as directories, because files that are mounted one by one never
 /// change.
@@ -47,6 +54,7 @@ pub(super) fn of(inputs: &Inputs<'_>, tier: Tier) -> Vec<Mounted> {
     if let Some(name) = tier.peer_tls_secret(pipeline) {
         all.push(mounted("ringtail-peer-tls", PEER_TLS_DIRECTORY, "secret", secret(&name)));
     }
+    all.extend(of_receivers(inputs));
     let sources = exporter_sources(inputs);
     if tier == Tier::Gateway && !sources.is_empty() {
         let projected = json!({"defaultMode": SECRET_MODE, "sources": sources});
@@ -92,6 +100,36 @@ fn mounted(name: &str, path: &str, kind: &str, source: Value) -> Mounted {
         volume: json!({"name": name, kind: source}),
         mount: json!({"name": name, "mountPath": path, "readOnly": true}),
     }
+}
+
+/// What applications have to show, and what they see. Of each Secret only what is read.
+fn of_receivers(inputs: &Inputs<'_>) -> Vec<Mounted> {
+    let otlp = &inputs.pipeline.spec.agent.receivers.otlp;
+    let secret = |name: &str, items: &[(&str, &str)]| {
+        let items: Vec<Value> =
+            items.iter().map(|(key, path)| json!({"key": key, "path": path})).collect();
+        json!({"secretName": name, "defaultMode": SECRET_MODE, "items": items})
+    };
+    let mut all = Vec::new();
+    if let Some(tls) = &otlp.tls {
+        let files = [("tls.crt", "tls.crt"), ("tls.key", "tls.key")];
+        let source = secret(&tls.certificate_ref.name, &files);
+        all.push(mounted("ringtail-otlp-tls", OTLP_TLS_DIRECTORY, "secret", source));
+        if let Some(clients) = &tls.client_ca_ref {
+            let source = secret(&clients.name, &[("ca.crt", "ca.crt")]);
+            all.push(mounted(
+                "ringtail-otlp-client-ca",
+                OTLP_CLIENT_CA_DIRECTORY,
+                "secret",
+                source,
+            ));
+        }
+    }
+    if let Some(token) = &otlp.bearer_token_secret_ref {
+        let source = secret(&token.name, &[(token.key.as_str(), "tokens")]);
+        all.push(mounted("ringtail-otlp-tokens", OTLP_TOKEN_DIRECTORY, "secret", source));
+    }
+    all
 }
 
 fn secret(name: &str) -> Value {
