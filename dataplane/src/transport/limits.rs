@@ -62,6 +62,10 @@ pub(super) const DISCARD_BYTES: u64 = 1 << 20;
 /// Who pauses for so long while a body is thrown away is not sending it any more.
 pub(super) const DISCARD_PAUSE: Duration = Duration::from_secs(1);
 
+/// A body that comes in several pieces begins with a buffer of its announced length up to this, and doubles
+/// it from there: usual requests are copied once, and who announces 16 MiB does not get them for a byte.
+pub(super) const FIRST_BUFFER_BYTES: usize = 1 << 20;
+
 /// A message shorter than this is copied out of the piece it came in. The piece is a slice of the
 /// connection's read buffer (16 to 64 KiB), which a few bytes would otherwise keep alive for as long as a
 /// handler holds them.
