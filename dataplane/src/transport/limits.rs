@@ -29,8 +29,15 @@ pub const MAX_CONNECTIONS: usize = 2048;
 pub const MAX_CONNECTIONS_OF_ONE: usize = MAX_CONNECTIONS / 2;
 
 /// Share of the receive budget that the requests of one connection may take: half, so that one alone does not
-/// keep the others out, but at least one request of the largest size.
+/// keep the others out.
 pub const CONNECTION_SHARE: u64 = 2;
+/// But at least so many of the largest requests: one as it was sent, what it inflates to, and some room. What
+/// can never fit must not be answered with "later".
+pub(super) const CONNECTION_REQUESTS_MIN: u64 = 3;
+
+/// Largest body in JSON, inflated. It is there twice while it is converted, and an agent's receive budget is
+/// 18 MiB unless it has more memory. On the wire it is half as long.
+pub const MAX_JSON_BYTES: u64 = 8 << 20;
 
 /// HTTP/2 streams that were reset before a task had begun to look at them (rapid reset): h2 closes the
 /// connection beyond so many. Its own default, said here since it is a promise.
