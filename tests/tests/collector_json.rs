@@ -144,7 +144,7 @@ fn otherwise() -> Vec<String> {
         r#""trace_state":"a=b","start_time_unix_nano":5,"dropped_attributes_count":"6","status":{"code":2}"#,
         r#""attributes":null,"events":[],"links":null,"name":"null","status":{"code":2}"#,
         r#""unknown":{"a":[{"b":[]}],"c":"\u0041"},"status":{"code":2,"more":[1]}"#,
-        r#""attributes":[{"key":"a","value":{"intValue":7}},{"key":"n"}],"status":{"code":2}"#,
+        r#""attributes":[{"key":"a","value":{"intValue":7}},{"key":"n","value":{}}],"status":{"code":2}"#,
         r#""attributes":[{"key":"b","value":{"doubleValue":"1.5"}}],"status":{"code":2}"#,
         r#""name":"\u00e4\ud83d\ude00\/\b","status":{"code":2}"#,
     ];

@@ -24,13 +24,25 @@ const REQUESTS: u64 = 5 * FITS / (450 * SPANS);
 /// Who sends at the same time.
 const CLIENTS: u64 = 4;
 
+/// 400 characters that do not compress to much less: what waits in an agent is compressed.
+fn noise(seed: u64) -> String {
+    let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'0' + (state >> 58) as u8)
+    };
+    (0..400).map(|_| next()).collect()
+}
+
 fn heavy(number: u64) -> Vec<Span> {
     (0..SPANS)
         .map(|index| Span {
             trace_id: [(number * SPANS + index).to_be_bytes(), [7; 8]].concat(),
             span_id: [3; 8].to_vec(),
             name: "heavy".to_owned(),
-            attributes: vec![text("payload", &format!("{index:x>400}"))],
+            attributes: vec![text("payload", &noise(number * SPANS + index))],
             ..Span::default()
         })
         .collect()
