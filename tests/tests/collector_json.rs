@@ -43,7 +43,7 @@ fn span(number: u64) -> Span {
         pair("number", Any::IntValue(numbers[(number % 5) as usize])),
         pair("half", Any::DoubleValue(0.5 - number as f64)),
         pair("tiny", Any::DoubleValue(5e-324)),
-        pair("yes", Any::BoolValue(number % 2 == 0)),
+        pair("yes", Any::BoolValue(number.is_multiple_of(2))),
         pair("bytes", Any::BytesValue((0..=number as u8).collect())),
         pair("list", Any::ArrayValue(list)),
         pair("map", Any::KvlistValue(map)),
@@ -51,7 +51,7 @@ fn span(number: u64) -> Span {
     Span {
         trace_id: [number.to_be_bytes(), [0xfe; 8]].concat(),
         span_id: (number + 1).to_be_bytes().to_vec(),
-        parent_span_id: if number % 3 == 0 { vec![] } else { vec![0xab; 8] },
+        parent_span_id: if number.is_multiple_of(3) { vec![] } else { vec![0xab; 8] },
         trace_state: "a=b,c=d".to_owned(),
         flags: [0, 1, 0x300][(number % 3) as usize],
         name: format!("GET /{number}"),
