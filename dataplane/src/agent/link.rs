@@ -302,7 +302,7 @@ impl Sender {
                     error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
                 tracing::debug!(endpoint = %self.link.endpoint, %error, ?pause, "deliver again");
                 self.resume_at = Some(tokio::time::Instant::now() + pause);
-                frame.counted |= self.may_have_counted(&error);
+                frame.counted |= may_have_counted(&error, self.core.keeps());
                 self.pending.push_front(frame);
             }
             Err(error) => {
@@ -358,6 +358,39 @@ impl Sender {
             self.forget(&frame);
         } else {
             self.pending.push_back(frame);
+        }
+    }
+}
+
+/// Whether a gateway may have counted spans that it did not say it took. Rather a span that no span metrics
+/// have than one that two have. `told`: it names what became of single traces.
+fn may_have_counted(error: &CallError, told: bool) -> bool {
+    match error {
+        CallError::Connect(_) => false,
+        // Who names outcomes refuses all or nothing.
+        CallError::Status { code: Code::Unavailable | Code::ResourceExhausted, .. } => !told,
+        CallError::Transport(_) | CallError::Timeout(_) | CallError::Status { .. } => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_surely_was_not_counted_is_counted_elsewhere() {
+        let status = |code| CallError::Status { code, message: String::new(), retry_after: None };
+        let cases = [
+            (CallError::Timeout(ANSWER_WITHIN), true, true),
+            (CallError::Transport("broken".to_owned()), true, true),
+            (status(Code::Unavailable), true, false),
+            (status(Code::Unavailable), false, true),
+            (status(Code::ResourceExhausted), true, false),
+            (status(Code::Cancelled), true, true),
+            (status(Code::DeadlineExceeded), true, true),
+        ];
+        for (error, told, expected) in cases {
+            assert_eq!(may_have_counted(&error, told), expected, "{error:?} {told}");
         }
     }
 }

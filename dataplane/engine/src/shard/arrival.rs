@@ -225,7 +225,10 @@ impl Arrival<'_> {
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
         let around = group;
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard { programs, log, index, headers, duplicates, stats, .. } = &mut *self.shard;
+        let counts = self.counts;
+        let Shard {
+            config, programs, log, index, headers, duplicates, stats, metrics, now, ..
+        } = &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
@@ -251,15 +254,10 @@ impl Arrival<'_> {
             .append(span, Owner { prev: entry.chain.head, headers: group, slot, due: entry.due });
         duplicates.note(spans + 1, slot, hashes, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
-        if self.counts
-            && let Some(metrics) = &mut self.shard.metrics
-        {
-            metrics.observe(around, span, self.shard.now);
+        if counts && let Some(metrics) = metrics {
+            metrics.observe(around, span, *now);
         }
-        let Some(entry) = self.shard.index.get(slot) else {
-            return;
-        };
-        let (config, facts) = (&self.shard.config, &entry.facts);
+        let facts = &entry.facts;
         let root_arrived = facts.root && !had_root;
         if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {
             match self.guide {
