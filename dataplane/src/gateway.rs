@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use prost::Message;
 use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::{Instance, State};
-use ringtail_engine::ownership::message::{Origin, Outcome};
+use ringtail_engine::ownership::message::Outcome;
 use ringtail_engine::ownership::rules::Rules;
 use ringtail_engine::ownership::timers::JOIN_SETTLE;
 use ringtail_engine::ownership::{
@@ -35,10 +35,10 @@ use self::span_metrics::SpanMetrics;
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
-use crate::otlp::{self, Checked, Malformed, invalid_ids};
+use crate::otlp::{Checked, Malformed, invalid_ids};
 use crate::peer::messages::{self, Manner, Wrong};
 use crate::peer::{DeliverRequest, DeliverResponse, Identity};
-use crate::transport::{Call, Keyring, Permit, Refusal, Reply};
+use crate::transport::{Keyring, Permit, Refusal, Reply};
 
 pub mod clock;
 pub mod fleet;
@@ -331,17 +331,6 @@ impl Gateway {
         };
         messages::add_outcomes(&mut answer, stored.elsewhere);
         Ok(Reply { message: answer.encode_to_vec().into() })
-    }
-
-    async fn export(&self, call: Call) -> Result<Reply, Refusal> {
-        let mut permit = call.permit;
-        let checked = otlp::check(call.message, &mut permit, call.left_out, &self.scan)?;
-        let malformed = checked.malformed.clone();
-        let stored = self.store(checked, Manner::uniform(Origin::Client), permit, false).await?;
-        if stored.refused > 0 {
-            return Err(no_holder());
-        }
-        Ok(otlp::export_reply(stored.invalid, &malformed))
     }
 
     /// Finds a place for every valid span of a request, or for none.

@@ -241,7 +241,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let shown = Shown { keyring, guard: guard.clone() };
     let (source, follower) = neighbours.follow(&role, &loaded, tier, shown);
     let following = tokio::spawn(follower.run(Retain(Arc::clone(agent.core()))));
-    let clients = sockets::Door { handler: agent.intake(), guard };
+    let clients = sockets::Door::new(agent.intake(), guard);
     let receivers = sockets.serve(clients, None, source.clone(), budget.receive, &stopping)?;
     wait_for_stop(signals, parent).await;
     following.abort();
@@ -311,11 +311,9 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
     let intake = |door| gateway::Intake { gateway: Arc::clone(&gateway), door };
     let door = if keyring.is_some() { Door::Clients } else { Door::Open };
-    let peers = keyring.map(|keyring| sockets::Door {
-        handler: intake(Door::Peers),
-        guard: guard.for_peers(keyring),
-    });
-    let clients = sockets::Door { handler: intake(door), guard };
+    let of_peers = |keyring| sockets::Door::new(intake(Door::Peers), guard.for_peers(keyring));
+    let peers = keyring.map(of_peers);
+    let clients = sockets::Door::new(intake(door), guard.clone());
     let receivers = sockets.serve(clients, peers, source.clone(), budget.receive, &stopping)?;
     // Others are asked once this gateway can be asked itself.
     tasks.spawn(fleet.run());
