@@ -49,15 +49,22 @@ macro_rules! table {
 }
 
 mod exporters; // what exporters leave out, repeat, and read anew
+mod processing;
 mod receivers;
+pub mod span_metrics;
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    let areas = [table::TABLE, exporters::TABLE, receivers::TABLE];
-    areas.into_iter().flatten().copied()
+    table::TABLE
+        .iter()
+        .chain(receivers::TABLE)
+        .chain(exporters::TABLE)
+        .chain(processing::TABLE)
+        .chain(span_metrics::TABLE)
+        .copied()
 }
 
 /// One value of one metric.
@@ -149,6 +156,8 @@ impl Source {
             }
             TierSource::Gateway(gateway) => {
                 gateway_samples(gateway, &mut samples);
+                samples
+                    .extend(gateway.span_metrics.iter().flat_map(|it| span_metrics::samples(it)));
                 &gateway.counters
             }
         };
@@ -308,6 +317,7 @@ fn agent_samples(core: &Core, samples: &mut Vec<Sample>) {
         count(&REROUTED, &[], core.rerouted_spans.load(Relaxed)),
         gauge(&SEND_LIMIT, &[], core.send_budget),
         gauge(&SEND_BYTES, &[], core.held_bytes()),
+        processing::of_agent(core),
     ]);
     for link in core.links() {
         let endpoint = link.endpoint.as_str();

@@ -129,6 +129,11 @@ impl Backend {
         traces
     }
 
+    /// Every request received, as it came.
+    pub fn requests(&self) -> Vec<ExportTraceServiceRequest> {
+        self.state.requests.lock().unwrap().clone()
+    }
+
     /// Spans received.
     pub fn spans(&self) -> usize {
         self.traces().values().map(Vec::len).sum()

@@ -73,9 +73,6 @@ fn arguments(inputs: &Inputs<'_>, tier: Tier) -> Vec<&'static str> {
     if tier.peer_tls_secret(inputs.pipeline).is_some() {
         arguments.extend(["--peer-tls", PEER_TLS_DIRECTORY]);
     }
-    if tier == Tier::Gateway && keeps_queues(inputs) {
-        arguments.extend(["--data-dir", DATA_DIRECTORY]);
-    }
     let otlp = &inputs.pipeline.spec.agent.receivers.otlp;
     if let Some(tls) = &otlp.tls {
         arguments.extend(["--otlp-tls", OTLP_TLS_DIRECTORY]);
@@ -85,6 +82,9 @@ fn arguments(inputs: &Inputs<'_>, tier: Tier) -> Vec<&'static str> {
     }
     if otlp.bearer_token_secret_ref.is_some() {
         arguments.extend(["--otlp-tokens", OTLP_TOKEN_FILE]);
+    }
+    if tier == Tier::Gateway && keeps_queues(inputs) {
+        arguments.extend(["--data-dir", DATA_DIRECTORY]);
     }
     arguments
 }

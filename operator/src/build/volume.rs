@@ -25,10 +25,6 @@ pub(super) const SEED_FILE: &str = "/etc/ringtail/seed/seed";
 /// Where the certificates are.
 pub(super) const PEER_TLS_DIRECTORY: &str = "/etc/ringtail/peer-tls";
 
-/// Where queues on disk are, a directory for each exporter.
-pub(super) const DATA_DIRECTORY: &str = "/var/lib/ringtail";
-/// A large request or two.
-const VOLUME_SPARE_BYTES: u64 = 16 << 20;
 /// Where the certificate is that applications see.
 pub(super) const OTLP_TLS_DIRECTORY: &str = "/etc/ringtail/otlp-tls";
 /// Where the authority of applications' certificates is.
@@ -36,6 +32,10 @@ pub(super) const OTLP_CLIENT_CA_DIRECTORY: &str = "/etc/ringtail/otlp-client-ca"
 /// Where the tokens are that applications show, and in which file.
 const OTLP_TOKEN_DIRECTORY: &str = "/etc/ringtail/otlp-tokens";
 pub(super) const OTLP_TOKEN_FILE: &str = "/etc/ringtail/otlp-tokens/tokens";
+/// Where queues on disk are, a directory for each exporter.
+pub(super) const DATA_DIRECTORY: &str = "/var/lib/ringtail";
+/// A large request or two.
+const VOLUME_SPARE_BYTES: u64 = 16 << 20;
 
 /// The volumes of a tier. They are mounted as directories, because files that are mounted one by one never
 /// change.
@@ -55,7 +55,7 @@ pub(super) fn of(inputs: &Inputs<'_>, tier: Tier) -> Vec<Mounted> {
         all.push(mounted("ringtail-peer-tls", PEER_TLS_DIRECTORY, "secret", secret(&name)));
     }
     all.extend(of_receivers(inputs));
-    let sources = exporter_sources(inputs);
+    let sources = secret_sources(inputs);
     if tier == Tier::Gateway && !sources.is_empty() {
         let projected = json!({"defaultMode": SECRET_MODE, "sources": sources});
         all.push(mounted("ringtail-secrets", "/etc/ringtail/secrets", "projected", projected));
@@ -136,10 +136,10 @@ fn secret(name: &str) -> Value {
     json!({"secretName": name, "defaultMode": SECRET_MODE})
 }
 
-// Of each Secret only the keys that an exporter names, as files NAME/KEY. A pod whose Secret does not exist
+// Of each Secret only the keys that something names, as files NAME/KEY. A pod whose Secret does not exist
 // waits for it, and `ResolvedRefs` says so.
-fn exporter_sources(inputs: &Inputs<'_>) -> Vec<Value> {
-    let references = references::of_exporters(inputs.pipeline);
+fn secret_sources(inputs: &Inputs<'_>) -> Vec<Value> {
+    let references = references::of_files(inputs.pipeline);
     let names: BTreeSet<&str> =
         references.iter().map(|reference| reference.name.as_str()).collect();
     let source = |name: &str| {
