@@ -315,22 +315,6 @@ impl Sender {
         }
     }
 
-    /// Whether a gateway may have counted spans that it did not say it took. Rather a span that no span
-    /// metrics have than one that two have.
-    fn may_have_counted(&self, error: &CallError) -> bool {
-        match error {
-            CallError::Connect(_) => false,
-            // One that names outcomes refuses all or nothing, and counts what it takes.
-            CallError::Status { code: Code::Unavailable | Code::ResourceExhausted, .. } => {
-                !self.core.keeps()
-            }
-            CallError::Transport(_)
-            | CallError::Timeout(_)
-            | CallError::Status { .. }
-            | CallError::Http { .. } => true,
-        }
-    }
-
     fn forget(&self, frame: &Frame) {
         self.link.queued_bytes.fetch_sub(frame.held, Relaxed);
         self.link.held_spans.fetch_sub(frame.spans, Relaxed);
@@ -369,7 +353,10 @@ fn may_have_counted(error: &CallError, told: bool) -> bool {
         CallError::Connect(_) => false,
         // Who names outcomes refuses all or nothing.
         CallError::Status { code: Code::Unavailable | Code::ResourceExhausted, .. } => !told,
-        CallError::Transport(_) | CallError::Timeout(_) | CallError::Status { .. } => true,
+        CallError::Transport(_)
+        | CallError::Timeout(_)
+        | CallError::Status { .. }
+        | CallError::Http { .. } => true,
     }
 }
 
