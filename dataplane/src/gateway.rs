@@ -29,6 +29,7 @@ use self::fleet::{Fleet, FleetTask, Setting};
 pub use self::intake::{Door, Intake};
 use self::output::Output;
 use self::peers::Peers;
+use self::refusals::{no_holder, no_room, stopping, wrong};
 use self::room::Room;
 use self::shards::{Outside, PolicyGauge, Sampling, ShardHandle, Slot, Work};
 use self::span_metrics::SpanMetrics;
@@ -45,12 +46,11 @@ pub mod fleet;
 mod intake;
 pub mod output;
 pub mod peers;
+mod refusals;
 pub mod room;
 pub mod shards;
 pub mod span_metrics;
 
-/// What a refused sender is asked to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What the buffer stores beside a span's bytes, when the span opens a trace: its record's head, the
 /// trace's entry with its place in the index, its deadline and its duplicates (320), and what is known of its
 /// ownership (64 in a table that doubles).
@@ -444,27 +444,6 @@ fn ownership(config: &Config, discovery: &Discovery) -> OwnershipConfig {
         settle: if alone { 0 } else { JOIN_SETTLE },
         rules: Rules::ALL,
     }
-}
-
-fn wrong(error: Wrong) -> Refusal {
-    Refusal::Malformed(error.to_string())
-}
-
-fn no_holder() -> Refusal {
-    let why =
-        "this gateway is cut off from most others and cannot take spans now; send to another one";
-    Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
-}
-
-fn no_room() -> Refusal {
-    let why = "the gateway's buffer is full; retry after the given delay, add gateways, or raise \
-               their memory limit";
-    Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
-}
-
-fn stopping() -> Refusal {
-    let why = "the gateway is stopping; send to another one";
-    Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
 }
 
 // === impl Limits ===
