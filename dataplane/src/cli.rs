@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Loaded;
+use crate::convert::{self, ConvertOptions};
 use crate::inject::{self, InjectOptions};
 use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
 use crate::run::control::client::{self, ControlOptions};
@@ -39,6 +40,8 @@ pub enum Command {
     },
     /// Add an agent to the pods of workloads, as a sidecar, and print the manifests.
     Inject(InjectOptions),
+    /// Turn the configurations of a Collector's two tiers into a TracePipeline, and say what is not the same.
+    Convert(ConvertOptions),
 }
 
 // === impl Cli ===
@@ -53,7 +56,8 @@ impl Cli {
             | Command::Run(_)
             | Command::Control(_)
             | Command::Validate { .. }
-            | Command::Inject(_) => 1,
+            | Command::Inject(_)
+            | Command::Convert(_) => 1,
         }
     }
 
@@ -85,6 +89,13 @@ impl Cli {
                 let manifests =
                     inject::run(&options).map_err(|e| RoleError::Usage(e.to_string()))?;
                 print!("{manifests}");
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Convert(options) => {
+                let converted =
+                    convert::run(&options).map_err(|e| RoleError::Usage(e.to_string()))?;
+                eprint!("{}", converted.report);
+                print!("{}", converted.manifest);
                 Ok(ExitCode::SUCCESS)
             }
         }

@@ -8,6 +8,7 @@
 //! | [`agent`] | receive -> scan -> route -> queue -> send |
 //! | [`cli`] | the command line |
 //! | [`config`] | the manifest while the process runs |
+//! | [`convert`] | a Collector's configurations as a manifest |
 //! | [`discovery`] | where gateways may be: lists, EndpointSlices |
 //! | [`export`] | kept spans to one backend |
 //! | [`gateway`] | receive -> scan -> insert -> decide -> export |
@@ -28,6 +29,7 @@ pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod discovery;
 pub mod export;
 pub mod gateway;

@@ -7,7 +7,7 @@
 //! real ([`policies`]), and overlays of pods are read as pods ([`pods`]).
 
 mod defaults; //  what the API server fills in
-mod document; //  text -> tree with lines
+pub mod document; // text -> tree with lines
 mod findings; //  the problems so far
 mod list; //      counts and duplicates
 mod metadata; //  what the API server knows of `metadata` by itself
