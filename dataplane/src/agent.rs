@@ -11,7 +11,7 @@ use std::time::Duration;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::ownership::agent::AgentConfig;
 use ringtail_engine::ownership::rules::Rules;
-use ringtail_engine::scan::{self, ScanLimits, Shape};
+use ringtail_engine::scan::{ScanLimits, Shape};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -23,7 +23,7 @@ use self::splitter::{BatchLimits, Ring};
 use crate::discovery::Discovery;
 use crate::ledger::Refused;
 use crate::membership::{self, Membership, Place, Roster, Tier};
-use crate::otlp;
+use crate::otlp::{self, Checked};
 use crate::peer::{Dialect, Identity};
 use crate::transport::{
     Call, Client, ClientLimits, Encoding, EndpointError, Handler, Keyring, Refusal, Reply,
@@ -245,18 +245,20 @@ impl Tier for Links {
 impl Intake {
     async fn export(&self, call: Call) -> Result<Reply, Refusal> {
         let counters = &self.core.counters;
-        let shape = scan::check(&call.message, &self.scan)
-            .map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let mut permit = call.permit;
+        let Checked { request, shape, malformed } =
+            otlp::check(call.message, &mut permit, call.left_out, &self.scan)?;
         let (valid, invalid) = (u64::from(shape.spans), u64::from(shape.invalid_ids));
-        let taken = if valid > 0 { self.take(&call.message, &shape).await } else { Ok(()) };
+        let taken = if valid > 0 { self.take(&request, &shape).await } else { Ok(()) };
         // Counted together with what became of them: a client that goes away while its request waits for
         // room drops this future at the await above, and then the spans were never ours.
-        counters.from_clients.fetch_add(valid + invalid, Relaxed);
+        counters.from_clients.fetch_add(valid + invalid + malformed.spans, Relaxed);
         counters.refused.add(Refused::InvalidTraceId, invalid);
+        counters.refused.add(Refused::Malformed, malformed.spans);
         match taken {
             Ok(()) => {
                 counters.left_out.add(&shape);
-                Ok(otlp::export_reply(invalid))
+                Ok(otlp::export_reply(invalid, &malformed))
             }
             Err((reason, refusal)) => {
                 counters.refused.add(reason, valid);

@@ -34,10 +34,10 @@ use self::shards::{Outside, PolicyGauge, Sampling, ShardHandle, Slot, Work};
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
-use crate::otlp::{export_reply, invalid_ids};
+use crate::otlp::{self, Checked, Malformed, invalid_ids};
 use crate::peer::messages::{self, Manner, Wrong};
 use crate::peer::{DeliverRequest, DeliverResponse, Identity};
-use crate::transport::{Keyring, Permit, Refusal, Reply};
+use crate::transport::{Call, Keyring, Permit, Refusal, Reply};
 
 pub mod clock;
 pub mod fleet;
@@ -290,7 +290,12 @@ impl Gateway {
     async fn deliver(&self, request: DeliverRequest, permit: Permit) -> Result<Reply, Refusal> {
         self.peers.hear(request.from.as_ref(), request.digest);
         let manner = Manner::of(&request).map_err(wrong)?;
-        let stored = self.store(request.spans, manner, permit, true).await?;
+        // Whoever sent it has checked it, so what is wrong now is no single span.
+        let shape = scan::check(&request.spans, &self.scan)
+            .map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let malformed = Malformed::default();
+        let checked = Checked { request: request.spans, shape, malformed };
+        let stored = self.store(checked, manner, permit, true).await?;
         if stored.refused > 0 && !request.wants_outcomes {
             return Err(no_holder());
         }
@@ -305,29 +310,35 @@ impl Gateway {
         Ok(Reply { message: answer.encode_to_vec().into() })
     }
 
-    async fn export(&self, message: Bytes, permit: Permit) -> Result<Reply, Refusal> {
-        let stored = self.store(message, Manner::uniform(Origin::Client), permit, false).await?;
-        if stored.refused > 0 { Err(no_holder()) } else { Ok(export_reply(stored.invalid)) }
+    async fn export(&self, call: Call) -> Result<Reply, Refusal> {
+        let mut permit = call.permit;
+        let checked = otlp::check(call.message, &mut permit, call.left_out, &self.scan)?;
+        let malformed = checked.malformed.clone();
+        let stored = self.store(checked, Manner::uniform(Origin::Client), permit, false).await?;
+        if stored.refused > 0 {
+            return Err(no_holder());
+        }
+        Ok(otlp::export_reply(stored.invalid, &malformed))
     }
 
     /// Finds a place for every valid span of a request, or for none.
     async fn store(
         &self,
-        request: Bytes,
+        checked: Checked,
         manner: Manner,
         permit: Permit,
         from_peer: bool,
     ) -> Result<Stored, Refusal> {
-        let shape = scan::check(&request, &self.scan)
-            .map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let Checked { request, shape, malformed } = checked;
         let (valid, invalid) = (u64::from(shape.spans), u64::from(shape.invalid_ids));
         self.serve().await;
         // Slots first: until all are there, the sender may go away and nothing has happened.
         let slots = if valid > 0 { self.slots().await } else { Some(Vec::new()) };
         let counters = &self.counters;
         let source = if from_peer { &counters.from_peers } else { &counters.from_clients };
-        source.fetch_add(invalid, Relaxed);
+        source.fetch_add(invalid + malformed.spans, Relaxed);
         counters.refused.add(Refused::InvalidTraceId, invalid);
+        counters.refused.add(Refused::Malformed, malformed.spans);
         let refuse = |reason, refusal| {
             source.fetch_add(valid, Relaxed);
             counters.refused.add(reason, valid);

@@ -14,6 +14,8 @@ use crate::stats::{ExporterLedger, LedgerReport, Reasons, Received};
 pub enum Refused {
     /// The trace ID is not 16 bytes, or all zero.
     InvalidTraceId,
+    /// Something else in the span is wrong: a text that is not UTF-8, nesting without end, a cut field.
+    Malformed,
     /// The memory budget is spent.
     NoRoom,
     /// No gateway is known, or none has room.
@@ -100,13 +102,20 @@ pub struct ExporterCounters {
 
 impl Refused {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 5] =
-        [Self::InvalidTraceId, Self::NoRoom, Self::NoGateway, Self::Stopping, Self::NoHolder];
+    pub const ALL: [Self; 6] = [
+        Self::InvalidTraceId,
+        Self::Malformed,
+        Self::NoRoom,
+        Self::NoGateway,
+        Self::Stopping,
+        Self::NoHolder,
+    ];
 
     /// The label in metrics and ledgers.
     pub const fn label(self) -> &'static str {
         match self {
             Self::InvalidTraceId => "invalid_trace_id",
+            Self::Malformed => "malformed",
             Self::NoRoom => "no_room",
             Self::NoGateway => "no_gateway",
             Self::Stopping => "stopping",

@@ -1,9 +1,10 @@
-//! The answer to an OTLP export request, read and written.
+//! An OTLP export request, checked, and the answer to it, read and written.
 
 use bytes::Bytes;
 use prost::Message;
+use ringtail_engine::scan::{self, ScanLimits, Shape};
 
-use crate::transport::Reply;
+use crate::transport::{Permit, Refusal, Reply};
 
 /// `opentelemetry.proto.collector.trace.v1.ExportTraceServiceResponse`
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -21,6 +22,74 @@ struct PartialSuccess {
     error_message: String,
 }
 
+/// Spans of a request that are left out, because something in them is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Malformed {
+    /// How many.
+    pub spans: u64,
+    /// What is wrong with the first of them.
+    pub why: String,
+}
+
+/// A request that can be taken.
+#[derive(Debug)]
+pub struct Checked {
+    /// On the wire, without malformed spans.
+    pub request: Bytes,
+    /// What is in it.
+    pub shape: Shape,
+    /// What is not.
+    pub malformed: Malformed,
+}
+
+/// Checks a request of which `malformed` was left out before. What is wrong inside of single spans costs these
+/// spans alone.
+///
+/// # Errors
+/// When something else is wrong, no span is left, or there is no room to leave spans out.
+pub fn check(
+    request: Bytes,
+    permit: &mut Permit,
+    mut malformed: Malformed,
+    limits: &ScanLimits,
+) -> Result<Checked, Refusal> {
+    let wrong = |error: scan::ScanError| Refusal::Malformed(error.to_string());
+    let (request, shape) = match scan::check(&request, limits) {
+        Ok(shape) => (request, shape),
+        Err(error) => {
+            let length = request.len() as u64;
+            permit.grow(length).map_err(|full| Refusal::overloaded(full.to_string()))?;
+            let mended = scan::mend(&request, limits).map_err(wrong)?;
+            permit.shrink(length);
+            if mended.left_out == 0 {
+                return Err(wrong(error));
+            }
+            malformed.add(mended.left_out, mended.why.map_or_else(String::new, |e| e.to_string()));
+            let request = Bytes::from(mended.request);
+            let shape = scan::check(&request, limits).map_err(wrong)?;
+            (request, shape)
+        }
+    };
+    if malformed.spans > 0 && shape.spans == 0 && shape.invalid_ids == 0 {
+        return Err(Refusal::Malformed(malformed.why));
+    }
+    Ok(Checked { request, shape, malformed })
+}
+
+impl Malformed {
+    /// Counts more of them.
+    pub fn add(&mut self, spans: u32, why: String) {
+        if self.spans == 0 {
+            self.why = why;
+        }
+        self.spans += u64::from(spans);
+    }
+
+    fn words(&self) -> String {
+        format!("{} spans were left out: {}", self.spans, self.why)
+    }
+}
+
 /// What to tell about spans with invalid trace IDs.
 pub fn invalid_ids(spans: u64) -> String {
     format!(
@@ -28,17 +97,34 @@ pub fn invalid_ids(spans: u64) -> String {
     )
 }
 
-/// The answer to a request of which `invalid` spans were refused for their trace IDs.
-pub fn export_reply(invalid: u64) -> Reply {
-    if invalid == 0 {
-        return Reply::default();
-    }
+/// The answer to a request of which `invalid` spans were refused for their trace IDs, and others left out.
+pub fn export_reply(invalid: u64, malformed: &Malformed) -> Reply {
+    let words = match (invalid, malformed.spans) {
+        (0, 0) => return Reply::default(),
+        (_, 0) => invalid_ids(invalid),
+        (0, _) => malformed.words(),
+        _ => format!("{}; {}", invalid_ids(invalid), malformed.words()),
+    };
     let partial_success = PartialSuccess {
-        rejected_spans: i64::try_from(invalid).unwrap_or(i64::MAX),
-        error_message: invalid_ids(invalid),
+        rejected_spans: i64::try_from(invalid + malformed.spans).unwrap_or(i64::MAX),
+        error_message: words,
     };
     let response = ExportResponse { partial_success: Some(partial_success) };
     Reply { message: response.encode_to_vec().into() }
+}
+
+/// The same answer in OTLP/JSON.
+pub fn json_reply(reply: &Reply) -> Vec<u8> {
+    match rejected_spans(reply.message.clone()) {
+        None => b"{}".to_vec(),
+        Some((spans, words)) => {
+            // 64-bit integers are strings in JSON.
+            let partial = serde_json::json!({
+                "rejectedSpans": spans.to_string(), "errorMessage": words
+            });
+            serde_json::json!({ "partialSuccess": partial }).to_string().into_bytes()
+        }
+    }
 }
 
 /// How many spans a backend says that it did not take, and its words. What cannot be read says nothing.
@@ -54,10 +140,19 @@ mod tests {
 
     #[test]
     fn partial_success_is_what_it_says() {
-        assert!(export_reply(0).message.is_empty());
-        let (rejected, words) = rejected_spans(export_reply(3).message).unwrap();
+        let none = Malformed::default();
+        assert!(export_reply(0, &none).message.is_empty());
+        let (rejected, words) = rejected_spans(export_reply(3, &none).message).unwrap();
         assert_eq!(rejected, 3);
         assert!(words.starts_with("3 spans have an invalid trace ID"), "{words}");
+        let two = Malformed { spans: 2, why: "they are wrong".to_owned() };
+        let both = export_reply(3, &two);
+        let json = String::from_utf8(json_reply(&both)).unwrap();
+        assert!(
+            json.contains(r#""rejectedSpans":"5""#) && json.contains("they are wrong"),
+            "{json}"
+        );
+        assert_eq!(json_reply(&Reply::default()), b"{}");
         assert_eq!(rejected_spans(Bytes::new()), None);
         assert_eq!(rejected_spans(Bytes::from_static(b"\xff")), None);
     }

@@ -14,8 +14,10 @@ use thiserror::Error;
 use crate::wire::{Field, Reader, Value, WireError};
 
 mod check;
+mod mend;
 mod outline;
 pub use check::check;
+pub use mend::{Mended, mend};
 use outline::Outline;
 
 /// A trace ID as it stands in a span.

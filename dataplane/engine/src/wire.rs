@@ -228,6 +228,30 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Keeps a byte free for the length of what is appended next; [`finish`] takes what it returns.
+pub(crate) fn begin(out: &mut Vec<u8>) -> usize {
+    out.push(0);
+    out.len()
+}
+
+/// Writes the length of what was appended since [`begin`]; a length of several bytes pushes it to the right.
+pub(crate) fn finish(out: &mut Vec<u8>, start: usize) {
+    let length = out.len() - start;
+    let more = varint_len(length as u64) - 1;
+    if more > 0 {
+        out.resize(out.len() + more, 0);
+        out.copy_within(start..start + length, start + more);
+    }
+    let mut left = length;
+    for place in out.iter_mut().skip(start - 1).take(more) {
+        *place = left as u8 | 0x80;
+        left >>= 7;
+    }
+    if let Some(last) = out.get_mut(start - 1 + more) {
+        *last = left as u8;
+    }
+}
+
 #[inline]
 fn field_number(tag: u64) -> Result<u32, WireError> {
     // A tag is 32 bits: a number of 29 bits and the wire type.

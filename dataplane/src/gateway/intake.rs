@@ -94,7 +94,7 @@ impl Handler for Intake {
                 self.admit(request.from.as_ref(), call.peer)?;
                 gateway.poll(request).await
             }
-            Method::ExportTraces => gateway.export(call.message, call.permit).await,
+            Method::ExportTraces => gateway.export(call).await,
             other => Err(other.unserved()),
         }
     }

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::compress::{ACCEPTED, InflateError};
 use super::frame::{FrameError, framed};
 use super::status::{Code, GRPC_STATUS, Status};
+use crate::otlp;
 
 pub(super) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 pub(super) const GRPC_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -219,6 +220,9 @@ pub(super) fn accept(reply: Reply, form: Form) -> Response<AnswerBody> {
             false => framed(reply.message.len(), |out| out.extend_from_slice(&reply.message)),
         };
         *answer.body_mut() = AnswerBody { data: Some(data), trailers: Some(Box::new(trailers)) };
+    } else if form == Form::Json {
+        answer.headers_mut().insert(CONTENT_TYPE, JSON);
+        *answer.body_mut() = AnswerBody::of(Bytes::from(otlp::json_reply(&reply)));
     } else {
         answer.headers_mut().insert(CONTENT_TYPE, PROTOBUF);
         *answer.body_mut() = AnswerBody::of(reply.message);

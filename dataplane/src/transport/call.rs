@@ -9,14 +9,17 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use ringtail_engine::json;
+use ringtail_engine::scan::ScanLimits;
 use tokio::sync::Semaphore;
-use tokio::task::yield_now;
+use tokio::task::{spawn_blocking, yield_now};
 
 use super::admission::{Admission, Permit};
 use super::answer::{AnswerBody, Form, Refusal, Reply, accept, refuse};
 use super::compress::{ACCEPTED, Encoding, Inflation};
 use super::frame::{BodyReader, Message, Pace};
-use super::limits::{DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
+use super::limits::{CONVERT_HERE_BYTES, DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
+use crate::otlp::Malformed;
 use crate::stats::Role;
 
 pub(super) const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -49,6 +52,8 @@ pub struct Call {
     pub message: Bytes,
     /// The charge for `message`; it may be larger than the message, never smaller.
     pub permit: Permit,
+    /// What is not in `message`, because it could not be read as JSON.
+    pub left_out: Malformed,
     /// Bytes of the message as it arrived, before inflating.
     pub wire_bytes: u64,
     /// Who asks.
@@ -125,7 +130,7 @@ pub(super) struct Desk<H> {
     pub(super) limits: ServerLimits,
     pub(super) admission: Admission,
     pub(super) handler: H,
-    inflations: Semaphore,
+    inflations: Arc<Semaphore>,
 }
 
 // === impl Method ===
@@ -204,7 +209,7 @@ impl<H: Handler> Desk<H> {
         admission: Admission,
         handler: H,
     ) -> Self {
-        let inflations = Semaphore::new(MAX_INFLATIONS);
+        let inflations = Arc::new(Semaphore::new(MAX_INFLATIONS));
         Self { protocol, limits, admission, handler, inflations }
     }
 
@@ -260,7 +265,8 @@ impl<H: Handler> Desk<H> {
             }
             (true, encoding) => encoding,
         };
-        self.hand_over(method, encoding, payload, permit, peer).await
+        let message = Message { payload, permit, compressed };
+        self.hand_over(method, encoding, message, form, peer).await
     }
 
     async fn http(
@@ -284,7 +290,8 @@ impl<H: Handler> Desk<H> {
         };
         match read {
             Ok(((method, encoding), (payload, permit))) => {
-                self.hand_over(method, encoding, payload, permit, peer).await
+                let message = Message { payload, permit, compressed: false };
+                self.hand_over(method, encoding, message, form, peer).await
             }
             Err(refusal) => {
                 if lingers && !matches!(refusal, Refusal::TooSlow(_) | Refusal::Aborted(_)) {
@@ -311,8 +318,8 @@ impl<H: Handler> Desk<H> {
             return Err(Refusal::NotPost(text));
         }
         self.handler.admits(method)?;
-        if form != Form::Protobuf {
-            let text = "only application/x-protobuf is taken here; \
+        if !matches!(form, Form::Protobuf | Form::Json) {
+            let text = "only application/x-protobuf and application/json are taken here; \
                         set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf or use OTLP/gRPC";
             return Err(Refusal::UnsupportedMediaType(text.to_owned()));
         }
@@ -323,16 +330,52 @@ impl<H: Handler> Desk<H> {
         &self,
         method: Method,
         encoding: Encoding,
-        payload: Bytes,
-        permit: Permit,
+        message: Message,
+        form: Form,
         peer: Peer,
     ) -> Result<Reply, Refusal> {
+        let Message { payload, permit, .. } = message;
         let wire_bytes = payload.len() as u64;
         let (message, permit) = match encoding {
             Encoding::Identity => (payload, permit),
             _ => self.inflate(encoding, payload, permit).await?,
         };
-        self.handler.handle(Call { method, message, permit, wire_bytes, peer }).await
+        let (message, permit, left_out) = match form {
+            Form::Json => self.convert(message, permit).await?,
+            _ => (message, permit, Malformed::default()),
+        };
+        self.handler.handle(Call { method, message, permit, left_out, wire_bytes, peer }).await
+    }
+
+    /// From JSON to the wire format. Large bodies take their turn on a thread of their own: nothing else would
+    /// be served meanwhile. Who goes away does not end that work, so its charge goes with it.
+    async fn convert(
+        &self,
+        text: Bytes,
+        mut permit: Permit,
+    ) -> Result<(Bytes, Permit, Malformed), Refusal> {
+        let length = text.len() as u64;
+        permit.grow(length).map_err(|full| Refusal::overloaded(full.to_string()))?;
+        let convert = move || {
+            let converted = json::traces(&text, &ScanLimits::default());
+            drop(text);
+            permit.shrink(length);
+            (converted, permit)
+        };
+        let (converted, permit) = if length <= CONVERT_HERE_BYTES {
+            convert()
+        } else {
+            let turn = Arc::clone(&self.inflations).acquire_owned().await;
+            let work = move || (convert(), turn);
+            let done = spawn_blocking(work).await;
+            done.map_err(|_| Refusal::Internal("the conversion from JSON ended".to_owned()))?.0
+        };
+        let converted = converted.map_err(|error| Refusal::Malformed(error.to_string()))?;
+        let mut left_out = Malformed::default();
+        if let Some(why) = converted.why {
+            left_out.add(converted.left_out, why.to_string());
+        }
+        Ok((Bytes::from(converted.wire), permit, left_out))
     }
 
     /// Inflates in steps, so that one large body does not keep a thread from its other connections.

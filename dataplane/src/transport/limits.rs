@@ -48,7 +48,10 @@ pub(super) const DISCARD_PAUSE: Duration = Duration::from_secs(1);
 /// handler holds them.
 pub(super) const COPY_BELOW_BYTES: usize = 4 << 10;
 
-/// Bodies of one listener that are inflated at a time. It is work for processors, so more than a few
+/// A body in JSON of at most so many bytes is converted where it is read: some 0.5 ms of work.
+pub(super) const CONVERT_HERE_BYTES: u64 = 128 << 10;
+
+/// Bodies of one listener that are inflated, or converted from JSON, at a time. It is work for processors, so more than a few
 /// would only wait for each other; and each may hold a zstd window of 8 MiB that the budget does not see:
 /// 32 MiB in all.
 pub(super) const MAX_INFLATIONS: usize = 4;

@@ -277,7 +277,7 @@ fn look_for_id<'a>(
 }
 
 /// Validates a message at nesting level `depth`. Recursion ends at `max_depth`.
-fn validate(
+pub(super) fn validate(
     bytes: &[u8],
     message: &'static Message,
     depth: u32,
