@@ -87,6 +87,11 @@ pub(crate) const HOST_PORT: Pattern = Pattern {
 
 /// gRPC metadata names are lower case on the wire; asking for them so keeps `X-Org` and `x-org` from being
 /// two.
+pub(crate) const DNS_NAME: Pattern = Pattern {
+    regex: r"^[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?$",
+    wants: "a DNS name such as gateways.example.com or _otlp-grpc._tcp.gateways.example.com",
+};
+
 pub(crate) const HEADER_NAME: Pattern = Pattern {
     regex: "^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$",
     wants: "a header name in lower case, such as x-scope-orgid",
@@ -126,7 +131,7 @@ pub(crate) const SHARE: Pattern = Pattern {
     wants: "a whole number or a percentage from 1% to 100%",
 };
 
-const ALL: [&Pattern; 15] = [
+const ALL: [&Pattern; 16] = [
     &DURATION,
     &SIZE,
     &PERCENTAGE,
@@ -135,6 +140,7 @@ const ALL: [&Pattern; 15] = [
     &PIPELINE_NAME,
     &HTTP_ENDPOINT,
     &HOST_PORT,
+    &DNS_NAME,
     &HEADER_NAME,
     &HEADER_VALUE,
     &OBJECT_NAME,

@@ -49,6 +49,21 @@ pub enum Resolver {
     Kubernetes,
     /// These, as `host:port`; at least one.
     Static(Vec<String>),
+    /// What DNS says of a name.
+    Dns(Dns),
+}
+
+/// A name whose addresses are gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// A host name, or the name of SRV records, which begins with `_`.
+    pub hostname: String,
+    /// The port of the addresses.
+    pub port: u16,
+    /// The wait between two questions.
+    pub interval: Duration,
+    /// The wait for an answer; never longer than the interval.
+    pub timeout: Duration,
 }
 
 /// Where an agent takes spans in.

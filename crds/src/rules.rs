@@ -19,6 +19,7 @@ use crate::{
     gateway::ONE_ANTI_AFFINITY,
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
     receivers::{PORT_IS_FREE, PORTS_DIFFER},
+    routing::{DNS_TIMEOUT, INTERVAL, PORT_OF_ADDRESSES, TIMEOUT_WITHIN_INTERVAL},
     sampling::{
         BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
         ROOT_BEFORE_DECISION, ROOT_WAIT, SOME_BOUND, SOME_CONDITION, SOME_COUNT, TRACE_BYTES,
@@ -56,7 +57,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 33] = [
+static TWINS: [Twin; 37] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -64,6 +65,8 @@ static TWINS: [Twin; 33] = [
     Twin::Duration(&RETRY_ELAPSED),
     Twin::Duration(&RETRY_INTERVAL),
     Twin::Duration(&BATCH_TIMEOUT),
+    Twin::Duration(&INTERVAL),
+    Twin::Duration(&DNS_TIMEOUT),
     Twin::Size(&QUEUE_BYTES),
     Twin::Size(&BATCH_BYTES),
     Twin::Size(&RETENTION_BYTES),
@@ -90,6 +93,8 @@ static TWINS: [Twin; 33] = [
     Twin::Node(&SOME_TARGET),
     Twin::Node(&SECRETS_WITH_REF),
     Twin::Node(&ONE_VALUE),
+    Twin::Node(&PORT_OF_ADDRESSES),
+    Twin::Node(&TIMEOUT_WITHIN_INTERVAL),
 ];
 
 /// The twin of a rule of the schema.

@@ -11,6 +11,7 @@ use crate::inject::{self, InjectOptions};
 use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
 use crate::run::control::client::{self, ControlOptions};
 use crate::run::{self, RunOptions};
+use crate::verdicts::{self, ExplainOptions, TestOptions};
 
 /// Whole traces, sampled at the tail: agents, gateways and a local fleet from one TracePipeline manifest.
 #[derive(Debug, Parser)]
@@ -42,6 +43,10 @@ pub enum Command {
     Inject(InjectOptions),
     /// Turn the configurations of a Collector's two tiers into a TracePipeline, and say what is not the same.
     Convert(ConvertOptions),
+    /// Say what becomes of recorded traces, and why.
+    Explain(ExplainOptions),
+    /// Compare what becomes of recorded traces with what is expected.
+    Test(TestOptions),
 }
 
 // === impl Cli ===
@@ -57,7 +62,9 @@ impl Cli {
             | Command::Control(_)
             | Command::Validate { .. }
             | Command::Inject(_)
-            | Command::Convert(_) => 1,
+            | Command::Convert(_)
+            | Command::Explain(_)
+            | Command::Test(_) => 1,
         }
     }
 
@@ -97,6 +104,19 @@ impl Cli {
                 eprint!("{}", converted.report);
                 print!("{}", converted.manifest);
                 Ok(ExitCode::SUCCESS)
+            }
+            Command::Explain(options) => {
+                let loaded = load(&options.file)?;
+                let told = verdicts::explain(&options, &loaded.pipeline);
+                print!("{}", told.map_err(RoleError::Usage)?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Test(options) => {
+                let loaded = load(&options.file)?;
+                let outcome = verdicts::test(&options, &loaded.pipeline);
+                let outcome = outcome.map_err(RoleError::Usage)?;
+                print!("{}", outcome.text);
+                Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
         }
     }

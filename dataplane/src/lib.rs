@@ -24,6 +24,7 @@
 //! | [`run`] | a local fleet |
 //! | [`stats`] | what processes tell about themselves |
 //! | [`transport`] | sockets, frames, compression, answers |
+//! | [`verdicts`] | recorded traces against policies |
 
 pub mod admin;
 pub mod agent;
@@ -45,3 +46,4 @@ pub mod role;
 pub mod run;
 pub mod stats;
 pub mod transport;
+pub mod verdicts;

@@ -48,13 +48,14 @@ macro_rules! table {
     };
 }
 
+mod discovery;
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().copied()
+    table::TABLE.iter().chain(discovery::TABLE).copied()
 }
 
 /// One value of one metric.
@@ -168,6 +169,7 @@ impl Source {
             gauge(&FOREIGN, &[], counts.foreign.load(Relaxed)),
             gauge(&RING, &[&format!("{digest:016x}")], 1),
         ]);
+        samples.extend(discovery::samples(&self.discovery));
     }
 
     /// What is followed while the process runs.

@@ -54,7 +54,9 @@ pub fn read(yaml: &str) -> Result<Vec<Node>, Problem> {
 /// # Errors
 /// As [`read`].
 pub fn read_plainly(yaml: &str) -> Result<Vec<Node>, Problem> {
-    read_with(yaml, serde_saphyr::Options { strict_booleans: true, ..options() })
+    let mut options = options();
+    options.strict_booleans = true;
+    read_with(yaml, options)
 }
 
 fn read_with(yaml: &str, options: Options) -> Result<Vec<Node>, Problem> {

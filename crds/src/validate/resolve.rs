@@ -4,11 +4,14 @@ use crate::{
     agent::Agent,
     exporter,
     pipeline::TracePipeline,
-    resolved::{Batch, Exporter, HeaderValue, ReceiverPorts, Resolver, Retry, ValidPipeline},
+    resolved::{Batch, Dns, Exporter, HeaderValue, ReceiverPorts, Resolver, Retry, ValidPipeline},
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
 };
 use ringtail_engine::policy::Policy;
+
+/// Where gateways listen when nothing else is said.
+const GRPC_PORT: u16 = 4_317;
 
 /// The pipeline as plain data. `None` when a text in it cannot be read, which the walk does not let pass.
 pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<ValidPipeline> {
@@ -72,6 +75,15 @@ fn resolver(routing: Routing) -> Option<Resolver> {
     match routing.resolver.type_ {
         ResolverType::Kubernetes => Some(Resolver::Kubernetes),
         ResolverType::Static => Some(Resolver::Static(routing.resolver.static_?.endpoints)),
+        ResolverType::Dns => {
+            let dns = routing.resolver.dns?;
+            Some(Resolver::Dns(Dns {
+                hostname: dns.hostname,
+                port: dns.port.unwrap_or(GRPC_PORT),
+                interval: dns.interval.parse()?,
+                timeout: dns.timeout.parse()?,
+            }))
+        }
     }
 }
 

@@ -59,7 +59,8 @@ impl Conversion<'_> {
         let mut ports = Vec::new();
         for (name, default) in [("grpc", GRPC_PORT), ("http", HTTP_PORT)] {
             let Some(protocol) = protocols.take_bare(name) else {
-                let why = format!("{name} is off there; Ringtail takes OTLP over gRPC and over HTTP");
+                let why =
+                    format!("{name} is off there; Ringtail takes OTLP over gRPC and over HTTP");
                 self.report.differs(&protocols.place, why);
                 continue;
             };
@@ -72,8 +73,16 @@ impl Conversion<'_> {
                 &mut self.report,
                 "a request has at most 16 MiB, and all requests together a share of the memory limit",
             );
-            fields.built_in("include_metadata", &mut self.report, "headers of clients are not used");
-            fields.built_in("keepalive", &mut self.report, "idle connections are closed without settings");
+            fields.built_in(
+                "include_metadata",
+                &mut self.report,
+                "headers of clients are not used",
+            );
+            fields.built_in(
+                "keepalive",
+                &mut self.report,
+                "idle connections are closed without settings",
+            );
             fields.finish(&mut self.report);
         }
         protocols.finish(&mut self.report);
@@ -147,8 +156,16 @@ impl Conversion<'_> {
         }
         let why = "three quarters of the container's memory limit are used, which it reads itself";
         fields.built_in("limit_percentage", &mut self.report, why);
-        fields.built_in("min_gc_interval_when_hard_limited", &mut self.report, "nothing is collected");
-        fields.built_in("min_gc_interval_when_soft_limited", &mut self.report, "nothing is collected");
+        fields.built_in(
+            "min_gc_interval_when_hard_limited",
+            &mut self.report,
+            "nothing is collected",
+        );
+        fields.built_in(
+            "min_gc_interval_when_soft_limited",
+            &mut self.report,
+            "nothing is collected",
+        );
         fields.finish(&mut self.report);
         let Some(limit) = limit else { return };
         let mib = self.reader().number(&limit).unwrap_or_default();
@@ -206,7 +223,8 @@ impl Conversion<'_> {
         let truth = overrides.as_ref().map(|entry| self.reader().truth(entry).unwrap_or(true));
         if truth != Some(false) {
             let place = overrides.map_or_else(|| entry.place.clone(), |entry| entry.place);
-            self.report.differs(&place, "what a resource says itself stays, as with override: false");
+            self.report
+                .differs(&place, "what a resource says itself stays, as with override: false");
         }
         let mut names: Vec<String> = Vec::new();
         let detectors = detectors.map(|list| list.words()).unwrap_or_default();
@@ -256,7 +274,11 @@ impl Conversion<'_> {
                 list.extend(self.reader().texts(&span));
                 place = Some(span.place);
             }
-            fields.lost("spanevent", &mut self.report, "events of spans are not dropped by themselves");
+            fields.lost(
+                "spanevent",
+                &mut self.report,
+                "events of spans are not dropped by themselves",
+            );
             fields.lost("resource", &mut self.report, "write it as a condition on spans");
             fields.finish(&mut self.report);
         }
@@ -373,7 +395,8 @@ impl Conversion<'_> {
             Some("service") => {
                 let tree = Tree::text("Service");
                 self.draft.set(&mut self.report, "routing.key", tree, &key.place);
-                let why = "gateways then see only parts of traces, so that tail sampling is partial";
+                let why =
+                    "gateways then see only parts of traces, so that tail sampling is partial";
                 self.report.differs(&key.place, why);
             }
             Some(other) => {
@@ -429,8 +452,7 @@ impl Conversion<'_> {
         };
         let interval =
             interval.and_then(|entry| bounded(&mut self.reader(), &entry, 1_000, 3_600_000));
-        let timeout =
-            timeout.and_then(|entry| bounded(&mut self.reader(), &entry, 100, 60_000));
+        let timeout = timeout.and_then(|entry| bounded(&mut self.reader(), &entry, 100, 60_000));
         let dns = Tree::map([("hostname", Tree::Text(hostname))])
             .with_some("port", port.map(Tree::Number))
             .with_some("interval", interval)

@@ -106,7 +106,9 @@ impl<'a> Conversion<'a> {
         }
         let shown = super::duration(u64::try_from(half.as_micros()).unwrap_or(u64::MAX));
         if let Some(place) = self.draft.origin("spec.agent.batch.timeout").cloned() {
-            let why = format!("is as long as decision_wait, so that spans would come too late: {shown} is used");
+            let why = format!(
+                "is as long as decision_wait, so that spans would come too late: {shown} is used"
+            );
             self.report.differs(&place, why);
             let path = "agent.batch.timeout";
             self.draft.set(&mut self.report, path, Tree::Text(shown), &place);
@@ -119,8 +121,7 @@ impl<'a> Conversion<'a> {
             if self.policies.is_empty() {
                 self.keep_everything();
             }
-            let policies: Vec<_> =
-                self.policies.iter().map(|policy| policy.tree.clone()).collect();
+            let policies: Vec<_> = self.policies.iter().map(|policy| policy.tree.clone()).collect();
             let manifest = self.draft.manifest(name, &policies, &self.exporters);
             let text = match serde_saphyr::to_string(&manifest) {
                 Ok(text) => text,
@@ -149,10 +150,13 @@ impl<'a> Conversion<'a> {
 
     // Without a tail_sampling processor, or a policy in it that Ringtail has.
     fn keep_everything(&mut self) {
-        let place = self.draft.origin("spec.sampling.decisionWait").or(self.whole.as_ref()).cloned();
+        let place =
+            self.draft.origin("spec.sampling.decisionWait").or(self.whole.as_ref()).cloned();
         let place = place.unwrap_or_else(nowhere);
         let why = match self.sampled {
-            true => "no policy is left: a manifest needs one, and keeps everything until you write it",
+            true => {
+                "no policy is left: a manifest needs one, and keeps everything until you write it"
+            }
             false => "nothing is sampled there: the policy `everything` keeps every trace",
         };
         self.report.differs(&place, why);

@@ -12,7 +12,10 @@ pub(super) struct Environment {
 #[derive(Debug, PartialEq)]
 pub(super) enum Part<'a> {
     Text(&'a str),
-    Variable { name: &'a str, default: Option<&'a str> },
+    Variable {
+        name: &'a str,
+        default: Option<&'a str>,
+    },
     /// `${file:…}` and other providers.
     Foreign(&'a str),
 }
@@ -40,7 +43,9 @@ impl Environment {
                     }
                 },
                 Part::Foreign(whole) => {
-                    return Err(format!("holds {whole}, which cannot be read here: write the value"));
+                    return Err(format!(
+                        "holds {whole}, which cannot be read here: write the value"
+                    ));
                 }
             }
         }

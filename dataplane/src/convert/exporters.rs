@@ -100,7 +100,8 @@ impl Backend<'_, '_> {
             return None;
         };
         if !schema::takes(PROTOCOL, protocol) {
-            let why = format!("this version of Ringtail has no protocol {protocol}; it is left out");
+            let why =
+                format!("this version of Ringtail has no protocol {protocol}; it is left out");
             self.reader.report.lost(&entry.place, why);
             *fields = Fields::empty(&entry.place);
             return None;
@@ -247,13 +248,24 @@ impl Backend<'_, '_> {
         let size = fields.take("queue_size");
         let storage = fields.take("storage");
         let report = &mut *self.reader.report;
-        fields.built_in("num_consumers", report, "requests wait in one queue and go out side by side");
-        fields.built_in("block_on_overflow", report, "a full queue drops, and counts it, for its backend alone");
+        fields.built_in(
+            "num_consumers",
+            report,
+            "requests wait in one queue and go out side by side",
+        );
+        fields.built_in(
+            "block_on_overflow",
+            report,
+            "a full queue drops, and counts it, for its backend alone",
+        );
         fields.built_in("wait_for_result", report, "answers are given when spans are stored");
         fields.built_in("batch", report, "what is kept within a moment goes out together");
         fields.finish(report);
         if enabled == Some(false) {
-            report.differs(&entry.place, "there is always a queue: spans wait while a request is tried again");
+            report.differs(
+                &entry.place,
+                "there is always a queue: spans wait while a request is tried again",
+            );
         }
         if let Some(storage) = storage {
             report.lost(&storage.place, "this conversion keeps queues in memory");
@@ -262,7 +274,8 @@ impl Backend<'_, '_> {
         let count = self.reader.number(&size)?;
         if sizer.as_deref() != Some("bytes") {
             let unit = sizer.as_deref().unwrap_or("requests");
-            let why = format!("queues are measured in bytes, not in {unit}: the default of 64Mi is used");
+            let why =
+                format!("queues are measured in bytes, not in {unit}: the default of 64Mi is used");
             self.reader.report.differs(&size.place, why);
             return None;
         }

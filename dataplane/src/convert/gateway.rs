@@ -82,12 +82,7 @@ impl Conversion<'_> {
         self.policies = Policies::read(&mut reader, &policies);
     }
 
-    fn waits(
-        &mut self,
-        entry: &Entry<'_>,
-        wait: Option<&Entry<'_>>,
-        root: Option<&Entry<'_>>,
-    ) {
+    fn waits(&mut self, entry: &Entry<'_>, wait: Option<&Entry<'_>>, root: Option<&Entry<'_>>) {
         // The default of both.
         let mut tree = Tree::text("30s");
         if let Some(wait) = wait {
@@ -117,7 +112,8 @@ impl Conversion<'_> {
         if bytes == 0 {
             return;
         }
-        let why = "a trace that reaches it is decided at once, on what is there; the Collector drops it";
+        let why =
+            "a trace that reaches it is decided at once, on what is there; the Collector drops it";
         self.report.differs(&entry.place, why);
         let within = bytes.clamp(TRACE_BYTES_MIN, TRACE_BYTES_MAX);
         if within != bytes {
@@ -129,13 +125,31 @@ impl Conversion<'_> {
 
     fn built_in_sampling(&mut self, fields: &mut Fields<'_>) {
         const BUILT_IN: [(&str, &str); 8] = [
-            ("num_traces", "the buffer is bounded in bytes, by the memory limit, and not in traces"),
+            (
+                "num_traces",
+                "the buffer is bounded in bytes, by the memory limit, and not in traces",
+            ),
             ("expected_new_traces_per_sec", "nothing is allocated ahead for a rate"),
-            ("block_on_overflow", "a gateway without room decides early, then refuses with a wait to try again"),
-            ("decision_cache", "decisions are remembered for kept and dropped traces, always, within the memory limit"),
-            ("sample_on_first_match", "a policy that needs a budget is asked only when nothing else keeps the trace"),
-            ("drop_pending_traces_on_shutdown", "a gateway that stops hands its traces over to the others"),
-            ("num_shards", "a gateway has a shard a processor, and budgets are not divided among them"),
+            (
+                "block_on_overflow",
+                "a gateway without room decides early, then refuses with a wait to try again",
+            ),
+            (
+                "decision_cache",
+                "decisions are remembered for kept and dropped traces, always, within the memory limit",
+            ),
+            (
+                "sample_on_first_match",
+                "a policy that needs a budget is asked only when nothing else keeps the trace",
+            ),
+            (
+                "drop_pending_traces_on_shutdown",
+                "a gateway that stops hands its traces over to the others",
+            ),
+            (
+                "num_shards",
+                "a gateway has a shard a processor, and budgets are not divided among them",
+            ),
             ("sampling_strategy", "whole traces are decided"),
         ];
         for (name, why) in BUILT_IN {
@@ -212,7 +226,8 @@ impl Conversion<'_> {
                 Some((format!("{scheme} {token}"), auth.place))
             }
             _ => {
-                let why = format!("put what {id} sends into the headers of the exporter, from a Secret");
+                let why =
+                    format!("put what {id} sends into the headers of the exporter, from a Secret");
                 self.report.to_do(&auth.place, why);
                 None
             }

@@ -40,7 +40,8 @@ impl Leaf<'_, '_> {
             "trace_state" => self.state(&mut fields),
             "ottl_condition" => self.condition(&mut fields),
             _ => {
-                let why = format!("the policy type {type_} is not one of Ringtail's; it is left out");
+                let why =
+                    format!("the policy type {type_} is not one of Ringtail's; it is left out");
                 self.reader.report.lost(self.place, why);
                 return None;
             }
@@ -244,8 +245,7 @@ impl Leaf<'_, '_> {
             return Rule::bare("AlwaysSample");
         }
         let settings = Tree::Map(Vec::new());
-        let settings =
-            settings.with_some("minSpans", bound(min)).with_some("maxSpans", bound(max));
+        let settings = settings.with_some("minSpans", bound(min)).with_some("maxSpans", bound(max));
         Rule::new("SpanCount", "spanCount", settings)
     }
 

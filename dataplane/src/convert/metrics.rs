@@ -41,7 +41,9 @@ impl Conversion<'_> {
             fields.built_in(name, &mut self.report, why);
         }
         let why = "a gateway knows the resources of its own spans, within maxSeries";
-        for name in ["resource_metrics_cache_size", "dimensions_cache_size", "metric_timestamp_cache_size"] {
+        for name in
+            ["resource_metrics_cache_size", "dimensions_cache_size", "metric_timestamp_cache_size"]
+        {
             fields.built_in(name, &mut self.report, why);
         }
         fields.finish(&mut self.report);
@@ -147,7 +149,8 @@ impl Conversion<'_> {
             match (pipeline.signal.as_str(), of_spans) {
                 ("metrics", true) => {
                     for (_, place) in &pipeline.exporters {
-                        let why = "span metrics are read from every gateway: port 8888, path /metrics";
+                        let why =
+                            "span metrics are read from every gateway: port 8888, path /metrics";
                         self.report.differs(place, why);
                     }
                 }
@@ -165,10 +168,13 @@ impl Conversion<'_> {
                 "health_check" | "healthcheckv2" => self.report.built_in(&entry.place, why),
                 // The exporters that use it have told.
                 "bearertokenauth" => {}
-                other => self.report.lost(&entry.place, format!("Ringtail has no extension {other}")),
+                other => {
+                    self.report.lost(&entry.place, format!("Ringtail has no extension {other}"))
+                }
             }
         }
-        let telemetry = config.entry.field("service").and_then(|service| service.field("telemetry"));
+        let telemetry =
+            config.entry.field("service").and_then(|service| service.field("telemetry"));
         if let Some(telemetry) = telemetry {
             self.report.built_in(&telemetry.place, why);
         }

@@ -61,7 +61,8 @@ impl<'a> Config<'a> {
         let entry = file.entry();
         let service = entry.field("service").and_then(|service| service.field("pipelines"));
         let Some(service) = service else {
-            report.error(&entry.place, "is no Collector configuration: it has no service.pipelines");
+            report
+                .error(&entry.place, "is no Collector configuration: it has no service.pipelines");
             return Self { entry, pipelines: Vec::new() };
         };
         let pipelines = service.fields().into_iter().map(|(id, pipeline)| {

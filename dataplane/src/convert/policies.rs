@@ -167,12 +167,7 @@ impl<'a, 'r> Policies<'a, 'r> {
         Some(names)
     }
 
-    fn not(
-        &mut self,
-        entry: &Entry<'_>,
-        settings: Option<&Entry<'_>>,
-        name: &str,
-    ) -> Option<Rule> {
+    fn not(&mut self, entry: &Entry<'_>, settings: Option<&Entry<'_>>, name: &str) -> Option<Rule> {
         let mut fields = Fields::of(settings?, self.reader.report);
         let child = fields.take("not_sub_policy");
         fields.finish(self.reader.report);
@@ -204,7 +199,9 @@ impl<'a, 'r> Policies<'a, 'r> {
         fields.finish(self.reader.report);
         let total = total.and_then(|total| self.reader.number(&total)).unwrap_or_default();
         if total < 1 {
-            self.reader.report.differs(&entry.place, "has no spans a second and never keeps a trace");
+            self.reader
+                .report
+                .differs(&entry.place, "has no spans a second and never keeps a trace");
             return Some(Rule::never());
         }
         let shares = self.shares(shares.as_ref());
@@ -223,7 +220,9 @@ impl<'a, 'r> Policies<'a, 'r> {
             names.push(own);
         }
         if names.is_empty() {
-            self.reader.report.lost(&entry.place, format!("{name} is left out: it has no policies"));
+            self.reader
+                .report
+                .lost(&entry.place, format!("{name} is left out: it has no policies"));
             return None;
         }
         self.reader.report.differs(

@@ -249,22 +249,14 @@ impl Reader<'_> {
 
 /// Microseconds of a duration such as `1m30s`, `1.5s` or `0`; a number alone is nanoseconds.
 fn go_duration(text: &str) -> Option<u64> {
-    const UNITS: [(&str, f64); 7] = [
-        ("ns", 1e-3),
-        ("us", 1.0),
-        ("µs", 1.0),
-        ("ms", 1e3),
-        ("s", 1e6),
-        ("m", 6e7),
-        ("h", 3.6e9),
-    ];
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1e-3), ("us", 1.0), ("µs", 1.0), ("ms", 1e3), ("s", 1e6), ("m", 6e7), ("h", 3.6e9)];
     if let Ok(nanos) = text.parse::<u64>() {
         return Some(nanos / 1_000);
     }
     let (mut rest, mut total) = (text, 0.0);
     while !rest.is_empty() {
-        let (count, tail) =
-            rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let (count, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
         let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
         let micros = UNITS.iter().find(|(name, _)| *name == unit)?.1;

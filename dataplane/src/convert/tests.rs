@@ -10,6 +10,10 @@ const CASES_MIN: usize = 12;
 
 /// The configurations of a case, under the names that they have there.
 fn texts(case: &Path) -> Vec<(String, String)> {
+    // A case can lie elsewhere: its directory then says where.
+    let elsewhere = std::fs::read_to_string(case.join("inputs"));
+    let elsewhere = elsewhere.map(|path| case.join("..").join(path.trim()));
+    let case = elsewhere.as_deref().unwrap_or(case);
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(case).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|end| end == "yaml"));

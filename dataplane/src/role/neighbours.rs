@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ringtail_crds::ValidPipeline;
-use ringtail_crds::resolved::Resolver;
+use ringtail_crds::resolved::{Dns, Resolver};
 
 use super::stop::Parent;
 use super::{RoleError, RoleOptions};
@@ -54,14 +54,15 @@ impl Neighbours {
         match &pipeline.resolver {
             _ if !given.is_empty() => Ok(Self::fixed(given)),
             Resolver::Static(endpoints) => Ok(Self::fixed(endpoints)),
+            Resolver::Dns(settings) => Self::named(settings),
             Resolver::Kubernetes if has_cluster(role) => {
                 let service = format!("{}-gateway-headless", pipeline.name);
                 Self::in_cluster(role, &service, pipeline).await
             }
             Resolver::Kubernetes => Err(RoleError::Usage(
                 "the agent knows no gateway: run it in a pod, set KUBECONFIG or --kubeconfig, name \
-                 gateways with --gateway HOST:PORT, or in spec.routing.resolver.static.endpoints \
-                 with spec.gateway.type External"
+                 gateways with --gateway HOST:PORT, or in spec.routing.resolver with \
+                 spec.gateway.type External"
                     .to_owned(),
             )),
         }
@@ -78,6 +79,7 @@ impl Neighbours {
             _ if !given.is_empty() => Ok(Self::fixed(given)),
             (_, Some(parent)) => Ok(Self::told(parent)),
             (Resolver::Static(endpoints), None) => Ok(Self::fixed(endpoints)),
+            (Resolver::Dns(settings), None) => Self::named(settings),
             (Resolver::Kubernetes, None) if has_cluster(role) => {
                 let service = format!("{}-gateway-peers", pipeline.name);
                 Self::in_cluster(role, &service, pipeline).await
@@ -98,6 +100,12 @@ impl Neighbours {
 
     fn fixed(addresses: &[String]) -> Self {
         Self { discovery: Discovery::fixed(addresses), remote: None }
+    }
+
+    fn named(settings: &Dns) -> Result<Self, RoleError> {
+        let discovery = Discovery::dns(settings.clone())
+            .map_err(|problem| RoleError::Usage(problem.to_string()))?;
+        Ok(Self { discovery, remote: None })
     }
 
     async fn in_cluster(

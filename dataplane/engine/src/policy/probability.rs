@@ -24,6 +24,11 @@ impl Probability {
         Self { state: fnv1a(FNV_OFFSET, salt.as_bytes()), threshold: threshold(percentage) }
     }
 
+    /// The hash of a trace ID and the highest that is kept.
+    pub(super) fn weigh(&self, id: &[u8; 16]) -> (u64, u64) {
+        (fnv1a(self.state, id), self.threshold)
+    }
+
     #[inline]
     pub(super) fn keeps(&self, id: &[u8; 16]) -> bool {
         fnv1a(self.state, id) <= self.threshold

@@ -213,7 +213,7 @@ impl Program {
 
 impl Question {
     #[inline]
-    fn holds(&self, facts: &TraceFacts, yes: u64) -> bool {
+    pub(super) fn holds(&self, facts: &TraceFacts, yes: u64) -> bool {
         match self {
             Self::Always => true,
             Self::Status { any_of } => facts.statuses & any_of != 0,
