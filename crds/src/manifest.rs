@@ -31,6 +31,8 @@ pub enum ManifestError {
 /// What the data plane reads, of the parts of `spec` that it does not read as a whole.
 const AGENT_FIELDS: [&str; 5] = ["mode", "receivers", "batch", "compression", "retention"];
 const GATEWAY_FIELDS: [&str; 1] = ["type"];
+/// What gateways that the operator runs read of the routing.
+const GATEWAY_ROUTING: [&str; 1] = ["key"];
 
 /// The manifest that pods read.
 ///
@@ -74,7 +76,11 @@ pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, 
             "agent": only(&part("agent"), &AGENT_FIELDS),
             "security": part("security"),
         }),
-        Tier::Gateway => json!({ "exporters": part("exporters"), "security": part("security") }),
+        Tier::Gateway => json!({
+            "exporters": part("exporters"),
+            "routing": only(&part("routing"), &GATEWAY_ROUTING),
+            "security": part("security"),
+        }),
     };
     Ok(serde_saphyr::to_string(&sorted(&settings))?)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringtail_engine::policy::Policy;
 
-use crate::{compression::Compression, security::PeerTlsMode};
+use crate::{compression::Compression, routing::RoutingKey, security::PeerTlsMode};
 
 /// A pipeline that passed every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,8 @@ pub struct ValidPipeline {
     pub exporters: Vec<Exporter>,
     /// Where the list of gateways comes from.
     pub resolver: Resolver,
+    /// Which spans go to the same gateway.
+    pub routing_key: RoutingKey,
     /// Where an agent takes spans in.
     pub receivers: ReceiverPorts,
     /// Where the certificates between agents and gateways come from.

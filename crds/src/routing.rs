@@ -21,9 +21,27 @@ const ENDPOINT_LENGTH_MAX: u32 = 259;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Routing {
+    /// Which spans go to the same gateway. TraceID: those of a trace, so that a gateway decides whole traces.
+    /// Service: those of a service, by the service.name of their resource. A gateway then decides what it has
+    /// of a trace and knows nothing of the rest: tail sampling is partial, nothing is handed over or sent
+    /// again when gateways come and go, and the condition SamplingDegraded says so. It is for fleets that
+    /// need all spans of a service in one place, for metrics.
+    #[serde(default)]
+    pub key: RoutingKey,
+
     /// How agents find gateways.
     #[serde(default)]
     pub resolver: Resolver,
+}
+
+/// Which spans go to the same gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
+pub enum RoutingKey {
+    #[default]
+    #[serde(rename = "TraceID")]
+    TraceId,
+    Service,
 }
 
 /// Where the list of gateways comes from.

@@ -59,6 +59,8 @@ pub struct Config {
     pub keyring: Option<Arc<Keyring>>,
     /// Whether it speaks nothing but OTLP: a sidecar is no part of the fleet.
     pub thin: bool,
+    /// Whether spans go by their service, and not by their trace.
+    pub by_service: bool,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -116,6 +118,7 @@ impl Agent {
             config.hop_encoding,
             config.send_budget,
             keeps.then_some(keeper),
+            config.by_service,
         ));
         let senders = Arc::default();
         let mut tasks = JoinSet::new();

@@ -31,6 +31,7 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         },
         policies,
         exporters: exporters.collect::<Option<_>>()?,
+        routing_key: spec.routing.key,
         resolver: resolver(spec.routing)?,
         receivers: receivers(&spec.agent),
         peer_tls: spec.security.peer_tls.mode,

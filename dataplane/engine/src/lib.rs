@@ -16,6 +16,7 @@
 //! | [`ring`] | members, views, owners |
 //! | [`scan`] | check a request once, then walk its groups and spans without decoding them |
 //! | [`schema`] | which fields of OTLP trace messages hold messages, for the validating walk |
+//! | [`service`] | the name of the service that a resource is of |
 //! | [`shard`] | one shard of a gateway: insert, decide, hand out |
 //! | [`wire`] | varints, tags and fields of the protobuf wire format |
 
@@ -30,6 +31,7 @@ pub mod policy;
 pub mod ring;
 pub mod scan;
 pub mod schema;
+pub mod service;
 pub mod shard;
 pub mod wire;
 

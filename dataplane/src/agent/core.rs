@@ -117,6 +117,7 @@ impl Core {
         hop_encoding: Encoding,
         send_budget: u64,
         keeper: Option<mpsc::UnboundedSender<News>>,
+        by_service: bool,
     ) -> Self {
         let buffers = Buffers::default();
         Self {
@@ -133,7 +134,9 @@ impl Core {
             counts: Arc::default(),
             wanted,
             batch_bytes: AtomicU64::new(wanted.bytes as u64),
-            splitter: Mutex::new(Splitter::new(seed, wanted, buffers.clone())),
+            splitter: Mutex::new(
+                Splitter::new(seed, wanted, buffers.clone()).by_service(by_service),
+            ),
             buffers,
             ring: ArcSwapOption::empty(),
             links: LinkTable::default(),

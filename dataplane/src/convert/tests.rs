@@ -1,7 +1,5 @@
 //! Configurations and what they become: every directory below `tests/convert` is a case.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
-
 use std::path::{Path, PathBuf};
 
 use super::*;

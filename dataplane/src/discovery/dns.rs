@@ -7,11 +7,10 @@
 //! of no interest, since the name is asked for every few seconds.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
@@ -19,6 +18,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 use ringtail_crds::resolved::Dns;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{CANDIDATES_MAX, Candidates, Discovery, Health};
@@ -195,7 +195,7 @@ impl Asker {
         let [resolver, _] = &self.resolvers;
         let name = &self.settings.hostname;
         let asked = resolver.lookup(name.as_str(), RecordType::SRV);
-        let records = self.within(name, asked).await?;
+        let records = within(name, self.settings.timeout, asked).await?;
         let mut hosts: Vec<(String, u16)> = records
             .iter()
             .flat_map(|lookup| lookup.answers())
@@ -221,32 +221,43 @@ impl Asker {
     ) -> Result<BTreeSet<SocketAddr>, DnsProblem> {
         let [v4, v6] = &self.resolvers;
         let resolver = if family == 0 { v4 } else { v6 };
-        let questions = hosts.iter().map(async |(host, port)| {
-            let found = self.within(host, resolver.lookup_ip(host.as_str())).await?;
-            let addresses = found.iter().flat_map(|found| found.iter());
-            Ok(addresses.map(|ip: IpAddr| SocketAddr::new(ip, *port)).collect::<Vec<_>>())
-        });
+        let after = self.settings.timeout;
+        let mut questions = JoinSet::new();
+        for (host, port) in hosts {
+            questions.spawn(addresses_of(resolver.clone(), host.clone(), *port, after));
+        }
         let mut all = BTreeSet::new();
-        for answer in join_all(questions).await {
+        for answer in questions.join_all().await {
             all.extend(answer?);
         }
         Ok(all)
     }
+}
 
-    /// An answer in time; `None` when there are no such records.
-    async fn within<T>(
-        &self,
-        name: &str,
-        question: impl Future<Output = Result<T, NetError>>,
-    ) -> Result<Option<T>, DnsProblem> {
-        let after = self.settings.timeout;
-        let name = || name.to_owned();
-        match timeout(after, question).await {
-            Err(_) => Err(DnsProblem::TimedOut { name: name(), after }),
-            Ok(Ok(answer)) => Ok(Some(answer)),
-            Ok(Err(NetError::Dns(DnsError::NoRecordsFound(_)))) => Ok(None),
-            Ok(Err(source)) => Err(DnsProblem::Failed { name: name(), source }),
-        }
+/// The addresses of a host; none when it has none.
+async fn addresses_of(
+    resolver: TokioResolver,
+    host: String,
+    port: u16,
+    after: Duration,
+) -> Result<Vec<SocketAddr>, DnsProblem> {
+    let found = within(&host, after, resolver.lookup_ip(host.as_str())).await?;
+    let addresses = found.iter().flat_map(|found| found.iter());
+    Ok(addresses.map(|ip| SocketAddr::new(ip, port)).collect())
+}
+
+/// An answer in time; `None` when there are no such records.
+async fn within<T>(
+    name: &str,
+    after: Duration,
+    question: impl Future<Output = Result<T, NetError>>,
+) -> Result<Option<T>, DnsProblem> {
+    let name = || name.to_owned();
+    match timeout(after, question).await {
+        Err(_) => Err(DnsProblem::TimedOut { name: name(), after }),
+        Ok(Ok(answer)) => Ok(Some(answer)),
+        Ok(Err(NetError::Dns(DnsError::NoRecordsFound(_)))) => Ok(None),
+        Ok(Err(source)) => Err(DnsProblem::Failed { name: name(), source }),
     }
 }
 

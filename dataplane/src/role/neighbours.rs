@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ringtail_crds::ValidPipeline;
 use ringtail_crds::resolved::{Dns, Resolver};
+use ringtail_crds::routing::RoutingKey;
 
 use super::stop::Parent;
 use super::{RoleError, RoleOptions};
@@ -75,6 +76,9 @@ impl Neighbours {
         pipeline: &ValidPipeline,
         parent: Option<&Parent>,
     ) -> Result<Self, RoleError> {
+        if pipeline.routing_key == RoutingKey::Service {
+            return Self::alone(role, pipeline).await;
+        }
         match (&pipeline.resolver, parent) {
             _ if !given.is_empty() => Ok(Self::fixed(given)),
             (_, Some(parent)) => Ok(Self::told(parent)),
@@ -106,6 +110,19 @@ impl Neighbours {
         let discovery = Discovery::dns(settings.clone())
             .map_err(|problem| RoleError::Usage(problem.to_string()))?;
         Ok(Self { discovery, remote: None })
+    }
+
+    /// A gateway that gets services decides what it has: to pass spans on to the owner of their trace would
+    /// undo what agents do.
+    async fn alone(role: &RoleOptions, pipeline: &ValidPipeline) -> Result<Self, RoleError> {
+        let alone = Self::fixed(&[]);
+        let watches = pipeline.resolver == Resolver::Kubernetes && has_cluster(role);
+        if !watches {
+            return Ok(alone);
+        }
+        let service = format!("{}-gateway-peers", pipeline.name);
+        let Self { remote, .. } = Self::in_cluster(role, &service, pipeline).await?;
+        Ok(Self { remote, ..alone })
     }
 
     async fn in_cluster(

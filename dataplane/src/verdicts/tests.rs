@@ -1,7 +1,5 @@
 //! Recordings of every form against policies.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
-
 use std::io::Write;
 
 use ringtail_engine::json;
