@@ -21,6 +21,7 @@ use self::source::{Entry, File, Reader};
 use self::tree::Tree;
 
 mod agent; //       the agents' part
+mod balancing; //   the way to the gateways
 mod conversion; //  what was read so far
 mod environment; // ${env:NAME}
 mod exporters; //   backends
@@ -29,6 +30,7 @@ mod leaves; //      policies that ask something themselves
 mod metrics; //     span metrics, and what is no trace
 mod pipelines; //   what is in use, and in which tier
 mod policies; //    policies inside policies
+mod redaction; //   what gateways take out
 mod report; //      what somebody has to know
 mod source; //      options that know their line
 mod tree; //        the manifest as it grows

@@ -3,6 +3,7 @@
 use super::environment::Environment;
 use super::pipelines::{Config, Tier};
 use super::policies::Written;
+use super::redaction::Redacted;
 use super::report::{Place, Report};
 use super::source::Reader;
 use super::tree::{Draft, Tree};
@@ -26,6 +27,7 @@ pub(super) struct Conversion<'a> {
     /// Conditions of filters and actions on attributes, of all processors together.
     pub(super) filters: Vec<String>,
     pub(super) actions: Vec<Tree>,
+    pub(super) redacted: Redacted,
     /// Whether a tail_sampling processor was read, and a spanmetrics connector.
     pub(super) sampled: bool,
     /// The first configuration as a whole.
@@ -52,6 +54,7 @@ impl<'a> Conversion<'a> {
             exported: Vec::new(),
             filters: Vec::new(),
             actions: Vec::new(),
+            redacted: Redacted::default(),
             sampled: false,
             whole: None,
             measured: false,

@@ -45,6 +45,9 @@ impl Conversion<'_> {
                 let why = "what is kept within a moment goes out together";
                 self.report.built_in(&entry.place, why);
             }
+            "redaction" => self.redaction(entry),
+            "attributes" => self.kept_attributes(entry, "actions"),
+            "resource" => self.kept_attributes(entry, "attributes"),
             "groupbytrace" => {
                 self.report.built_in(&entry.place, "traces are gathered before they are decided");
             }

@@ -2,10 +2,16 @@
 
 use ringtail_crds::schema;
 
+use super::bounded;
 use super::conversion::Conversion;
 use super::pipelines::{Config, Tier, type_of};
+use super::report::Place;
 use super::source::{Entry, Fields};
 use super::tree::Tree;
+
+/// The most series of a gateway, and exemplars of a series, in the schema.
+const SERIES_MAX: i64 = 1_000_000;
+const EXEMPLARS_MAX: i64 = 20;
 
 impl Conversion<'_> {
     /// A connector's settings as `spec.spanMetrics`.
@@ -28,8 +34,15 @@ impl Conversion<'_> {
             self.draft.set(&mut self.report, "spanMetrics.dimensions", Tree::List(list), &place);
         }
         if let Some(excluded) = fields.take("exclude_dimensions") {
-            let tree = Tree::texts(self.reader().texts(&excluded));
             let path = "spanMetrics.excludeDimensions";
+            let known = |name: &String| schema::takes(&format!("spec.{path}[]"), name);
+            let (names, others): (Vec<_>, Vec<_>) =
+                self.reader().texts(&excluded).into_iter().partition(known);
+            for name in others {
+                let why = format!("{name} is no dimension that every series has");
+                self.report.lost(&excluded.place, why);
+            }
+            let tree = Tree::texts(names);
             self.draft.set(&mut self.report, path, tree, &excluded.place);
         }
         self.bounds(&mut fields);
@@ -55,23 +68,34 @@ impl Conversion<'_> {
             limit.and_then(|limit| Some((self.reader().number(&limit)?, limit.place)))
             && limit > 0
         {
-            let tree = Tree::Number(limit);
+            let tree = Tree::Number(limit.min(SERIES_MAX));
             self.draft.set(&mut self.report, "spanMetrics.maxSeries", tree, &place);
+        } else {
+            let why = "the number of series is bounded by maxSeries, 10000 unless it is set";
+            self.report.differs(&fields.place, why);
         }
-        let expiry = fields.take("series_expiration");
-        let expiry = expiry.or_else(|| fields.take("metrics_expiration"));
-        fields.take("metrics_expiration");
-        if let Some(expiry) = expiry {
-            let micros = self.reader().micros(&expiry).unwrap_or_default();
-            if micros > 0 {
-                let tree = Tree::Text(super::duration(micros));
+        let series = fields.take("series_expiration");
+        let all = fields.take("metrics_expiration");
+        let mut expires = false;
+        for expiry in [series, all].into_iter().flatten() {
+            let set = self.reader().micros(&expiry).is_some_and(|micros| micros > 0);
+            if !set || std::mem::replace(&mut expires, set) {
+                continue;
+            }
+            if let Some(tree) = bounded(&mut self.reader(), &expiry, 60_000, 86_400_000) {
                 self.draft.set(&mut self.report, "spanMetrics.expiry", tree, &expiry.place);
             }
+        }
+        if !expires {
+            let why = "series that stand still are forgotten after a while (expiry); there they never are";
+            self.report.differs(&fields.place, why);
         }
         if let Some(exemplars) = fields.take("exemplars") {
             let on = exemplars.field("enabled").and_then(|on| self.reader().truth(&on));
             let most = exemplars.field("max_per_data_point");
-            let most = most.and_then(|most| self.reader().number(&most)).map(Tree::Number);
+            let most = most
+                .and_then(|most| self.reader().number(&most))
+                .map(|most| Tree::Number(most.clamp(1, EXEMPLARS_MAX)));
             if on == Some(true) {
                 let tree = Tree::map([("enabled", Tree::Truth(true))]);
                 let tree = tree.with_some("maxPerDataPoint", most);
@@ -141,6 +165,32 @@ impl Conversion<'_> {
         }
     }
 
+    /// Where span metrics go: gateways show them, and push them to one receiver of OTLP/gRPC.
+    fn metrics_exporter(&mut self, config: &Config<'_>, id: &str, place: &Place) {
+        let why = "span metrics are read from every gateway: port 8888, path /metrics";
+        self.report.differs(place, why);
+        let path = "spanMetrics.otlp";
+        let entry = config.component("exporters", id);
+        let Some(entry) = entry.filter(|_| matches!(type_of(id), "otlp" | "otlp_grpc")) else {
+            return;
+        };
+        let insecure = entry.field("tls").and_then(|tls| tls.field("insecure"));
+        let insecure = insecure.and_then(|insecure| self.reader().truth(&insecure));
+        let endpoint = entry.field("endpoint").and_then(|entry| self.reader().text(&entry));
+        match (endpoint, insecure, self.measured && schema::knows("spec.spanMetrics.otlp")) {
+            (Some(endpoint), Some(true), true) => {
+                let host = endpoint.rsplit("://").next().unwrap_or_default();
+                let tree = Tree::map([("endpoint", Tree::text(format!("http://{host}")))]);
+                self.draft.set(&mut self.report, path, tree, &entry.place);
+            }
+            _ => {
+                let why = "metrics are not pushed there: spec.spanMetrics.otlp pushes in the clear, \
+                           where the version has it";
+                self.report.lost(&entry.place, why);
+            }
+        }
+    }
+
     /// Pipelines of other signals, extensions, and what the Collector says of itself.
     pub(super) fn others(&mut self, config: &Config<'_>) {
         for pipeline in config.of(Tier::Other) {
@@ -148,10 +198,8 @@ impl Conversion<'_> {
             let of_spans = pipeline.receivers.iter().any(measured);
             match (pipeline.signal.as_str(), of_spans) {
                 ("metrics", true) => {
-                    for (_, place) in &pipeline.exporters {
-                        let why =
-                            "span metrics are read from every gateway: port 8888, path /metrics";
-                        self.report.differs(place, why);
+                    for (id, place) in &pipeline.exporters {
+                        self.metrics_exporter(config, id, place);
                     }
                 }
                 (signal, _) => {
