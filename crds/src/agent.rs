@@ -10,7 +10,7 @@ use crate::{
     compression::Compression,
     duration::{DurationBounds, DurationText},
     pod::Pod,
-    receivers::Receivers,
+    receivers::{GUARD_NOT_OF_SIDECARS, Receivers},
     rules::NodeRule,
     size::{SizeBounds, SizeText},
 };
@@ -29,7 +29,7 @@ const BATCH_SPANS_MAX: u32 = 100_000;
 // the schema does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = HOST_PORT_ON_NODES.rule())]
+#[x_kube(validation = HOST_PORT_ON_NODES.rule(), validation = GUARD_NOT_OF_SIDECARS.rule())]
 pub struct Agent {
     /// Where agents run. DaemonSet: one on every node, which applications reach through the Service
     /// NAME-agent. Sidecar: in the pods of applications, added with `ringtail inject`; it keeps nothing and

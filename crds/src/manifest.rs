@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{TracePipeline, schema};
+use crate::{TracePipeline, routing::RoutingKey, schema};
 
 /// A tier of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,6 @@ pub enum ManifestError {
 /// What the data plane reads, of the parts of `spec` that it does not read as a whole.
 const AGENT_FIELDS: [&str; 5] = ["mode", "receivers", "batch", "compression", "retention"];
 const GATEWAY_FIELDS: [&str; 1] = ["type"];
-/// What gateways that the operator runs read of the routing.
-const GATEWAY_ROUTING: [&str; 1] = ["key"];
 
 /// The manifest that pods read.
 ///
@@ -76,13 +74,23 @@ pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, 
             "agent": only(&part("agent"), &AGENT_FIELDS),
             "security": part("security"),
         }),
-        Tier::Gateway => json!({
-            "exporters": part("exporters"),
-            "routing": only(&part("routing"), &GATEWAY_ROUTING),
-            "security": part("security"),
-        }),
+        Tier::Gateway => gateway_settings(&part("exporters"), &part("security"), pipeline),
     };
     Ok(serde_saphyr::to_string(&sorted(&settings))?)
+}
+
+/// What applications have to show is in it only where it is asked for: gateways of other pipelines must not
+/// restart because there is such a thing.
+fn gateway_settings(exporters: &Value, security: &Value, pipeline: &TracePipeline) -> Value {
+    let mut settings = json!({ "exporters": exporters, "security": security });
+    let otlp = &pipeline.spec.agent.receivers.otlp;
+    if otlp.is_guarded() {
+        settings["receivers"] = json!([otlp.tls, otlp.bearer_token_secret_ref]);
+    }
+    if pipeline.spec.routing.key == RoutingKey::Service {
+        settings["routing"] = json!("Service");
+    }
+    settings
 }
 
 // The types put their defaults in when they are read, and write them.
@@ -151,6 +159,12 @@ mod tests {
             ("  gateway:\n", "  paused: true\n  gateway:\n", false, false),
             ("  gateway:\n", "  security: {peerTLS: {mode: Disabled}}\n  gateway:\n", true, true),
             ("    replicas: 3", "    nodeSelector: {disk: fast}", false, false),
+            (
+                "  agent:\n",
+                "  agent:\n    receivers: {otlp: {tls: {certificateRef: {name: a}}}}\n",
+                true,
+                true,
+            ),
         ];
         for (from, to, agents, gateways) in edits {
             let changed = SHOP.replacen(from, to, 1);

@@ -72,11 +72,36 @@ pub(crate) const PIPELINE_NAME: Pattern = Pattern {
             starting with a letter and ending with a letter or digit",
 };
 
-/// Where an exporter sends to.
+/// Where an exporter sends to. The port of https is known, that of http is not: 4317, 4318 and others are
+/// all in use.
 pub(crate) const HTTP_ENDPOINT: Pattern = Pattern {
-    regex: concat!("^http://", host!(), ":", port!(), "$"),
-    wants: "http://host:port without a path, such as http://tempo:4317 \
-            (https is not available in this version)",
+    regex: concat!(
+        "^(http://",
+        host!(),
+        ":",
+        port!(),
+        "|https://",
+        host!(),
+        "(:",
+        port!(),
+        ")?)",
+        r"(/[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*)?$"
+    ),
+    wants: "http://host:port or https://host, such as http://tempo:4317 or \
+            https://otlp.example.com/v1/traces",
+};
+
+/// A name in a certificate.
+pub(crate) const SERVER_NAME: Pattern = Pattern {
+    regex: concat!("^", host!(), "$"),
+    wants: "a host name or an address, such as tempo.example.com",
+};
+
+/// A file that an exporter writes.
+pub(crate) const FILE_PATH: Pattern = Pattern {
+    regex: r"^([A-Za-z0-9._/-]*\{identity\})?[A-Za-z0-9._/-]*[A-Za-z0-9_-]$",
+    wants: "a path such as /var/spans/{identity}.jsonl: letters, digits, '.', '_', '-' and '/', with \
+            {identity} at most once",
 };
 
 /// Where a gateway listens.
@@ -131,7 +156,7 @@ pub(crate) const SHARE: Pattern = Pattern {
     wants: "a whole number or a percentage from 1% to 100%",
 };
 
-const ALL: [&Pattern; 16] = [
+const ALL: [&Pattern; 18] = [
     &DURATION,
     &SIZE,
     &PERCENTAGE,
@@ -139,6 +164,8 @@ const ALL: [&Pattern; 16] = [
     &EXPORTER_NAME,
     &PIPELINE_NAME,
     &HTTP_ENDPOINT,
+    &SERVER_NAME,
+    &FILE_PATH,
     &HOST_PORT,
     &DNS_NAME,
     &HEADER_NAME,

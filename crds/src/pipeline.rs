@@ -10,6 +10,7 @@ use crate::{
     agent::Agent,
     exporter::{EXPORTERS_MAX, Exporter},
     gateway::Gateway,
+    receivers::GUARD_NEEDS_PEER_TLS,
     routing::Routing,
     rules::{NodeRule, durations},
     sampling::Sampling,
@@ -88,7 +89,8 @@ use crate::{
     validation = BATCH_BEFORE_DECISION.rule(),
     validation = STATIC_IS_EXTERNAL.rule(),
     validation = EXTERNAL_IS_STATIC.rule(),
-    validation = SOMETHING_RUNS.rule()
+    validation = SOMETHING_RUNS.rule(),
+    validation = GUARD_NEEDS_PEER_TLS.rule()
 )]
 pub struct TracePipelineSpec {
     /// How long to wait for a trace, and which traces to keep.

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::rules::NodeRule;
+use crate::{exporter::SecretKeyRef, pattern, pod::OBJECT_NAME_LENGTH_MAX, rules::NodeRule};
 
 /// Lower ports need a capability, which the pods do not have.
 const PORT_MIN: u16 = 1_024;
@@ -41,6 +41,46 @@ pub struct OtlpReceivers {
     /// OTLP/HTTP, protobuf and JSON.
     #[serde(default)]
     pub http: HttpReceiver,
+
+    /// TLS with applications. Absent: they send in the clear. It applies wherever they send OTLP to: to
+    /// agents, and to the OTLP ports of managed gateways.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ReceiverTls>,
+
+    /// A key of a Secret with the bearer tokens that applications must show, one a line; each of them is
+    /// valid, so that an old and a new one are taken while applications change over. Absent: none is asked
+    /// for. It applies where tls does. Files are read again when they change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer_token_secret_ref: Option<SecretKeyRef>,
+}
+
+/// TLS with applications. New files are used for new connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReceiverTls {
+    /// A Secret of type kubernetes.io/tls with the certificate that applications see: tls.crt, tls.key.
+    pub certificate_ref: SecretRef,
+
+    /// A Secret with the authority of applications' own certificates, in key ca.crt. With it every
+    /// connection must show one.
+    #[serde(default, rename = "clientCARef", skip_serializing_if = "Option::is_none")]
+    pub client_ca_ref: Option<SecretRef>,
+}
+
+/// A Secret of the pipeline's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// The name of the Secret.
+    #[schemars(length(max = OBJECT_NAME_LENGTH_MAX), regex(pattern = pattern::OBJECT_NAME.regex))]
+    pub name: String,
+}
+
+impl OtlpReceivers {
+    /// Whether applications must speak TLS or show a token.
+    pub fn is_guarded(&self) -> bool {
+        self.tls.is_some() || self.bearer_token_secret_ref.is_some()
+    }
 }
 
 /// Where agents take OTLP/gRPC in.
@@ -91,6 +131,38 @@ pub(crate) static PORT_IS_FREE: NodeRule = NodeRule {
     holds: |port| !matches!(port.as_u64(), Some(4319 | 8888)),
     message: "must not be 4319 or 8888: Ringtail listens there for gateways and for probes",
     field: "",
+};
+
+/// Whether a document's agent asks applications for TLS or a token.
+fn is_guarded(agent: &Value) -> bool {
+    ["/receivers/otlp/tls", "/receivers/otlp/bearerTokenSecretRef"]
+        .iter()
+        .any(|pointer| agent.pointer(pointer).is_some())
+}
+
+/// A sidecar listens in its application's pod alone, and sends plain OTLP to gateways.
+pub(crate) static GUARD_NOT_OF_SIDECARS: NodeRule = NodeRule {
+    cel: "self.mode != 'Sidecar' || !(has(self.receivers.otlp.tls) || \
+          has(self.receivers.otlp.bearerTokenSecretRef))",
+    holds: |agent| agent.get("mode").is_none_or(|mode| mode != "Sidecar") || !is_guarded(agent),
+    message: "tls and bearerTokenSecretRef need agent.mode DaemonSet or None: sidecars send to gateways \
+              without either",
+    field: ".receivers.otlp",
+};
+
+/// Without certificates of their own, agents come to the port that applications come to.
+pub(crate) static GUARD_NEEDS_PEER_TLS: NodeRule = NodeRule {
+    cel: "self.gateway.type == 'External' || self.security.peerTLS.mode != 'Disabled' || \
+          !(has(self.agent.receivers.otlp.tls) || has(self.agent.receivers.otlp.bearerTokenSecretRef))",
+    holds: |spec| {
+        let is = |pointer, word| spec.pointer(pointer).is_some_and(|value| value == word);
+        is("/gateway/type", "External")
+            || !is("/security/peerTLS/mode", "Disabled")
+            || !spec.get("agent").is_some_and(is_guarded)
+    },
+    message: "must not be Disabled with agent.receivers.otlp.tls or bearerTokenSecretRef: agents would come \
+              to the port of gateways that applications come to, and have neither",
+    field: ".security.peerTLS.mode",
 };
 
 /// One port takes one protocol.

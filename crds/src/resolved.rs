@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use ringtail_engine::policy::Policy;
 
-use crate::{compression::Compression, routing::RoutingKey, security::PeerTlsMode};
+use crate::{
+    compression::Compression,
+    exporter::{OtlpProtocol, Verbosity},
+    routing::RoutingKey,
+    security::PeerTlsMode,
+};
 
 /// A pipeline that passed every check.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +37,8 @@ pub struct ValidPipeline {
     pub routing_key: RoutingKey,
     /// Where an agent takes spans in.
     pub receivers: ReceiverPorts,
+    /// What applications have to show.
+    pub guard: ReceiverGuard,
     /// Where the certificates between agents and gateways come from.
     pub peer_tls: PeerTlsMode,
     /// How an agent gathers spans into requests.
@@ -77,18 +84,33 @@ pub struct ReceiverPorts {
     pub http: u16,
 }
 
+/// What applications have to show where they send OTLP to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceiverGuard {
+    /// They speak TLS.
+    pub tls: bool,
+    /// They have certificates of their own.
+    pub client_certificates: bool,
+    /// They send a bearer token.
+    pub tokens: bool,
+}
+
+/// One key of a Secret: the contents of the file `<secrets directory>/<name>/<key>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretKey {
+    /// The name of the Secret.
+    pub name: String,
+    /// The key in it.
+    pub key: String,
+}
+
 /// The value of a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeaderValue {
     /// This text.
     Text(String),
-    /// The contents of the file `<secrets directory>/<name>/<key>`.
-    Secret {
-        /// The name of the Secret.
-        name: String,
-        /// The key in it.
-        key: String,
-    },
+    /// What a Secret holds.
+    Secret(SecretKey),
 }
 
 /// One backend.
@@ -96,18 +118,90 @@ pub enum HeaderValue {
 pub struct Exporter {
     /// Unique among the exporters.
     pub name: String,
-    /// Where it listens for OTLP/gRPC without TLS, as `host:port`.
-    pub endpoint: String,
+    /// A condition that compiles: spans for which it holds are exported. None: all are.
+    pub filter: Option<String>,
+    /// What the backend is.
+    pub destination: Destination,
+    /// The most bytes that wait for it in one gateway.
+    pub queue_max_bytes: u64,
+}
+
+/// What a backend is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// It speaks OTLP.
+    Otlp(Box<Otlp>),
+    /// The log.
+    Debug(Debug),
+    /// A file.
+    File(File),
+}
+
+/// A backend that speaks OTLP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// How it is carried.
+    pub protocol: OtlpProtocol,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Names in lower case and values to send with every request.
+    pub headers: Vec<(String, HeaderValue)>,
+    /// A token to send with every request.
+    pub bearer_token: Option<SecretKey>,
+    /// The most bytes that wait for it on disk; none: only memory is used.
+    pub disk_max_bytes: Option<u64>,
     /// How requests to it are compressed.
     pub compression: Compression,
     /// How long to wait for one answer.
     pub timeout: Duration,
-    /// Names in lower case and values to send with every request.
-    pub headers: Vec<(String, HeaderValue)>,
-    /// The most bytes that wait for it in one gateway.
-    pub queue_max_bytes: u64,
     /// How failed requests are repeated.
     pub retry: Retry,
+}
+
+/// Where a backend listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// As `host:port`.
+    pub address: String,
+    /// What follows the port, such as `/v1/traces`; empty when nothing was written.
+    pub path: String,
+    /// What is spoken there in TLS; none in the clear.
+    pub tls: Option<Tls>,
+}
+
+/// Whom to trust and what to show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Authorities; none: the public ones.
+    pub authorities: Option<SecretKey>,
+    /// The Secret with `tls.crt` and `tls.key` to show.
+    pub client_certificate: Option<String>,
+    /// The name that the certificate must have; none: the endpoint's host.
+    pub server_name: Option<String>,
+    /// Whether any certificate is taken.
+    pub skip_verify: bool,
+}
+
+/// How spans are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Debug {
+    /// How much of them.
+    pub verbosity: Verbosity,
+    /// Requests of a second that are printed.
+    pub initial: u32,
+    /// Of the further ones every so many is.
+    pub thereafter: u32,
+}
+
+/// Where spans are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// The path; `{identity}` stands for what the process calls itself.
+    pub path: String,
+    /// A new file is begun before it would grow beyond this.
+    pub max_bytes: u64,
+    /// Old files that are kept.
+    pub max_backups: u32,
 }
 
 /// How failed requests are repeated.

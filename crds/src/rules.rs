@@ -13,12 +13,13 @@ use crate::{
     autoscaling::{REPLICAS_IN_ORDER, SOME_TARGET},
     duration::{DurationBounds, DurationText},
     exporter::{
-        HEADER_IS_FREE, INTERVALS_IN_ORDER, ONE_VALUE, QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL,
-        TIMEOUT,
+        DISK_BYTES, HEADER_IS_FREE, INTERVALS_IN_ORDER, ONE_AUTHORIZATION, ONE_VALUE, PATH_OF_HTTP,
+        QUEUE_BYTES, RETRY_ELAPSED, RETRY_INTERVAL, ROTATION_BYTES, TIMEOUT, TLS_OF_HTTPS,
+        TRUST_OR_NOT,
     },
     gateway::ONE_ANTI_AFFINITY,
     pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
-    receivers::{PORT_IS_FREE, PORTS_DIFFER},
+    receivers::{GUARD_NEEDS_PEER_TLS, GUARD_NOT_OF_SIDECARS, PORT_IS_FREE, PORTS_DIFFER},
     routing::{DNS_TIMEOUT, INTERVAL, PORT_OF_ADDRESSES, TIMEOUT_WITHIN_INTERVAL},
     sampling::{
         BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
@@ -57,7 +58,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 37] = [
+static TWINS: [Twin; 45] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -88,6 +89,8 @@ static TWINS: [Twin; 37] = [
     Twin::Node(&HOST_PORT_ON_NODES),
     Twin::Node(&PORT_IS_FREE),
     Twin::Node(&PORTS_DIFFER),
+    Twin::Node(&GUARD_NOT_OF_SIDECARS),
+    Twin::Node(&GUARD_NEEDS_PEER_TLS),
     Twin::Node(&ONE_ANTI_AFFINITY),
     Twin::Node(&REPLICAS_IN_ORDER),
     Twin::Node(&SOME_TARGET),
@@ -95,6 +98,12 @@ static TWINS: [Twin; 37] = [
     Twin::Node(&ONE_VALUE),
     Twin::Node(&PORT_OF_ADDRESSES),
     Twin::Node(&TIMEOUT_WITHIN_INTERVAL),
+    Twin::Size(&ROTATION_BYTES),
+    Twin::Size(&DISK_BYTES),
+    Twin::Node(&PATH_OF_HTTP),
+    Twin::Node(&TLS_OF_HTTPS),
+    Twin::Node(&ONE_AUTHORIZATION),
+    Twin::Node(&TRUST_OR_NOT),
 ];
 
 /// The twin of a rule of the schema.

@@ -5,69 +5,115 @@
 //! errors are never tried again; retryable ones are, until the manifest's `retry.maxElapsed`.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use ringtail_crds::resolved::{self, Destination, Retry};
+use ringtail_engine::policy::Condition;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::backend::{Answer, Backend, Body, Failure};
+use self::disk::RecordId;
+pub use self::store::DiskCounters;
+use self::store::Store;
 use crate::gateway::output::{Exported, Kept};
 use crate::ledger::{Dropped, ExporterCounters};
-use crate::otlp;
 use crate::pause;
-use crate::transport::{
-    Backoff, CallError, Client, ClientLimits, Encoding, EndpointError, Method, framed, framed_as,
-};
+use crate::stats::ExporterLedger;
+use crate::transport::Backoff;
 
-/// Requests under way to one backend.
-const IN_FLIGHT_MAX: usize = 4;
+mod backend; //     one attempt to give a request to a backend
+mod credentials; // headers, tokens and certificates, from files that change
+mod disk; //        a queue that survives a kill
+mod file; //        to a file
+mod filter; //      which spans
+mod json; //        OTLP/JSON
+mod print; //       to the log
+mod store; //       the thread behind a queue on disk
+
+/// A server may ask for a longer pause than this, and gets this one: after it nobody remembers that a retry
+/// is due. It is what `retry.maxInterval` may be at most.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// What is printed or written is not tried again, so that these say little.
+const LOCAL_RETRY: Retry = Retry {
+    max_elapsed: Duration::from_secs(1),
+    initial_interval: Duration::from_secs(1),
+    max_interval: Duration::from_secs(1),
+};
 
 /// What an exporter needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// As the manifest names it.
-    pub name: String,
-    /// `host:port`.
-    pub endpoint: String,
-    /// Compression of requests.
-    pub encoding: Encoding,
-    /// How long one request may take.
-    pub timeout: Duration,
-    /// Sent with every request.
-    pub headers: HeaderMap,
+    /// As the manifest has it.
+    pub exporter: resolved::Exporter,
     /// Bytes that may wait or be under way.
     pub queue_bytes: u64,
-    /// First pause after a failure.
-    pub retry_first: Duration,
-    /// Longest pause.
-    pub retry_max: Duration,
-    /// After so long a request is given up; zero means never.
-    pub retry_for: Duration,
+    /// Where the files of Secrets are.
+    pub secrets_dir: PathBuf,
+    /// What the process calls itself.
+    pub identity: String,
+    /// Where queues on disk are.
+    pub data_dir: Option<PathBuf>,
 }
+
+/// An exporter cannot be made of what the manifest and the files say.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
 
 /// An exporter's address.
 #[derive(Clone, Debug)]
 pub struct ExporterHandle {
     inner: Arc<Inner>,
-    queue: mpsc::UnboundedSender<Kept>,
+    way: Way,
+}
+
+/// The way of a request to the task.
+#[derive(Clone, Debug)]
+enum Way {
+    Memory(mpsc::UnboundedSender<Item>),
+    Disk(Store),
+}
+
+/// A request on its way to the task.
+#[derive(Debug)]
+struct Item {
+    message: Bytes,
+    spans: u64,
+    /// None for what an earlier process kept.
+    exported: Option<Arc<Exported>>,
+    /// Where it is on disk.
+    record: Option<RecordId>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    name: String,
+    /// What logs call the place.
+    place: String,
+    retry: Retry,
+    filter: Option<Condition>,
+    backend: Backend,
     counters: ExporterCounters,
+    /// Bytes that may be in memory.
+    queue_bytes: u64,
+    /// Those that wait with the task or are under way.
     queued_bytes: AtomicU64,
+    /// Those on their way to the disk.
+    transit_bytes: AtomicU64,
+    disk: DiskCounters,
 }
 
 /// One request with its history.
 struct Job {
-    frame: Bytes,
-    encoding: Encoding,
+    body: Body,
     spans: u64,
-    exported: Arc<Exported>,
+    exported: Option<Arc<Exported>>,
+    record: Option<RecordId>,
     /// What it is charged with: its size before compression.
     charge: u64,
     since: Instant,
@@ -75,114 +121,240 @@ struct Job {
 
 struct Outcome {
     job: Job,
-    result: Result<Bytes, CallError>,
+    result: Result<Answer, Failure>,
 }
 
 /// The task behind an exporter.
 pub struct Exporter {
     inner: Arc<Inner>,
-    client: Arc<Client>,
-    queue: mpsc::UnboundedReceiver<Kept>,
+    queue: mpsc::UnboundedReceiver<Item>,
+    store: Option<Store>,
     pending: VecDeque<Job>,
     in_flight: JoinSet<Outcome>,
     backoff: Backoff,
     resume_at: Option<tokio::time::Instant>,
 }
 
+// === impl ConfigError ===
+
+impl ConfigError {
+    fn of(exporter: &str, why: &str) -> Self {
+        Self(format!("exporter {exporter}: {why}"))
+    }
+}
+
 // === impl ExporterHandle ===
 
 impl ExporterHandle {
-    /// An exporter and the task that must be spawned for it.
+    /// An exporter and the task that must be spawned for it. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the endpoint is not `host:port`.
-    pub fn new(config: Config) -> Result<(Self, Exporter), EndpointError> {
-        let (sender, queue) = mpsc::unbounded_channel();
-        let limits = ClientLimits {
-            backoff_first: config.retry_first,
-            backoff_cap: config.retry_max,
-            ..ClientLimits::default()
+    /// When an address, a condition or a file cannot be used.
+    pub fn new(config: &Config) -> Result<(Self, Exporter), ConfigError> {
+        let exporter = &config.exporter;
+        let compiled = exporter.filter.as_deref().map(Condition::compile).transpose();
+        let filter =
+            compiled.map_err(|why| ConfigError::of(&exporter.name, &format!("filter: {why}")))?;
+        let (retry, place) = match &exporter.destination {
+            Destination::Otlp(otlp) => (otlp.retry, otlp.endpoint.address.clone()),
+            Destination::Debug(_) => (LOCAL_RETRY, "the log".to_owned()),
+            Destination::File(file) => (LOCAL_RETRY, file.path.clone()),
         };
-        let client = Client::new(&config.endpoint, &limits)?;
-        let backoff = Backoff::new(config.retry_first, config.retry_max);
         let inner = Arc::new(Inner {
-            config,
+            name: exporter.name.clone(),
+            place,
+            retry,
+            filter,
+            backend: Backend::new(config)?,
             counters: ExporterCounters::default(),
+            queue_bytes: config.queue_bytes,
             queued_bytes: AtomicU64::new(0),
+            transit_bytes: AtomicU64::new(0),
+            disk: DiskCounters::default(),
         });
+        let (sender, queue) = mpsc::unbounded_channel();
+        let way = Way::new(config, &inner, sender)?;
+        let store = if let Way::Disk(store) = &way { Some(store.clone()) } else { None };
         let task = Exporter {
             inner: Arc::clone(&inner),
-            client: Arc::new(client),
             queue,
+            store,
             pending: VecDeque::new(),
             in_flight: JoinSet::new(),
-            backoff,
+            backoff: Backoff::new(retry.initial_interval, retry.max_interval),
             resume_at: None,
         };
-        Ok((Self { inner, queue: sender }, task))
+        Ok((Self { inner, way }, task))
     }
 
-    /// Queues a request, or drops and counts it when the queue is full.
-    ///
-    /// The channel has no bound of its own: its bytes are counted here, before anything enters.
+    /// Queues what of a request this exporter is to get, or drops and counts it when the queue is full.
     pub fn push(&self, kept: Kept) {
-        let Inner { config, counters, queued_bytes } = &*self.inner;
+        let counters = &self.inner.counters;
+        counters.taken.fetch_add(kept.spans, Relaxed);
+        let Some(condition) = &self.inner.filter else { return self.queue(kept) };
+        let filtered = filter::apply(condition, kept);
+        counters.dropped.add(Dropped::Filtered, filtered.left_out);
+        counters.dropped.add(Dropped::FilterFailed, filtered.unanswered);
+        if let Some(kept) = filtered.kept {
+            self.queue(kept);
+        }
+    }
+
+    /// Channels have no bounds of their own: their bytes are counted here, before anything enters.
+    fn queue(&self, kept: Kept) {
+        let Inner { counters, queue_bytes, .. } = &*self.inner;
+        // With a disk half of the memory is for what is on its way there, and half for what is sent.
+        let (meter, limit) = match &self.way {
+            Way::Memory(_) => (&self.inner.queued_bytes, *queue_bytes),
+            Way::Disk(_) => (&self.inner.transit_bytes, *queue_bytes / 2),
+        };
         let (bytes, spans) = (kept.message.len() as u64, kept.spans);
-        counters.taken.fetch_add(spans, Relaxed);
-        let before = queued_bytes.fetch_add(bytes, Relaxed);
+        let before = meter.fetch_add(bytes, Relaxed);
         counters.held.fetch_add(spans, Relaxed);
         // An empty queue takes a request of any size: otherwise one that is larger than the queue could
         // never leave.
-        let fits = before == 0 || before + bytes <= config.queue_bytes;
+        let fits = before == 0 || before + bytes <= limit;
         let exported = Arc::clone(&kept.exported);
-        if fits && self.queue.send(kept).is_ok() {
+        if fits && self.way.send(kept) {
             return;
         }
-        exported.fail();
-        self.inner.forget(spans, bytes);
-        let reason = if fits { Dropped::Stopping } else { Dropped::QueueFull };
-        counters.dropped.add(reason, spans);
+        meter.fetch_sub(bytes, Relaxed);
+        self.inner.refuse(
+            &exported,
+            spans,
+            if fits { Dropped::Stopping } else { Dropped::QueueFull },
+        );
     }
 
     /// As the manifest names it.
     pub fn name(&self) -> &str {
-        &self.inner.config.name
+        &self.inner.name
     }
 
-    /// Its line of the ledger.
+    /// Its counters.
     pub fn counters(&self) -> &ExporterCounters {
         &self.inner.counters
     }
 
-    /// Bytes in its queue, and how many fit.
-    pub fn queue(&self) -> (u64, u64) {
-        (self.inner.queued_bytes.load(Relaxed), self.inner.config.queue_bytes)
+    /// Its line of the ledger, as it is told.
+    pub fn report(&self) -> ExporterLedger {
+        self.inner.counters.report(self.inner.disk.recovered.load(Relaxed))
     }
 
-    /// Waits until nothing is held, at most `within`; what is left then is counted as dropped.
+    /// Bytes in its queue, and how many fit.
+    pub fn queue_size(&self) -> (u64, u64) {
+        let Inner { queued_bytes, transit_bytes, queue_bytes, .. } = &*self.inner;
+        (queued_bytes.load(Relaxed) + transit_bytes.load(Relaxed), *queue_bytes)
+    }
+
+    /// What is told of its queue on disk, if it has one.
+    pub fn disk(&self) -> Option<&DiskCounters> {
+        matches!(self.way, Way::Disk(_)).then_some(&self.inner.disk)
+    }
+
+    /// How often new files of Secrets were taken into use, and how often they could not be; none without
+    /// a backend to show them to.
+    pub fn credentials(&self) -> Option<(u64, u64)> {
+        let credentials = self.inner.backend.credentials()?;
+        Some((credentials.reloads.load(Relaxed), credentials.refusals.load(Relaxed)))
+    }
+
+    /// Waits until nothing is held, at most `within`.
     pub async fn drain(&self, within: Duration) {
         let deadline = tokio::time::Instant::now() + within;
-        while self.inner.counters.held.load(Relaxed) > 0 {
-            if tokio::time::Instant::now() >= deadline {
-                self.abandon();
-                return;
-            }
+        while self.inner.counters.held.load(Relaxed) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    fn abandon(&self) {
-        let left = self.inner.counters.held.swap(0, Relaxed);
-        tracing::error!(exporter = self.name(), spans = left, endpoint = %self.inner.config.endpoint,
-            "stopped before the backend took everything");
-        self.inner.counters.dropped.add(Dropped::Stopping, left);
+    /// Counts what is still held as dropped, unless it is on disk for the next process: this one ends.
+    pub fn abandon(&self) {
+        if let Way::Disk(store) = &self.way {
+            store.flush();
+        }
+        let stored = self.inner.disk.spans.load(Relaxed);
+        let held = self.inner.counters.held.load(Relaxed);
+        let left = held.saturating_sub(stored);
+        self.inner.counters.held.store(held - left, Relaxed);
+        if held > left {
+            tracing::warn!(
+                exporter = self.name(),
+                spans = held - left,
+                place = self.inner.place,
+                "left on disk for the next start"
+            );
+        }
+        if left > 0 {
+            tracing::error!(
+                exporter = self.name(),
+                spans = left,
+                place = self.inner.place,
+                "stopped before the backend took everything"
+            );
+            self.inner.counters.dropped.add(Dropped::Stopping, left);
+        }
     }
 }
 
+// === impl Way ===
+
+impl Way {
+    fn new(
+        config: &Config,
+        inner: &Arc<Inner>,
+        items: mpsc::UnboundedSender<Item>,
+    ) -> Result<Self, ConfigError> {
+        let name = &config.exporter.name;
+        let Destination::Otlp(otlp) = &config.exporter.destination else {
+            return Ok(Self::Memory(items));
+        };
+        let Some(size_limit) = otlp.disk_max_bytes else { return Ok(Self::Memory(items)) };
+        let Some(data_dir) = &config.data_dir else {
+            let why = "queue.persistent needs a place: start with --data-dir DIR";
+            return Err(ConfigError::of(name, why));
+        };
+        let store = Store::start(inner, &data_dir.join(name), size_limit, items);
+        store.map(Self::Disk).map_err(|why| ConfigError::of(name, &why))
+    }
+
+    fn send(&self, kept: Kept) -> bool {
+        match self {
+            Self::Memory(items) => items.send(Item::of(kept, None)).is_ok(),
+            Self::Disk(store) => store.keep(kept),
+        }
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    fn of(kept: Kept, record: Option<RecordId>) -> Self {
+        let Kept { message, spans, exported } = kept;
+        Self { message, spans, exported: Some(exported), record }
+    }
+}
+
+// === impl Inner ===
+
 impl Inner {
+    /// Drops what there is no room for.
+    fn refuse(&self, exported: &Exported, spans: u64, reason: Dropped) {
+        exported.fail();
+        self.counters.held.fetch_sub(spans, Relaxed);
+        self.counters.dropped.add(reason, spans);
+    }
+
     fn forget(&self, spans: u64, bytes: u64) {
         self.queued_bytes.fetch_sub(bytes, Relaxed);
         self.counters.held.fetch_sub(spans, Relaxed);
+    }
+
+    /// A text of a backend, without the secrets that it repeats.
+    fn mask(&self, text: &str) -> String {
+        match self.backend.credentials() {
+            Some(credentials) => credentials.mask(text),
+            None => text.to_owned(),
+        }
     }
 }
 
@@ -190,7 +362,21 @@ impl Inner {
 
 impl Exporter {
     /// Sends until every handle is gone and nothing is left.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let credentials = self.inner.backend.credentials().cloned();
+        let following = async {
+            match credentials {
+                Some(credentials) => credentials.follow().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.deliver() => {}
+            () = following => {}
+        }
+    }
+
+    async fn deliver(mut self) {
         let mut open = true;
         while open || !self.pending.is_empty() || !self.in_flight.is_empty() {
             self.fill_window();
@@ -202,8 +388,8 @@ impl Exporter {
                         self.settle(outcome);
                     }
                 }
-                kept = self.queue.recv(), if open => match kept {
-                    Some(kept) => self.enqueue(kept),
+                item = self.queue.recv(), if open => match item {
+                    Some(item) => self.enqueue(item),
                     None => open = false,
                 },
                 () = pause::until(resume_at) => self.resume_at = None,
@@ -211,36 +397,24 @@ impl Exporter {
         }
     }
 
-    fn enqueue(&mut self, kept: Kept) {
-        let encoding = self.inner.config.encoding;
-        let (frame, encoding) = match framed_as(encoding, &kept.message) {
-            Ok(frame) => (frame, encoding),
-            // Compression is an economy: without it the spans still arrive.
-            Err(error) => {
-                tracing::warn!(exporter = %self.inner.config.name, %error, "uncompressed request");
-                let plain = framed(kept.message.len(), |out| out.extend_from_slice(&kept.message));
-                (plain, Encoding::Identity)
-            }
-        };
+    fn enqueue(&mut self, item: Item) {
         self.pending.push_back(Job {
-            frame,
-            encoding,
-            spans: kept.spans,
-            exported: kept.exported,
-            charge: kept.message.len() as u64,
+            spans: item.spans,
+            exported: item.exported,
+            record: item.record,
+            charge: item.message.len() as u64,
+            body: self.inner.backend.body(item.message),
             since: Instant::now(),
         });
     }
 
     fn fill_window(&mut self) {
-        while self.resume_at.is_none() && self.in_flight.len() < IN_FLIGHT_MAX {
+        while self.resume_at.is_none() && self.in_flight.len() < self.inner.backend.in_flight_max()
+        {
             let Some(job) = self.pending.pop_front() else { return };
-            let (client, inner) = (Arc::clone(&self.client), Arc::clone(&self.inner));
+            let backend = self.inner.backend.clone();
             self.in_flight.spawn(async move {
-                let Config { headers, timeout, .. } = &inner.config;
-                let frame = job.frame.clone();
-                let result =
-                    client.call(Method::ExportTraces, frame, job.encoding, headers, *timeout).await;
+                let result = backend.send(job.body.clone(), job.spans).await;
                 Outcome { job, result }
             });
         }
@@ -248,51 +422,80 @@ impl Exporter {
 
     fn settle(&mut self, outcome: Outcome) {
         let Outcome { job, result } = outcome;
-        let Config { name, endpoint, retry_for, .. } = &self.inner.config;
-        match result {
-            Ok(response) => {
+        let error = match result {
+            Ok(answer) => {
                 self.backoff.succeed();
-                self.acknowledge(&job, response);
+                return self.acknowledge(&job, answer);
             }
-            Err(error) if !error.is_retryable() => {
-                tracing::warn!(exporter = name, endpoint, %error, spans = job.spans,
-                    "the backend refused spans for good; they are dropped");
-                self.give_up(&job, Dropped::RefusedForGood);
+            Err(Failure::Write(why)) => {
+                tracing::warn!(exporter = self.inner.name, why, spans = job.spans, "not written");
+                return self.give_up(&job, Dropped::WriteFailed);
             }
-            Err(error) if !retry_for.is_zero() && job.since.elapsed() >= *retry_for => {
-                tracing::warn!(exporter = name, endpoint, %error, spans = job.spans, ?retry_for,
-                    "the backend did not take spans for as long as retry.maxElapsed; they are dropped");
-                self.give_up(&job, Dropped::RetriesExhausted);
+            Err(Failure::Call(error)) => error,
+        };
+        let (exporter, place) = (&self.inner.name, &self.inner.place);
+        let told = self.inner.mask(&error.to_string());
+        let max_elapsed = self.inner.retry.max_elapsed;
+        if !error.is_retryable() {
+            tracing::warn!(
+                exporter,
+                place,
+                error = told,
+                spans = job.spans,
+                "the backend refused spans for good; they are dropped"
+            );
+            self.give_up(&job, Dropped::RefusedForGood);
+        } else if job.since.elapsed() >= max_elapsed {
+            tracing::warn!(
+                exporter,
+                place,
+                error = told,
+                spans = job.spans,
+                ?max_elapsed,
+                "the backend did not take spans for as long as retry.maxElapsed; they are dropped"
+            );
+            self.give_up(&job, Dropped::RetriesExhausted);
+        } else {
+            self.inner.counters.retries.fetch_add(1, Relaxed);
+            // Never sooner than the server wants, and never as soon as the backoff says.
+            let wanted = error.retry_after().unwrap_or_default().min(PAUSE_MAX);
+            let pause = wanted.max(self.backoff.fail(fastrand::f64()));
+            if self.resume_at.is_none() {
+                tracing::warn!(exporter, place, error = told, ?pause, "export again later");
             }
-            Err(error) => {
-                self.inner.counters.retries.fetch_add(1, Relaxed);
-                let pause =
-                    error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
-                if self.resume_at.is_none() {
-                    tracing::warn!(exporter = name, endpoint, %error, ?pause, "export again later");
-                }
-                self.resume_at = Some(tokio::time::Instant::now() + pause);
-                self.pending.push_front(job);
-            }
+            let resume_at = tokio::time::Instant::now() + pause;
+            self.resume_at = self.resume_at.max(Some(resume_at));
+            self.pending.push_front(job);
         }
     }
 
-    fn acknowledge(&self, job: &Job, response: Bytes) {
+    fn acknowledge(&self, job: &Job, answer: Answer) {
         // `partial_success` is an answer, not a failure: the rejected spans are gone and must not be sent
         // again.
-        let mut rejected = 0;
-        if let Some((spans, words)) = otlp::rejected_spans(response) {
-            rejected = spans.min(job.spans);
-            tracing::warn!(exporter = %self.inner.config.name, rejected, words, "partial success");
+        let (left, reason) = answer.left.unwrap_or((0, Dropped::PartialSuccess));
+        let left = left.min(job.spans);
+        if left > 0 && reason == Dropped::PartialSuccess {
+            let words = self.inner.mask(&answer.words);
+            tracing::warn!(exporter = self.inner.name, rejected = left, words, "partial success");
         }
-        self.inner.counters.sent.fetch_add(job.spans - rejected, Relaxed);
-        self.inner.counters.dropped.add(Dropped::PartialSuccess, rejected);
-        self.inner.forget(job.spans, job.charge);
+        self.inner.counters.sent.fetch_add(job.spans - left, Relaxed);
+        self.inner.counters.dropped.add(reason, left);
+        self.finish(job);
     }
 
     fn give_up(&self, job: &Job, reason: Dropped) {
-        job.exported.fail();
+        if let Some(exported) = &job.exported {
+            exported.fail();
+        }
         self.inner.counters.dropped.add(reason, job.spans);
+        self.finish(job);
+    }
+
+    fn finish(&self, job: &Job) {
         self.inner.forget(job.spans, job.charge);
+        if let (Some(record), Some(store)) = (job.record, &self.store) {
+            self.inner.disk.spans.fetch_sub(job.spans, Relaxed);
+            store.done(record);
+        }
     }
 }

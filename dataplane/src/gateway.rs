@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use prost::Message;
 use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::{Instance, State};
@@ -282,9 +281,9 @@ impl Gateway {
         for shard in &self.shards {
             shard.finish().await;
         }
-        for exporter in self.exporters.iter() {
-            exporter.drain(within).await;
-        }
+        // Side by side: one dead backend must not take the others' time.
+        futures::future::join_all(self.exporters.iter().map(|one| one.drain(within))).await;
+        self.exporters.iter().for_each(ExporterHandle::abandon);
     }
 
     async fn deliver(&self, request: DeliverRequest, permit: Permit) -> Result<Reply, Refusal> {

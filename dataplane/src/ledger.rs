@@ -39,6 +39,16 @@ pub enum Dropped {
     Stopping,
     /// The receiver took the request but not this span (`partial_success`).
     PartialSuccess,
+    /// The exporter's condition does not hold for it.
+    Filtered,
+    /// The exporter's condition could not be asked about it.
+    FilterFailed,
+    /// The exporter printed enough in that second.
+    NotPrinted,
+    /// The exporter's file could not be written.
+    WriteFailed,
+    /// The exporter's queue on disk lost it.
+    DiskLost,
 }
 
 /// Why a field of a request is not passed on. No span that the ledger knows is in it.
@@ -126,13 +136,21 @@ impl Refused {
 
 impl Dropped {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 10] = [
         Self::RefusedForGood,
         Self::QueueFull,
         Self::RetriesExhausted,
         Self::Stopping,
         Self::PartialSuccess,
+        Self::Filtered,
+        Self::FilterFailed,
+        Self::NotPrinted,
+        Self::WriteFailed,
+        Self::DiskLost,
     ];
+
+    /// The labels of what an exporter leaves out because it was told to: no failure to send.
+    pub const LEFT_OUT: [&'static str; 3] = ["filtered", "filter_failed", "not_printed"];
 
     /// The label in metrics and ledgers.
     pub const fn label(self) -> &'static str {
@@ -142,6 +160,11 @@ impl Dropped {
             Self::RetriesExhausted => "retries_exhausted",
             Self::Stopping => "stopping",
             Self::PartialSuccess => "partial_success",
+            Self::Filtered => "filtered",
+            Self::FilterFailed => "filter_failed",
+            Self::NotPrinted => "not_printed",
+            Self::WriteFailed => "write_failed",
+            Self::DiskLost => "disk_lost",
         }
     }
 }
@@ -218,7 +241,7 @@ impl Counters {
     pub fn report<'a>(
         &self,
         held: u64,
-        exporters: impl Iterator<Item = (&'a str, &'a ExporterCounters)>,
+        exporters: impl Iterator<Item = (&'a str, ExporterLedger)>,
     ) -> LedgerReport {
         LedgerReport {
             received: Received {
@@ -233,7 +256,7 @@ impl Counters {
             duplicate: self.duplicate.load(Relaxed),
             dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
             held,
-            exporters: exporters.map(|(name, line)| (name.to_owned(), line.report())).collect(),
+            exporters: exporters.map(|(name, line)| (name.to_owned(), line)).collect(),
             balanced: false,
         }
         .settle()
@@ -241,10 +264,11 @@ impl Counters {
 }
 
 impl ExporterCounters {
-    /// The exporter's line of the ledger.
-    pub fn report(&self) -> ExporterLedger {
+    /// The exporter's line of the ledger, given how many spans an earlier process left on disk.
+    pub fn report(&self, recovered: u64) -> ExporterLedger {
         ExporterLedger {
             received: self.taken.load(Relaxed),
+            recovered,
             sent: self.sent.load(Relaxed),
             dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
             held: self.held.load(Relaxed),

@@ -19,7 +19,7 @@ use crate::discovery::Health;
 use crate::gateway::Gateway;
 use crate::membership::Counts;
 use crate::stats::{LedgerReport, Reasons};
-use crate::transport::{Keyring, Outcome};
+use crate::transport::{Guard, Keyring, Outcome};
 
 /// Bounds in milliseconds of the Collector's `loadbalancer_backend_latency`.
 const LATENCY_BOUNDS_MS: [f64; 10] =
@@ -49,13 +49,16 @@ macro_rules! table {
 }
 
 mod discovery;
+mod exporters; // what exporters leave out, repeat, and read anew
+mod receivers;
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    table::TABLE.iter().chain(discovery::TABLE).copied()
+    let tables = [table::TABLE, receivers::TABLE, exporters::TABLE, discovery::TABLE];
+    tables.into_iter().flatten().copied()
 }
 
 /// One value of one metric.
@@ -87,6 +90,17 @@ pub struct Source {
     pub config: Arc<InForce>,
     /// The certificates, where there is TLS between the tiers.
     pub keyring: Option<Arc<Keyring>>,
+    /// What clients have to show, and what the receivers count.
+    pub guard: Guard,
+}
+
+/// What processes show each other and clients show them, with its counters.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Between the tiers.
+    pub keyring: Option<Arc<Keyring>>,
+    /// From clients.
+    pub guard: Guard,
 }
 
 /// Whose metrics they are.
@@ -120,7 +134,7 @@ impl Source {
         match &self.tier {
             TierSource::Agent(core) => core.counters.report(core.held_spans(), std::iter::empty()),
             TierSource::Gateway(gateway) => {
-                let lines = gateway.exporters.iter().map(|e| (e.name(), e.counters()));
+                let lines = gateway.exporters.iter().map(|one| (one.name(), one.report()));
                 gateway.counters.report(gateway.held_spans(), lines)
             }
         }
@@ -141,6 +155,7 @@ impl Source {
         };
         let left_out = counters.left_out.counts();
         samples.extend(left_out.map(|(reason, fields)| count(&LEFT_OUT, &[reason], fields)));
+        receivers::samples(&self.guard, &mut samples);
         self.ring_samples(&mut samples);
         self.watch_samples(&mut samples);
         samples
@@ -280,7 +295,7 @@ fn ledger_samples(ledger: &LedgerReport) -> Vec<Sample> {
     samples.extend(by_reason(&DROPPED, "ringtail", &ledger.dropped));
     for (name, line) in &ledger.exporters {
         samples.push(count(&SENT, &[name], line.sent));
-        samples.extend(by_reason(&SEND_FAILED, name, &line.dropped));
+        samples.extend(exporters::gone(name, &line.dropped));
     }
     samples
 }
@@ -355,9 +370,10 @@ fn gateway_samples(gateway: &Gateway, samples: &mut Vec<Sample>) {
         samples.push(sample(&TURN_SECONDS, &[&index.to_string()], Value::Gauge(seconds)));
     }
     for exporter in gateway.exporters.iter() {
-        let (used, capacity) = exporter.queue();
+        let (used, capacity) = exporter.queue_size();
         samples.push(gauge(&QUEUE_SIZE, &[exporter.name()], used));
         samples.push(gauge(&QUEUE_CAPACITY, &[exporter.name()], capacity));
+        samples.extend(exporters::samples(exporter));
     }
 }
 

@@ -42,8 +42,8 @@ pub struct Checked {
     pub malformed: Malformed,
 }
 
-/// Checks a request of which `malformed` was left out before. What is wrong inside of single spans costs these
-/// spans alone.
+/// Checks a request of which `malformed` was left out before. What is wrong inside of single spans costs
+/// these spans alone.
 ///
 /// # Errors
 /// When something else is wrong, no span is left, or there is no room to leave spans out.
@@ -134,6 +134,16 @@ pub fn rejected_spans(response: Bytes) -> Option<(u64, String)> {
     (rejected > 0).then_some((rejected, partial.error_message))
 }
 
+/// The same of an answer in JSON, where 64 bits are text and a number is understood as well.
+pub fn rejected_spans_json(response: &[u8]) -> Option<(u64, String)> {
+    let response: serde_json::Value = serde_json::from_slice(response).ok()?;
+    let partial = response.get("partialSuccess")?;
+    let rejected = partial.get("rejectedSpans")?;
+    let rejected = rejected.as_u64().or_else(|| rejected.as_str()?.parse().ok())?;
+    let words = partial.get("errorMessage").and_then(serde_json::Value::as_str);
+    (rejected > 0).then(|| (rejected, words.unwrap_or_default().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +165,21 @@ mod tests {
         assert_eq!(json_reply(&Reply::default()), b"{}");
         assert_eq!(rejected_spans(Bytes::new()), None);
         assert_eq!(rejected_spans(Bytes::from_static(b"\xff")), None);
+    }
+
+    #[test]
+    fn partial_success_in_json_is_what_it_says() {
+        let read = |text: &str| rejected_spans_json(text.as_bytes());
+        let words = ("no".to_owned(), 3);
+        for number in ["\"3\"", "3"] {
+            let text =
+                format!(r#"{{"partialSuccess":{{"rejectedSpans":{number},"errorMessage":"no"}}}}"#);
+            assert_eq!(read(&text), Some((words.1, words.0.clone())), "{text}");
+        }
+        let nothing =
+            ["", "{}", r#"{"partialSuccess":{}}"#, r#"{"partialSuccess":{"rejectedSpans":"0"}}"#];
+        for text in nothing {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 }

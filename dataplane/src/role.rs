@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::neighbours::Neighbours;
-use self::sockets::{PeerDoor, Sockets};
+use self::sockets::Sockets;
 use self::stop::{Parent, Signals, wait_for_stop};
 use crate::agent::splitter::BatchLimits;
 use crate::agent::{self, Agent, Core};
@@ -28,12 +28,13 @@ use crate::export;
 use crate::gateway::{self, Door, Gateway};
 use crate::membership::instance;
 use crate::memory::{self, Budget, Tier, Wanted};
-use crate::metrics::TierSource;
+use crate::metrics::{Shown, TierSource};
 use crate::peer::{Identity, Role};
 use crate::stats::{self, LedgerReport, Report};
 use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
 mod backends; //   from the manifest's exporters to the tasks' settings
+mod guard; //      what clients have to show
 pub mod neighbours; // where gateways and a newer manifest are looked for
 mod sockets; //    what a role listens on
 pub mod stop; //   signals, and the parent
@@ -85,6 +86,19 @@ pub struct RoleOptions {
     /// mutual TLS, on a port of its own. New files are used for new connections.
     #[arg(long, value_name = "DIR")]
     pub peer_tls: Option<PathBuf>,
+    /// Directory with the certificate that clients see: tls.crt, tls.key. Their OTLP ports then speak TLS
+    /// alone. New files are used for new connections.
+    #[arg(long, value_name = "DIR")]
+    pub otlp_tls: Option<PathBuf>,
+    /// Directory with the authority of clients' certificates: ca.crt. Each must then show one.
+    #[arg(long, value_name = "DIR", requires = "otlp_tls")]
+    pub otlp_client_ca: Option<PathBuf>,
+    /// File with the bearer tokens that clients must show, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub otlp_tokens: Option<PathBuf>,
+    /// Take OTLP in the clear and without tokens whatever the manifest says, on loopback alone.
+    #[arg(long, hide = true)]
+    pub otlp_unguarded: bool,
     /// Threads: receivers of an agent, shards of a gateway. Default: 1 (agent), one less than the processors
     /// (gateway), but at least one.
     #[arg(long, value_name = "N")]
@@ -121,12 +135,16 @@ pub struct GatewayOptions {
     /// Where to take agents and other gateways, with --peer-tls.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4319")]
     pub peer_listen: SocketAddr,
-    /// Replaces the endpoint of an exporter; may be repeated.
+    /// Replaces the endpoint of an OTLP exporter; may be repeated. Without a scheme, or with http://, it is
+    /// spoken to in the clear; with grpc:// by gRPC, whatever the manifest says.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
-    /// Directory with the Secrets that headers refer to, as files NAME/KEY.
+    /// Directory with the Secrets that exporters refer to, as files NAME/KEY.
     #[arg(long, value_name = "DIR", default_value = "/etc/ringtail/secrets")]
     pub secrets_dir: PathBuf,
+    /// Directory for queues on disk (`queue.persistent`), a directory in it for each exporter.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Replaces `sampling.decisionWait`.
     #[arg(long, value_name = "DURATION", value_parser = ringtail_crds::parse_duration)]
     pub decision_wait: Option<Duration>,
@@ -144,6 +162,9 @@ pub enum RoleError {
     /// An address is not one.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// An exporter cannot be made of what the manifest and the files say.
+    #[error(transparent)]
+    Exporter(#[from] export::ConfigError),
     /// A fleet did not start, or failed.
     #[error("{0}")]
     Fleet(String),
@@ -163,7 +184,7 @@ impl RoleError {
     /// 64 (EX_USAGE) for what the user can mend in flags or manifest, 1 for the rest.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Usage(_) | Self::Endpoint(_) => ExitCode::from(64),
+            Self::Usage(_) | Self::Endpoint(_) | Self::Exporter(_) => ExitCode::from(64),
             Self::Bind(_) | Self::Fleet(_) | Self::System { .. } => ExitCode::FAILURE,
         }
     }
@@ -183,6 +204,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let neighbours =
         Neighbours::of_agent(&role, &gateways, &loaded.pipeline, parent.as_ref()).await?;
     let keyring = keyring(&role, &loaded, stats::Role::Agent)?;
+    let guard = guard::of_clients(&role, loaded.pipeline.guard)?;
     let seed = seed(&role)?;
     let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
     let by_service = loaded.pipeline.routing_key == RoutingKey::Service;
@@ -215,10 +237,11 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
     let agent = Agent::start(config, stopping.clone());
     let tier = TierSource::Agent(Arc::clone(agent.core()));
-    let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring);
+    let shown = Shown { keyring, guard: guard.clone() };
+    let (source, follower) = neighbours.follow(&role, &loaded, tier, shown);
     let following = tokio::spawn(follower.run(Retain(Arc::clone(agent.core()))));
-    let receivers =
-        sockets.serve(agent.intake(), None, source.clone(), budget.receive, &stopping)?;
+    let clients = sockets::Door { handler: agent.intake(), guard };
+    let receivers = sockets.serve(clients, None, source.clone(), budget.receive, &stopping)?;
     wait_for_stop(signals, parent).await;
     following.abort();
     stop.send_replace(true);
@@ -232,7 +255,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
 /// # Errors
 /// When it cannot start.
 pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<ExitCode, RoleError> {
-    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, decision_wait } = options;
+    let GatewayOptions { role, peers, peer_listen, exports, secrets_dir, data_dir, decision_wait } =
+        options;
     let signals = Signals::catch()
         .map_err(|source| RoleError::System { what: "catching signals", source })?;
     let parent = role.exit_with_parent.then(Parent::listen);
@@ -242,21 +266,23 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         RoleError::Usage(format!("the policies do not compile: {problems:?}"))
     })?;
     let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
+    let guard = guard::of_gateway(&role, pipeline.guard, keyring.is_some())?;
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
     let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, Wanted { send: wanted, retention: None });
-    let configs = backends::configs(pipeline, &exports, &secrets_dir, budget.send)?;
+    let identity = identity(&role, Role::Gateway)?;
+    let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
+    let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
     let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
     let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
     for config in configs {
-        let (handle, task) = export::ExporterHandle::new(config)?;
+        let (handle, task) = export::ExporterHandle::new(&config)?;
         tasks.spawn(task.run());
         exporters.push(handle);
     }
-    let identity = identity(&role, Role::Gateway)?;
     let config = gateway::Config {
         identity: instance::learn(
             identity,
@@ -278,13 +304,17 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let (gateway, fleet) = Gateway::start(config, policies, program, exporters, discovery, keys)
         .map_err(|source| RoleError::System { what: "starting shard threads", source })?;
     let tier = TierSource::Gateway(Arc::clone(&gateway));
-    let (source, follower) = neighbours.follow(&role, &loaded, tier, keyring.clone());
+    let shown = Shown { keyring: keyring.clone(), guard: guard.clone() };
+    let (source, follower) = neighbours.follow(&role, &loaded, tier, shown);
     tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
     let intake = |door| gateway::Intake { gateway: Arc::clone(&gateway), door };
     let door = if keyring.is_some() { Door::Clients } else { Door::Open };
-    let peers = keyring.clone().map(|keyring| PeerDoor { handler: intake(Door::Peers), keyring });
-    let receivers =
-        sockets.serve(intake(door), peers, source.clone(), budget.receive, &stopping)?;
+    let peers = keyring.map(|keyring| sockets::Door {
+        handler: intake(Door::Peers),
+        guard: guard.for_peers(keyring),
+    });
+    let clients = sockets::Door { handler: intake(door), guard };
+    let receivers = sockets.serve(clients, peers, source.clone(), budget.receive, &stopping)?;
     // Others are asked once this gateway can be asked itself.
     tasks.spawn(fleet.run());
     wait_for_stop(signals, parent).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ringtail_crds::ValidPipeline;
+use ringtail_crds::resolved::ReceiverGuard;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::balance::FleetLedger;
@@ -62,6 +63,12 @@ pub struct RunOptions {
     /// Replaces the endpoint of an exporter; may be repeated.
     #[arg(long = "export", value_name = "NAME=HOST:PORT")]
     pub exports: Vec<String>,
+    /// Directory with the Secrets that exporters refer to, as files NAME/KEY.
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
+    /// Directory for queues on disk (`queue.persistent`), a directory in it for each gateway.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
     /// Memory for all processes together, e.g. 1Gi; each gets an equal share. Gateways that are added later
     /// get as much each.
     #[arg(long, value_name = "SIZE", value_parser = ringtail_crds::parse_size)]
@@ -134,6 +141,12 @@ pub async fn run(options: RunOptions, pipeline: ValidPipeline) -> Result<ExitCod
     let exports: Vec<String> = exports.chain(demo.iter().flat_map(Demo::exports)).collect();
     let plan = Plan::new(&options, &pipeline, &exports).map_err(RunError::Plan)?;
 
+    if pipeline.guard != ReceiverGuard::default() {
+        screen.say(
+            "Note: a local fleet takes OTLP in the clear and without tokens, on loopback alone; \
+             agent.receivers.otlp.tls and bearerTokenSecretRef are for clusters.\n",
+        );
+    }
     let mut fleet = Fleet::empty();
     let up = tokio::select! {
         up = fleet.start(&plan, &mut screen) => up.map(|()| true),

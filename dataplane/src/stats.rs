@@ -233,11 +233,14 @@ pub struct ExporterLedger {
     /// Kept spans that were due to this backend.
     #[serde(rename = "in")]
     pub received: u64,
+    /// Of these, spans that an earlier process of this gateway left on disk.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recovered: u64,
     /// Acknowledged by the backend.
     pub sent: u64,
     /// Given up, by reason.
     pub dropped: Reasons,
-    /// Queued or in flight.
+    /// Queued or in flight; at the end, on disk for the next start.
     pub held: u64,
 }
 
@@ -270,6 +273,7 @@ impl ExporterLedger {
 impl AddAssign<&Self> for ExporterLedger {
     fn add_assign(&mut self, other: &Self) {
         self.received += other.received;
+        self.recovered += other.recovered;
         self.sent += other.sent;
         add_reasons(&mut self.dropped, &other.dropped);
         self.held += other.held;

@@ -47,30 +47,44 @@ mod admission; // the byte budget and its permits
 mod answer; //    refusals and replies as gRPC and HTTP answers
 mod backoff; //   pauses between attempts
 mod call; //      one call on the server side, and the trait that roles implement
+mod certificate; // what clients see, and whom of them is believed
 mod client; //    calling
 mod compress; //  gzip and zstd, both ways
 mod frame; //     message frames, read and built
+mod guard; //     what a listener asks of whoever comes
+mod http_client; // calling OTLP/HTTP servers
 mod keyring; //   certificates between the tiers
 mod limits; //    every limit with its arithmetic
 mod link; //      one connection of a client
 mod pieces; //    bytes in several pieces
+mod roll; //      who is connected, and who makes room
 mod server; //    listening and accepting
 mod status; //    gRPC statuses in trailers
+mod tally; //     what receivers count
+mod tokens; //    bearer tokens
+mod trust; //       TLS to servers that are not of the fleet
 mod wire; //      plain or TLS
 
 pub use admission::{Admission, Overloaded, Permit};
 pub use answer::{OVERLOAD_PAUSE, Refusal, Reply};
 pub use backoff::Backoff;
 pub use call::{Call, Handler, Method, Peer, Protocol};
+pub use certificate::Certificate;
 pub use client::{CallError, Client, ClientLimits, EndpointError};
 pub use compress::{ACCEPTED, DeflateError, Encoding, InflateError, deflate, inflate};
 pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as, prefix};
+pub use guard::{Guard, Tls};
+pub use http_client::{BodyFormat, HttpClient};
 pub use keyring::{Keyring, KeyringError, Outcome};
 pub use limits::{
-    CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, MAX_CONNECTIONS, MAX_FRAME_BYTES,
-    MAX_HEADER_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS, STREAM_WINDOW_BYTES, ServerLimits,
+    CONNECTION_SHARE, CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, MAX_CONNECTIONS,
+    MAX_CONNECTIONS_OF_ONE, MAX_FRAME_BYTES, MAX_HEADER_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS,
+    STREAM_WINDOW_BYTES, ServerLimits,
 };
 pub use link::ConnectError;
 pub use pieces::Pieces;
-pub use server::{BindError, bind, serve, serve_tls};
+pub use server::{BindError, bind, serve, serve_guarded};
 pub use status::{Code, Status};
+pub use tally::{Closed, Tally};
+pub use tokens::Tokens;
+pub use trust::{Alpn, Material, Trust};

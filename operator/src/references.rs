@@ -1,7 +1,7 @@
 //! The Secrets that a pipeline refers to, and the way back.
 
 use kube::runtime::reflector::{ObjectRef, Store};
-use ringtail_crds::TracePipeline;
+use ringtail_crds::{TracePipeline, exporter::OtlpExporter};
 
 use crate::stores::Guarded;
 
@@ -16,7 +16,7 @@ pub struct SecretKey {
 
 /// What the pipeline refers to, sorted.
 pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
-    let mut found = of_headers(pipeline);
+    let mut found = of_exporters(pipeline);
     if let Some(peers) = &pipeline.spec.security.peer_tls.secret_ref {
         let pairs = [&peers.gateway, &peers.agent].into_iter();
         let keys = |name: &String| ["tls.crt", "tls.key", "ca.crt"].map(|key| (name.clone(), key));
@@ -24,20 +24,50 @@ pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
             pairs.flat_map(keys).map(|(name, key)| SecretKey { name, key: key.to_owned() }),
         );
     }
+    found.extend(of_receivers(pipeline));
     found.sort();
     found.dedup();
     found
 }
 
-/// What the headers of exporters refer to, sorted.
-pub fn of_headers(pipeline: &TracePipeline) -> Vec<SecretKey> {
+fn of_receivers(pipeline: &TracePipeline) -> Vec<SecretKey> {
+    let otlp = &pipeline.spec.agent.receivers.otlp;
+    let mut found = Vec::new();
+    let mut add = |name: &str, key: &str| {
+        found.push(SecretKey { name: name.to_owned(), key: key.to_owned() });
+    };
+    if let Some(tls) = &otlp.tls {
+        add(&tls.certificate_ref.name, "tls.crt");
+        add(&tls.certificate_ref.name, "tls.key");
+        if let Some(clients) = &tls.client_ca_ref {
+            add(&clients.name, "ca.crt");
+        }
+    }
+    if let Some(token) = &otlp.bearer_token_secret_ref {
+        add(&token.name, &token.key);
+    }
+    found
+}
+
+/// What exporters refer to, sorted: headers, tokens and certificates.
+pub fn of_exporters(pipeline: &TracePipeline) -> Vec<SecretKey> {
     let exporters = pipeline.spec.exporters.iter().filter_map(|exporter| exporter.otlp.as_ref());
-    let headers = exporters.flat_map(|otlp| &otlp.headers);
-    let references = headers.filter_map(|header| header.secret_key_ref.as_ref());
-    let mut found: Vec<_> =
-        references.map(|r| SecretKey { name: r.name.clone(), key: r.key.clone() }).collect();
+    let mut found: Vec<_> = exporters.flat_map(of_otlp).collect();
     found.sort();
     found.dedup();
+    found
+}
+
+fn of_otlp(otlp: &OtlpExporter) -> Vec<SecretKey> {
+    let key = |name: &str, key: &str| SecretKey { name: name.to_owned(), key: key.to_owned() };
+    let headers = otlp.headers.iter().filter_map(|header| header.secret_key_ref.as_ref());
+    let texts = headers.chain(&otlp.bearer_token_secret_ref);
+    let mut found: Vec<_> = texts.map(|text| key(&text.name, &text.key)).collect();
+    if let Some(tls) = &otlp.tls {
+        found.extend(tls.ca_ref.as_ref().map(|ca| key(&ca.name, &ca.key)));
+        let shown = tls.client_certificate_ref.iter();
+        found.extend(shown.flat_map(|own| ["tls.crt", "tls.key"].map(|part| key(&own.name, part))));
+    }
     found
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
@@ -16,6 +16,8 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::http_backend::Manner;
+
 /// A backend on a free loopback port, for as long as it is held.
 #[derive(Debug)]
 pub struct Backend {
@@ -28,7 +30,7 @@ pub struct Backend {
 #[derive(Debug, Default)]
 struct State {
     requests: Mutex<Vec<ExportTraceServiceRequest>>,
-    unavailable: AtomicBool,
+    manner: Mutex<Manner>,
     reject_spans: AtomicU64,
     calls: AtomicU64,
 }
@@ -41,12 +43,23 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.calls.fetch_add(1, SeqCst);
-        if self.0.unavailable.load(SeqCst) {
-            return Err(Status::unavailable("the test says so"));
+        let call = self.0.calls.fetch_add(1, SeqCst);
+        let manner = *self.0.manner.lock().unwrap();
+        let mut rejected = self.0.reject_spans.swap(0, SeqCst);
+        match manner {
+            Manner::Well => {}
+            Manner::HalfUnavailable if call % 2 == 1 => {}
+            Manner::Unavailable | Manner::HalfUnavailable => {
+                return Err(Status::unavailable("the test says so"));
+            }
+            Manner::Stalled => std::future::pending().await,
+            Manner::Refusing => {
+                let told = format!("refused: {:?}", request.metadata().clone().into_headers());
+                return Err(Status::invalid_argument(told));
+            }
+            Manner::AllButOne => rejected = 1,
         }
         self.0.requests.lock().unwrap().push(request.into_inner());
-        let rejected = self.0.reject_spans.swap(0, SeqCst);
         let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
             rejected_spans: i64::try_from(rejected).unwrap(),
             error_message: "the test says so".to_owned(),
@@ -82,7 +95,12 @@ impl Backend {
 
     /// From now on every request is answered UNAVAILABLE, or no longer.
     pub fn unavailable(&self, unavailable: bool) {
-        self.state.unavailable.store(unavailable, SeqCst);
+        self.behave(if unavailable { Manner::Unavailable } else { Manner::Well });
+    }
+
+    /// From now on it answers like this.
+    pub fn behave(&self, manner: Manner) {
+        *self.state.manner.lock().unwrap() = manner;
     }
 
     /// The next request is answered with so many rejected spans.

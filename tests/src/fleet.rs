@@ -47,6 +47,16 @@ impl Fleet {
         backend: &str,
         extra: &[&str],
     ) -> Self {
+        Self::start_each(manifest, (agents, &[]), (gateways, extra), backend)
+    }
+
+    /// As [`Self::start`], with arguments for agents too.
+    pub fn start_each(
+        manifest: &str,
+        (agents, of_agents): (usize, &[&str]),
+        (gateways, of_gateways): (usize, &[&str]),
+        backend: &str,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("pipeline.yaml");
         std::fs::write(&path, manifest).expect("the manifest is written");
@@ -57,7 +67,7 @@ impl Fleet {
                 let id = format!("gw-{index}");
                 let mut args =
                     vec!["gateway", "--pipeline", &file, "--identity", &id, "--export", &export];
-                args.extend(extra);
+                args.extend(of_gateways);
                 Process::start(&args)
             })
             .collect();
@@ -67,6 +77,7 @@ impl Fleet {
                 let id = format!("agent-{index}");
                 let mut args = vec!["agent", "--pipeline", &file, "--identity", &id];
                 args.extend(addresses.iter().flat_map(|address| ["--gateway", address]));
+                args.extend(of_agents);
                 let agent = Process::start(&args);
                 agent.wait_for("a full ring", |stats| stats.ring.members.len() == gateways.len());
                 agent

@@ -82,7 +82,18 @@ impl Process {
     /// # Panics
     /// With its standard error, when it ends before.
     pub fn start(args: &[&str]) -> Self {
+        Self::spawn(args, Command::new(binary()), Stdio::piped())
+    }
+
+    /// The same, with a log at `level` in a file: what is said at length would fill a pipe.
+    pub fn start_logged(args: &[&str], level: &str, log: &std::path::Path) -> Self {
         let mut command = Command::new(binary());
+        command.env("RINGTAIL_LOG", level).env("RUST_BACKTRACE", "1");
+        let log = std::fs::File::create(log).expect("a file for the log");
+        Self::spawn(args, command, log.into())
+    }
+
+    fn spawn(args: &[&str], mut command: Command, stderr: Stdio) -> Self {
         command.args(args);
         // Only a test that says so finds a cluster.
         command.env_remove("KUBECONFIG").env_remove("KUBERNETES_SERVICE_HOST");
@@ -94,7 +105,7 @@ impl Process {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
@@ -107,7 +118,9 @@ impl Process {
             }
             _ => {
                 let mut text = String::new();
-                child.stderr.take().expect("stderr is piped").read_to_string(&mut text).unwrap();
+                if let Some(mut stderr) = child.stderr.take() {
+                    stderr.read_to_string(&mut text).unwrap();
+                }
                 panic!("ringtail {args:?} did not start: {line}{text}");
             }
         }

@@ -75,9 +75,9 @@ async fn each_bad_request_gets_a_clear_answer_and_loses_nothing_else() {
         &["application/x-protobuf"],
     );
     check(
-        &post(&http, "/v1/traces", &["content-type: application/json"], b"{}"),
-        415,
-        &["protobuf"],
+        &post(&http, "/v1/traces", &["content-type: application/json"], b"{]"),
+        400,
+        &["not JSON", "application/json"],
     );
     check(&post(&http, "/v1/traces", &[PROTOBUF, "content-encoding: br"], &body), 415, &["gzip"]);
     check(&post(&http, "/v1/metrics", &[PROTOBUF], b""), 404, &["metrics"]);

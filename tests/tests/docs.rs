@@ -25,7 +25,7 @@ enum Proof {
 }
 
 /// The first entry whose words a command starts with says how it is proven.
-const PROOFS: [(&str, Proof); 26] = [
+const PROOFS: [(&str, Proof); 27] = [
     ("make", Proof::Target),
     ("cargo run --bin ringtail -- validate", Proof::Runs),
     ("ringtail validate", Proof::Runs),
@@ -63,6 +63,7 @@ const PROOFS: [(&str, Proof); 26] = [
     ("helm test", Proof::Listed("needs a cluster")),
     ("kubectl", Proof::Listed("needs a cluster")),
     ("skopeo", Proof::Listed("needs a registry")),
+    ("curl -i http://127.0.0.1:4318", Proof::Listed("tests/receivers.rs posts such bodies")),
     ("telemetrygen", Proof::Listed("a program of another project")),
 ];
 

@@ -37,6 +37,15 @@ pub(super) enum Contender {
     },
 }
 
+/// What the manifest of ours has beside three plain policies.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Extra {
+    #[default]
+    Nothing,
+    /// Seven more policies, of which four ask in OTTL. None of them says yes to anything.
+    Policies,
+}
+
 /// One row of the table.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
@@ -48,6 +57,7 @@ pub(super) struct Case {
     pub(super) fragments: usize,
     pub(super) gzip: Option<u32>,
     pub(super) contenders: Vec<Contender>,
+    pub(super) extra: Extra,
 }
 
 /// Upstreams of an agent.
@@ -86,6 +96,7 @@ pub(super) fn cases() -> Vec<Case> {
         fragments: 1,
         gzip,
         contenders,
+        extra: Extra::Nothing,
     };
     let gateway = |name, title, spans, fragments| Case {
         name,
@@ -96,6 +107,13 @@ pub(super) fn cases() -> Vec<Case> {
         fragments,
         gzip: None,
         contenders: trio("None", true, "none"),
+        extra: Extra::Nothing,
+    };
+    // Beside the plain row: what the Collector takes for these is another question.
+    let with = |name, title, extra| Case {
+        extra,
+        contenders: vec![Contender::Relay, Contender::Ringtail { compression: "None" }],
+        ..gateway(name, title, 1000, 1)
     };
     vec![
         agent(
@@ -115,6 +133,11 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         gateway("gateway-1000", "gateway, whole traces, 1,000 spans a request", 1000, 1),
         gateway("gateway-fragments", "gateway, traces in 8 fragments, 200 spans a request", 200, 8),
+        with(
+            "gateway-policies",
+            "gateway, as before, 10 policies of which 4 in OTTL",
+            Extra::Policies,
+        ),
         Case {
             measure: Measure::Memory,
             contenders: trio("None", true, "none").split_off(1),

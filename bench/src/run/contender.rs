@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::case::{Contender, Tier};
+use super::case::{Contender, Extra, Tier};
 use super::manifest::Manifest;
 use super::otelcol::{AgentConfig, GatewayConfig};
 use super::process::Process;
@@ -30,6 +30,7 @@ pub(super) struct Start<'a> {
     pub(super) contender: Contender,
     pub(super) upstreams: Vec<SocketAddr>,
     pub(super) decision_wait_s: u64,
+    pub(super) extra: Extra,
 }
 
 /// The running process and the address that takes OTLP/gRPC.
@@ -57,6 +58,7 @@ impl Start<'_> {
             decision_wait_s: self.decision_wait_s,
             export: self.first_upstream()?,
             gateways: self.upstreams.clone(),
+            extra: self.extra,
         };
         let file = self.bench.scratch.join(format!("{}.yaml", self.name));
         write(&file, &manifest.render())?;

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::case::Extra;
+
 /// What differs between the runs.
 pub(super) struct Manifest {
     /// None, Gzip or Zstd: of the hop from agent to gateway.
@@ -9,7 +11,18 @@ pub(super) struct Manifest {
     pub(super) decision_wait_s: u64,
     pub(super) export: SocketAddr,
     pub(super) gateways: Vec<SocketAddr>,
+    pub(super) extra: Extra,
 }
+
+/// Policies that read attributes of every span and say yes to none.
+const POLICIES: &str = r#"
+    - {name: route, type: StringAttribute, stringAttribute: {key: http.route, values: [/nowhere, /none]}}
+    - {name: agents, type: StringAttribute, stringAttribute: {key: user_agent.original, values: ["^curl/"], enabledRegexMatching: true}}
+    - {name: codes, type: NumericAttribute, numericAttribute: {key: http.response.status_code, minValue: 900}}
+    - {name: old, type: OTTLCondition, ottlCondition: {span: ['resource.attributes["service.version"] == "1.0.0" and kind == SPAN_KIND_SERVER']}}
+    - {name: ports, type: OTTLCondition, ottlCondition: {span: ['attributes["server.port"] == 1 or attributes["url.scheme"] == "ftp"']}}
+    - {name: place, type: OTTLCondition, ottlCondition: {span: ['IsMatch(attributes["http.route"], "^/nowhere")']}}
+    - {name: long, type: OTTLCondition, ottlCondition: {span: ['end_time - start_time > Duration("1h")']}}"#;
 
 impl Manifest {
     pub(super) fn render(&self) -> String {
@@ -24,7 +37,7 @@ spec:
     policies:
     - {{name: errors, type: StatusCode, statusCode: {{statusCodes: [Error]}}}}
     - {{name: slow, type: Latency, latency: {{threshold: 500ms}}}}
-    - {{name: tenth, type: Probabilistic, probabilistic: {{samplingPercentage: 10}}}}
+    - {{name: tenth, type: Probabilistic, probabilistic: {{samplingPercentage: 10}}}}{}
   exporters:
   - name: sink
     type: OTLP
@@ -36,6 +49,7 @@ spec:
     compression: {}
 ",
             self.decision_wait_s,
+            if self.extra == Extra::Policies { POLICIES } else { "" },
             self.export,
             gateways.join(", "),
             self.hop_compression

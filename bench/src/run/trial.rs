@@ -174,6 +174,7 @@ impl<'a> Stage<'a> {
             contender,
             upstreams,
             decision_wait_s: wait_s,
+            extra: case.extra,
         })?;
         let loads = Vec::new();
         Ok(Self { bench, case, contender, name, sink, tested, entry, next: 0, expected: 0, loads })

@@ -4,10 +4,11 @@
 //! The order is an API server's: the text becomes a tree ([`document`]), fields without a value are left
 //! out, defaults are filled in ([`defaults`]), and the tree is compared with the schema that clusters
 //! install, rules included ([`walk`]). Then comes what no schema can say: the policies are compiled for
-//! real ([`policies`]), and overlays of pods are read as pods ([`pods`]).
+//! real ([`policies`], [`exporters`]), and overlays of pods are read as pods ([`pods`]).
 
 mod defaults; //  what the API server fills in
 pub mod document; // text -> tree with lines
+mod exporters; // their conditions, and as written -> as they are used
 mod findings; //  the problems so far
 mod list; //      counts and duplicates
 mod metadata; //  what the API server knows of `metadata` by itself
@@ -91,6 +92,8 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     walk::walk(&SCHEMA, &value, &root, &mut findings);
     let list = value.pointer("/spec/sampling/policies").unwrap_or(&Value::Null);
     let policies = policies::resolve(list, &root.join("spec.sampling.policies"), &mut findings);
+    let list = value.pointer("/spec/exporters").unwrap_or(&Value::Null);
+    exporters::check(list, &root.join("spec.exporters"), &mut findings);
     pods::check(&value, &mut findings);
     if !findings.is_empty() {
         return Err(findings);

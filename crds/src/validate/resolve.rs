@@ -1,10 +1,10 @@
 //! From the types, with all defaults in place, to a [`ValidPipeline`].
 
+use super::exporters;
 use crate::{
     agent::Agent,
-    exporter,
     pipeline::TracePipeline,
-    resolved::{Batch, Dns, Exporter, HeaderValue, ReceiverPorts, Resolver, Retry, ValidPipeline},
+    resolved::{Batch, Dns, ReceiverGuard, ReceiverPorts, Resolver, ValidPipeline},
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
 };
@@ -16,7 +16,7 @@ const GRPC_PORT: u16 = 4_317;
 /// The pipeline as plain data. `None` when a text in it cannot be read, which the walk does not let pass.
 pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<ValidPipeline> {
     let spec = pipeline.spec;
-    let exporters = spec.exporters.into_iter().map(resolve_exporter);
+    let exporters = spec.exporters.into_iter().map(exporters::resolve);
     Some(ValidPipeline {
         name: pipeline.metadata.name?,
         decision_wait: spec.sampling.decision_wait.parse()?,
@@ -34,6 +34,7 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         routing_key: spec.routing.key,
         resolver: resolver(spec.routing)?,
         receivers: receivers(&spec.agent),
+        guard: guard(&spec.agent),
         peer_tls: spec.security.peer_tls.mode,
         batch: batch(&spec.agent)?,
         retention_bytes: match &spec.agent.retention.max_bytes {
@@ -43,33 +44,6 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         hop_compression: spec.agent.compression,
         replicas: spec.gateway.replicas,
     })
-}
-
-fn resolve_exporter(written: exporter::Exporter) -> Option<Exporter> {
-    let otlp = written.otlp?;
-    let headers = otlp.headers.into_iter().map(header);
-    Some(Exporter {
-        name: written.name,
-        endpoint: otlp.endpoint.strip_prefix("http://")?.to_owned(),
-        compression: otlp.compression,
-        timeout: otlp.timeout.parse()?,
-        headers: headers.collect::<Option<_>>()?,
-        queue_max_bytes: otlp.queue.max_bytes.parse()?,
-        retry: Retry {
-            max_elapsed: otlp.retry.max_elapsed.parse()?,
-            initial_interval: otlp.retry.initial_interval.parse()?,
-            max_interval: otlp.retry.max_interval.parse()?,
-        },
-    })
-}
-
-fn header(written: exporter::Header) -> Option<(String, HeaderValue)> {
-    let value = match (written.value, written.secret_key_ref) {
-        (Some(text), None) => HeaderValue::Text(text),
-        (None, Some(secret)) => HeaderValue::Secret { name: secret.name, key: secret.key },
-        _ => return None,
-    };
-    Some((written.name, value))
 }
 
 fn resolver(routing: Routing) -> Option<Resolver> {
@@ -91,6 +65,15 @@ fn resolver(routing: Routing) -> Option<Resolver> {
 fn receivers(agent: &Agent) -> ReceiverPorts {
     let otlp = &agent.receivers.otlp;
     ReceiverPorts { grpc: otlp.grpc.port, http: otlp.http.port }
+}
+
+fn guard(agent: &Agent) -> ReceiverGuard {
+    let otlp = &agent.receivers.otlp;
+    ReceiverGuard {
+        tls: otlp.tls.is_some(),
+        client_certificates: otlp.tls.as_ref().is_some_and(|tls| tls.client_ca_ref.is_some()),
+        tokens: otlp.bearer_token_secret_ref.is_some(),
+    }
 }
 
 fn batch(agent: &Agent) -> Option<Batch> {

@@ -100,7 +100,7 @@ fn mistakes_in_single_values() {
         ("\"10\" #", "\"1e1\" #"),
         ("    compression: Zstd\n    batch", "    compression: zstd\n    batch"),
         ("http://127.0.0.1:4417", "127.0.0.1:4417"),
-        ("http://127.0.0.1:4417", "https://tempo:4317"),
+        ("http://127.0.0.1:4417", "ftp://tempo:4317"),
         ("http://127.0.0.1:4417", "http://tempo:65536"),
         ("http://127.0.0.1:4417", "http://[::1]:4317"),
         ("maxElapsed: 5m", "maxInterval: 500ms"),

@@ -64,8 +64,9 @@ struct Converter<'a> {
     done: Converted,
 }
 
-/// Converts an `ExportTraceServiceRequest`. The wire format takes at most as many bytes as `text`, and nothing
-/// else is allocated that grows with it but one bit for every bracket that is open in a value that is skipped.
+/// Converts an `ExportTraceServiceRequest`. The wire format takes at most as many bytes as `text`, and
+/// nothing else is allocated that grows with it but one bit for every bracket that is open in a value that
+/// is skipped.
 ///
 /// A span with something wrong in it is left out, and the others are taken.
 ///

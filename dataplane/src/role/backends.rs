@@ -1,132 +1,147 @@
-//! From the exporters of a manifest, the flags and the files of Secrets to the settings of exporter tasks.
+//! From the exporters of a manifest and the flags to the settings of exporter tasks.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use ringtail_crds::ValidPipeline;
-use ringtail_crds::resolved::HeaderValue;
+use ringtail_crds::exporter::OtlpProtocol;
+use ringtail_crds::resolved::{Destination, Endpoint, Exporter};
 
-use super::{RoleError, encoding};
+use super::RoleError;
 use crate::export;
 
-/// A header's value is read up to this size: four times what a manifest may write.
-const SECRET_BYTES_MAX: u64 = 16_384;
+/// What exporters need to know of the process.
+pub(super) struct Local {
+    /// Where the files of Secrets are.
+    pub(super) secrets_dir: PathBuf,
+    /// What it calls itself.
+    pub(super) identity: String,
+    /// Where queues on disk are.
+    pub(super) data_dir: Option<PathBuf>,
+}
 
 /// The exporters with the endpoints that flags replace, their queues scaled down together when the budget
 /// is smaller.
 pub(super) fn configs(
     pipeline: &ValidPipeline,
     exports: &[String],
-    secrets_dir: &Path,
+    local: &Local,
     budget: u64,
 ) -> Result<Vec<export::Config>, RoleError> {
-    let replaced = parse_exports(exports, pipeline)?;
-    let wanted: u64 = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
-    let configs = pipeline.exporters.iter().map(|exporter| {
+    let mut exporters = pipeline.exporters.clone();
+    for text in exports {
+        replace(text, &mut exporters)?;
+    }
+    let wanted: u64 = exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
+    let config = |exporter: Exporter| {
         let share =
             u128::from(exporter.queue_max_bytes) * u128::from(budget) / u128::from(wanted.max(1));
         let queue_bytes = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
-        let endpoint = replaced.iter().find(|(name, _)| *name == exporter.name);
-        Ok(export::Config {
-            name: exporter.name.clone(),
-            endpoint: endpoint.map_or(&exporter.endpoint, |(_, endpoint)| endpoint).clone(),
-            encoding: encoding(exporter.compression),
-            timeout: exporter.timeout,
-            headers: headers(&exporter.headers, secrets_dir)?,
+        let Local { secrets_dir, identity, data_dir } = local;
+        export::Config {
+            exporter,
             queue_bytes,
-            retry_first: exporter.retry.initial_interval,
-            retry_max: exporter.retry.max_interval,
-            retry_for: exporter.retry.max_elapsed,
-        })
-    });
-    configs.collect()
-}
-
-fn headers(
-    pairs: &[(String, HeaderValue)],
-    secrets_dir: &Path,
-) -> Result<http::HeaderMap, RoleError> {
-    let parse = |(name, value): &(String, HeaderValue)| {
-        // The value may be a secret and is not repeated.
-        let wrong = || RoleError::Usage(format!("header {name:?}: not a header name or value"));
-        let parsed = http::HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
-        let text = match value {
-            HeaderValue::Text(text) => text.clone(),
-            HeaderValue::Secret { name: secret, key } => {
-                secret_text(name, &secrets_dir.join(secret).join(key))?
-            }
-        };
-        let mut value = http::HeaderValue::try_from(text).map_err(|_| wrong())?;
-        // Neither a log nor the table of a compressed connection shows it.
-        value.set_sensitive(true);
-        Ok((parsed, value))
-    };
-    pairs.iter().map(parse).collect()
-}
-
-/// The text of a file, without the line break that many editors put at its end.
-fn secret_text(header: &str, path: &Path) -> Result<String, RoleError> {
-    let shown = path.display();
-    let usage = |why: String| RoleError::Usage(format!("header {header:?}: {shown}: {why}"));
-    let size = std::fs::metadata(path).map_err(|error| usage(error.to_string()))?.len();
-    if size > SECRET_BYTES_MAX {
-        return Err(usage(format!("has {size} bytes, and at most {SECRET_BYTES_MAX} are read")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| usage(error.to_string()))?;
-    Ok(text.strip_suffix('\n').map_or(text.as_str(), |line| line.trim_end_matches('\r')).to_owned())
-}
-
-fn parse_exports(
-    exports: &[String],
-    pipeline: &ValidPipeline,
-) -> Result<Vec<(String, String)>, RoleError> {
-    let parse = |text: &String| {
-        let (name, endpoint) = text
-            .split_once('=')
-            .ok_or_else(|| RoleError::Usage(format!("--export {text}: write NAME=HOST:PORT")))?;
-        if !pipeline.exporters.iter().any(|exporter| exporter.name == name) {
-            let known: Vec<&str> = pipeline.exporters.iter().map(|e| e.name.as_str()).collect();
-            let known = known.join(", ");
-            let why =
-                format!("--export {text}: the manifest has no exporter {name}; it has {known}");
-            return Err(RoleError::Usage(why));
+            secrets_dir: secrets_dir.clone(),
+            identity: identity.clone(),
+            data_dir: data_dir.clone(),
         }
-        Ok((name.to_owned(), endpoint.trim_start_matches("http://").to_owned()))
     };
-    exports.iter().map(parse).collect()
+    Ok(exporters.into_iter().map(config).collect())
+}
+
+/// Carries out one `--export NAME=[SCHEME://]HOST:PORT`.
+fn replace(text: &str, exporters: &mut [Exporter]) -> Result<(), RoleError> {
+    let usage = |why: String| RoleError::Usage(format!("--export {text}: {why}"));
+    let (name, place) =
+        text.split_once('=').ok_or_else(|| usage("write NAME=HOST:PORT".to_owned()))?;
+    let names: Vec<String> = exporters.iter().map(|exporter| exporter.name.clone()).collect();
+    let Some(exporter) = exporters.iter_mut().find(|exporter| exporter.name == name) else {
+        let known = names.join(", ");
+        return Err(usage(format!("the manifest has no exporter {name}; it has {known}")));
+    };
+    let Destination::Otlp(otlp) = &mut exporter.destination else {
+        return Err(usage(format!("exporter {name} has no endpoint: its type is not OTLP")));
+    };
+    let (scheme, rest) = place.split_once("://").unwrap_or(("http", place));
+    let (address, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let tls = match scheme {
+        "https" => Some(otlp.endpoint.tls.take().unwrap_or_default()),
+        "http" => None,
+        "grpc" => {
+            otlp.protocol = OtlpProtocol::Grpc;
+            None
+        }
+        other => {
+            return Err(usage(format!("{other}:// is not known: write http, https or grpc")));
+        }
+    };
+    // A path of the manifest stays unless there is another: a sink on a laptop stands in for the backend.
+    let path = if path.is_empty() { otlp.endpoint.path.clone() } else { path.to_owned() };
+    otlp.endpoint = Endpoint { address: address.to_owned(), path, tls };
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn secret() -> Vec<(String, HeaderValue)> {
-        let value = HeaderValue::Secret { name: "tempo".to_owned(), key: "org".to_owned() };
-        vec![("x-org".to_owned(), value)]
+    const MANIFEST: &str = r#"
+apiVersion: ringtail.dev/v1alpha1
+kind: TracePipeline
+metadata: {name: test}
+spec:
+  sampling: {policies: [{name: all, type: AlwaysSample}]}
+  exporters:
+    - name: vendor
+      type: OTLP
+      otlp: {endpoint: "https://otlp.example.com/x", protocol: HTTPProtobuf, tls: {serverName: a.b}}
+    - {name: print, type: Debug, debug: {}}
+"#;
+
+    fn local() -> Local {
+        Local { secrets_dir: PathBuf::new(), identity: "gw".to_owned(), data_dir: None }
+    }
+
+    fn read(export: &str) -> Result<(String, String, bool, OtlpProtocol), String> {
+        let pipeline = ringtail_crds::validate(MANIFEST).unwrap();
+        let local = local();
+        let configs = configs(&pipeline, &[export.to_owned()], &local, 1 << 20);
+        let configs = configs.map_err(|error| error.to_string())?;
+        let Destination::Otlp(otlp) = &configs[0].exporter.destination else { panic!("OTLP") };
+        let Endpoint { address, path, tls } = otlp.endpoint.clone();
+        Ok((address, path, tls.is_some(), otlp.protocol))
     }
 
     #[test]
-    fn a_header_is_read_from_its_secret() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("tempo")).unwrap();
-        let file = dir.path().join("tempo/org");
-        for text in ["shop", "shop\n", "shop\r\n"] {
-            std::fs::write(&file, text).unwrap();
-            let headers = headers(&secret(), dir.path()).unwrap();
-            assert_eq!(headers["x-org"], "shop");
-            assert!(headers["x-org"].is_sensitive());
+    fn flags_replace_endpoints() {
+        use OtlpProtocol::{Grpc, HttpProtobuf};
+        let cases = [
+            ("vendor=127.0.0.1:1", "127.0.0.1:1", "/x", false, HttpProtobuf),
+            ("vendor=http://a:1/y", "a:1", "/y", false, HttpProtobuf),
+            ("vendor=https://a:1", "a:1", "/x", true, HttpProtobuf),
+            ("vendor=grpc://a:1", "a:1", "/x", false, Grpc),
+        ];
+        for (export, address, path, tls, protocol) in cases {
+            let expected = (address.to_owned(), path.to_owned(), tls, protocol);
+            assert_eq!(read(export), Ok(expected), "{export}");
+        }
+        for (export, told) in [
+            ("vendor", "write NAME=HOST:PORT"),
+            ("tempo=a:1", "it has vendor, print"),
+            ("print=a:1", "has no endpoint"),
+            ("vendor=ftp://a:1", "ftp:// is not known"),
+        ] {
+            let why = read(export).unwrap_err();
+            assert!(why.contains(told), "{export}: {why}");
         }
     }
 
     #[test]
-    fn a_secret_that_cannot_be_used_is_told_without_its_value() {
-        let dir = tempfile::tempdir().unwrap();
-        let told = || headers(&secret(), dir.path()).unwrap_err().to_string();
-        assert!(told().contains("tempo/org"), "{}", told());
-        std::fs::create_dir(dir.path().join("tempo")).unwrap();
-        for (text, wanted) in [("two\nlines", "not a header"), (&"x".repeat(20_000), "20000 bytes")]
-        {
-            std::fs::write(dir.path().join("tempo/org"), text).unwrap();
-            assert!(told().contains(wanted) && !told().contains("two"), "{}", told());
-        }
+    fn queues_share_a_budget_that_is_too_small() {
+        let pipeline = ringtail_crds::validate(MANIFEST).unwrap();
+        let local = local();
+        // 64 MiB and 16 MiB are wanted.
+        let configs = configs(&pipeline, &[], &local, 40 << 20).unwrap();
+        let bytes: Vec<u64> = configs.iter().map(|config| config.queue_bytes).collect();
+        assert_eq!(bytes, [32 << 20, 8 << 20]);
     }
 }

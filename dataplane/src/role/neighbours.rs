@@ -12,8 +12,7 @@ use crate::config::{Follower, InForce, Loaded, READ_EVERY, Remote};
 use crate::discovery::Discovery;
 use crate::discovery::cluster::Cluster;
 use crate::discovery::slices::PortChoice;
-use crate::metrics::{Source, TierSource};
-use crate::transport::Keyring;
+use crate::metrics::{Shown, Source, TierSource};
 
 /// Where a pod says in which namespace it is, by the downward API.
 const NAMESPACE_VARIABLE: &str = "POD_NAMESPACE";
@@ -146,7 +145,7 @@ impl Neighbours {
         role: &RoleOptions,
         loaded: &Loaded,
         tier: TierSource,
-        keyring: Option<Arc<Keyring>>,
+        shown: Shown,
     ) -> (Source, Follower) {
         let config = Arc::new(InForce::new(loaded.hash.clone()));
         let follower = Follower {
@@ -157,6 +156,8 @@ impl Neighbours {
             read_every: READ_EVERY,
         };
         let manifest = self.remote.map(|remote| remote.health);
-        (Source { tier, discovery: self.discovery.health, manifest, config, keyring }, follower)
+        let Shown { keyring, guard } = shown;
+        let discovery = self.discovery.health;
+        (Source { tier, discovery, manifest, config, keyring, guard }, follower)
     }
 }

@@ -1,7 +1,6 @@
 //! The listening sockets of a role, and the receivers behind them.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use ringtail_crds::resolved::ReceiverPorts;
 use tokio::net::TcpListener;
@@ -12,9 +11,7 @@ use super::{RoleError, RoleOptions, print_line};
 use crate::admin;
 use crate::metrics::Source;
 use crate::stats::{Listening, Report};
-use crate::transport::{
-    Admission, Handler, Keyring, Protocol, ServerLimits, bind, serve, serve_tls,
-};
+use crate::transport::{Admission, Guard, Handler, Protocol, ServerLimits, bind, serve_guarded};
 
 /// Sockets of a role, bound and not yet serving.
 pub(super) struct Sockets {
@@ -24,10 +21,10 @@ pub(super) struct Sockets {
     peer: Option<TcpListener>,
 }
 
-/// Who answers on the peer port, and with which certificates.
-pub(super) struct PeerDoor<H> {
+/// Who answers behind a port, and what is asked of whoever comes.
+pub(super) struct Door<H> {
     pub(super) handler: H,
-    pub(super) keyring: Arc<Keyring>,
+    pub(super) guard: Guard,
 }
 
 /// Receivers under way.
@@ -55,8 +52,8 @@ impl Sockets {
     /// Serves them all and prints the addresses.
     pub(super) fn serve<H: Handler + Clone>(
         self,
-        handler: H,
-        peers: Option<PeerDoor<H>>,
+        clients: Door<H>,
+        peers: Option<Door<H>>,
         source: Source,
         receive_budget: u64,
         stopping: &watch::Receiver<bool>,
@@ -70,13 +67,24 @@ impl Sockets {
         let admission = Admission::new(receive_budget);
         let mut tasks = JoinSet::new();
         for (listener, protocol) in [(self.grpc, Protocol::Grpc), (self.http, Protocol::Http)] {
-            let limits = ServerLimits::default();
-            let (handler, admission) = (handler.clone(), admission.clone());
-            tasks.spawn(serve(listener, protocol, limits, admission, handler, stopping.clone()));
-        }
-        if let (Some(listener), Some(PeerDoor { handler, keyring })) = (self.peer, peers) {
             let (limits, admission) = (ServerLimits::default(), admission.clone());
-            tasks.spawn(serve_tls(listener, keyring, limits, admission, handler, stopping.clone()));
+            let (handler, guard) = (clients.handler.clone(), clients.guard.clone());
+            let stopping = stopping.clone();
+            tasks.spawn(serve_guarded(
+                listener, protocol, limits, admission, handler, guard, stopping,
+            ));
+        }
+        if let (Some(listener), Some(Door { handler, guard })) = (self.peer, peers) {
+            let (limits, stopping) = (ServerLimits::default(), stopping.clone());
+            tasks.spawn(serve_guarded(
+                listener,
+                Protocol::Grpc,
+                limits,
+                admission,
+                handler,
+                guard,
+                stopping,
+            ));
         }
         let admin = admin::serve(self.admin, source, stopping.clone());
         tokio::spawn(async move {

@@ -81,8 +81,9 @@ impl FleetLedger {
             self.problems.push(format!("{sent} spans were handed over, gateways took {arrived}"));
         }
         for (name, exporter) in &self.gateways.exporters {
-            if exporter.received != self.gateways.kept {
-                let (kept, due) = (number(self.gateways.kept), number(exporter.received));
+            let given = exporter.received - exporter.recovered;
+            if given != self.gateways.kept {
+                let (kept, due) = (number(self.gateways.kept), number(given));
                 self.problems
                     .push(format!("{kept} spans were kept, exporter {name} was given {due}"));
             }
@@ -115,7 +116,11 @@ impl FleetLedger {
         for (name, exporter) in &self.gateways.exporters {
             let (due, sent) = (number(exporter.received), number(exporter.sent));
             let dropped = reasons("dropped", &exporter.dropped);
-            lines.push(format!("  {name:<8}  in {due} = sent {sent}{dropped}"));
+            let left = match exporter.held {
+                0 => String::new(),
+                held => format!(" + held {}", number(held)),
+            };
+            lines.push(format!("  {name:<8}  in {due} = sent {sent}{dropped}{left}"));
         }
         lines.extend(self.notes.iter().map(|note| format!("  {note}")));
         if self.balances() {

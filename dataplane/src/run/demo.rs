@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ringtail_crds::ValidPipeline;
+use ringtail_crds::resolved::Destination;
 use ringtail_engine::policy::{self, Policy, Program};
 use tokio::time::Instant;
 
@@ -100,8 +101,11 @@ impl Demo {
         let elsewhere: HashSet<&str> =
             options.exports.iter().filter_map(|export| export.split('=').next()).collect();
         let mut sinks = Vec::new();
-        for name in pipeline.exporters.iter().map(|exporter| exporter.name.as_str()) {
-            if !elsewhere.contains(name) {
+        for exporter in &pipeline.exporters {
+            let name = exporter.name.as_str();
+            // What is printed or written to a file has no endpoint to replace.
+            let is_otlp = matches!(exporter.destination, Destination::Otlp(_));
+            if is_otlp && !elsewhere.contains(name) {
                 let sink = Sink::open(compile(&pipeline.policies)?).await?;
                 sinks.push((name.to_owned(), sink));
             }
@@ -113,7 +117,7 @@ impl Demo {
 
     /// What turns the fleet's exporters to the backend, as values of `--export`.
     pub fn exports(&self) -> impl Iterator<Item = String> {
-        self.sinks.iter().map(|(name, sink)| format!("{name}={}", sink.address()))
+        self.sinks.iter().map(|(name, sink)| format!("{name}=grpc://{}", sink.address()))
     }
 
     /// Lets the customers in, and sends them home early enough that the last traces are decided within

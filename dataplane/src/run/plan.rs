@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ringtail_crds::ValidPipeline;
+use ringtail_crds::resolved::ReceiverGuard;
 
 use super::RunOptions;
 use crate::stats::Role;
@@ -33,6 +34,8 @@ pub struct Plan {
     shared: Vec<OsString>,
     /// Flags of gateways.
     decides: Vec<OsString>,
+    /// Where gateways keep queues on disk, each in a directory of its own.
+    data_dir: Option<PathBuf>,
 }
 
 /// One process to be.
@@ -68,6 +71,10 @@ impl Plan {
         let second = Addresses { grpc: next_port(first.grpc)?, http: next_port(first.http)? };
         let mut shared =
             vec!["--exit-with-parent".into(), "--pipeline".into(), options.file.clone().into()];
+        if pipeline.guard != ReceiverGuard::default() {
+            // A laptop has no Secrets; the addresses must be of loopback then.
+            shared.push("--otlp-unguarded".into());
+        }
         if let Some(bytes) = options.memory_limit {
             let share = bytes / (gateways + AGENTS) as u64;
             shared.extend(["--memory-limit".into(), share.to_string().into()]);
@@ -75,6 +82,9 @@ impl Plan {
         let mut decides: Vec<OsString> = Vec::new();
         for export in exports {
             decides.extend(["--export".into(), export.into()]);
+        }
+        if let Some(secrets_dir) = &options.secrets_dir {
+            decides.extend(["--secrets-dir".into(), secrets_dir.into()]);
         }
         if let Some(wait) = options.decision_wait {
             decides.extend(["--decision-wait".into(), format!("{}ms", wait.as_millis()).into()]);
@@ -87,6 +97,7 @@ impl Plan {
             agents: [first, second],
             shared,
             decides,
+            data_dir: options.data_dir.clone(),
         })
     }
 
@@ -97,7 +108,11 @@ impl Plan {
 
     /// A gateway of this name.
     pub fn gateway_named(&self, identity: String) -> Spec {
+        let data_dir = self.data_dir.as_ref().map(|data_dir| data_dir.join(&identity));
         let mut spec = self.spec(Role::Gateway, identity, ANY_PORT, ANY_PORT);
+        if let Some(data_dir) = data_dir {
+            spec.arguments.extend(["--data-dir".into(), data_dir.into()]);
+        }
         spec.arguments.extend(self.decides.iter().cloned());
         spec
     }

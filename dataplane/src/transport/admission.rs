@@ -16,6 +16,8 @@ pub struct Admission {
 struct Meter {
     limit: AtomicU64,
     used: AtomicU64,
+    /// What it is a part of: charged as well, and first.
+    whole: Option<Arc<Meter>>,
 }
 
 /// The budget has no room for this many bytes now.
@@ -41,8 +43,27 @@ pub struct Permit {
 impl Admission {
     /// A budget of `limit` bytes.
     pub fn new(limit: u64) -> Self {
-        let meter = Meter { limit: AtomicU64::new(limit), used: AtomicU64::new(0) };
+        Self::within(limit, None)
+    }
+
+    /// A budget of at most `limit` bytes of this one, for one of those who share it.
+    pub fn part(&self, limit: u64) -> Self {
+        Self::within(limit, Some(Arc::clone(&self.meter)))
+    }
+
+    fn within(limit: u64, whole: Option<Arc<Meter>>) -> Self {
+        let meter = Meter { limit: AtomicU64::new(limit), used: AtomicU64::new(0), whole };
         Self { meter: Arc::new(meter) }
+    }
+
+    /// Looks whether `bytes` would fit now, and charges nothing.
+    pub fn has_room(&self, bytes: u64) -> Result<(), Overloaded> {
+        let mut meter = Some(&self.meter);
+        while let Some(looked_at) = meter {
+            looked_at.fits(bytes)?;
+            meter = looked_at.whole.as_ref();
+        }
+        Ok(())
     }
 
     /// Charges `bytes` to the budget, or says that it is full; a full budget is left as it was.
@@ -74,7 +95,24 @@ impl Admission {
 }
 
 impl Meter {
+    fn fits(&self, wanted: u64) -> Result<(), Overloaded> {
+        let (limit, used) = (self.limit.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
+        let fits = used.checked_add(wanted).is_some_and(|total| total <= limit);
+        if fits { Ok(()) } else { Err(Overloaded { wanted, used, limit }) }
+    }
+
     fn charge(&self, wanted: u64) -> Result<(), Overloaded> {
+        if let Some(whole) = &self.whole {
+            whole.charge(wanted)?;
+        }
+        self.charge_alone(wanted).inspect_err(|_| {
+            if let Some(whole) = &self.whole {
+                whole.refund(wanted);
+            }
+        })
+    }
+
+    fn charge_alone(&self, wanted: u64) -> Result<(), Overloaded> {
         let limit = self.limit.load(Ordering::Relaxed);
         let room = |used: u64| used.checked_add(wanted).filter(|total| *total <= limit);
         // Relaxed is enough: the counter guards a quantity, it does not publish other memory.
@@ -86,6 +124,9 @@ impl Meter {
 
     fn refund(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.refund(bytes);
+        }
     }
 }
 
@@ -178,5 +219,23 @@ mod tests {
         let mut permit = one.try_reserve(5).unwrap();
         let foreign = permit.absorb(two.try_reserve(5).unwrap()).unwrap_err();
         assert_eq!((one.used(), two.used(), foreign.bytes()), (5, 5, 5));
+    }
+
+    #[test]
+    fn a_part_is_charged_to_the_whole_and_cannot_have_more_than_its_share() {
+        let whole = Admission::new(100);
+        let (one, other) = (whole.part(60), whole.part(60));
+        let held = one.try_reserve(60).unwrap();
+        assert_eq!((whole.used(), one.used()), (60, 60));
+        // Its own share is spent; the other finds that the whole has less left than its share.
+        assert_eq!(one.try_reserve(1).unwrap_err(), Overloaded { wanted: 1, used: 60, limit: 60 });
+        assert_eq!(
+            other.has_room(41).unwrap_err(),
+            Overloaded { wanted: 41, used: 60, limit: 100 }
+        );
+        assert!(other.try_reserve(41).is_err() && other.has_room(40).is_ok());
+        assert_eq!((whole.used(), other.used()), (60, 0), "what is refused is charged nowhere");
+        drop(held);
+        assert_eq!((whole.used(), one.used()), (0, 0));
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
@@ -66,6 +66,9 @@ pub enum Refusal {
     /// Whoever asks has not shown that it may.
     #[error("{0}")]
     Forbidden(String),
+    /// Whoever asks has shown no valid token.
+    #[error("{0}")]
+    Unauthenticated(String),
     /// The HTTP method is not POST.
     #[error("{0}")]
     NotPost(String),
@@ -111,7 +114,24 @@ impl Refusal {
         Self::Overloaded { message: message.into(), retry_after: OVERLOAD_PAUSE }
     }
 
-    /// A word for metrics.
+    /// Every word for metrics.
+    pub const REASONS: [&'static str; 13] = [
+        "malformed",
+        "too_large",
+        "too_slow",
+        "aborted",
+        "overloaded",
+        "unavailable",
+        "unimplemented",
+        "forbidden",
+        "unauthenticated",
+        "not_post",
+        "media_type",
+        "encoding",
+        "internal",
+    ];
+
+    /// A word for metrics, one of [`Self::REASONS`].
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Malformed(_) => "malformed",
@@ -122,6 +142,7 @@ impl Refusal {
             Self::Unavailable { .. } => "unavailable",
             Self::Unimplemented(_) => "unimplemented",
             Self::Forbidden(_) => "forbidden",
+            Self::Unauthenticated(_) => "unauthenticated",
             Self::NotPost(_) => "not_post",
             Self::UnsupportedMediaType(_) => "media_type",
             Self::UnsupportedEncoding(_) => "encoding",
@@ -154,6 +175,7 @@ impl Refusal {
             }
             // Not UNIMPLEMENTED: an agent would take that for a Collector, and send in the clear.
             Self::Forbidden(_) => Code::PermissionDenied,
+            Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Internal(_) => Code::Internal,
         }
     }
@@ -167,6 +189,7 @@ impl Refusal {
             Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unimplemented(_) => StatusCode::NOT_FOUND,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::NotPost(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType(_) | Self::UnsupportedEncoding(_) => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -251,6 +274,9 @@ pub(super) fn refuse(refusal: &Refusal, form: Form) -> Response<AnswerBody> {
         headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
     }
     match refusal {
+        Refusal::Unauthenticated(_) => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        }
         Refusal::NotPost(_) => headers.insert(ALLOW, HeaderValue::from_static("POST")),
         Refusal::UnsupportedEncoding(_) => {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ACCEPTED))

@@ -18,6 +18,7 @@ use super::admission::{Admission, Permit};
 use super::answer::{AnswerBody, Form, Refusal, Reply, accept, refuse};
 use super::compress::{ACCEPTED, Encoding, Inflation};
 use super::frame::{BodyReader, Message, Pace};
+use super::guard::{Caller, Guard};
 use super::limits::{CONVERT_HERE_BYTES, DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
 use crate::otlp::Malformed;
 use crate::stats::Role;
@@ -130,6 +131,7 @@ pub(super) struct Desk<H> {
     pub(super) limits: ServerLimits,
     pub(super) admission: Admission,
     pub(super) handler: H,
+    pub(super) guard: Guard,
     inflations: Arc<Semaphore>,
 }
 
@@ -208,16 +210,17 @@ impl<H: Handler> Desk<H> {
         limits: ServerLimits,
         admission: Admission,
         handler: H,
+        guard: Guard,
     ) -> Self {
         let inflations = Arc::new(Semaphore::new(MAX_INFLATIONS));
-        Self { protocol, limits, admission, handler, inflations }
+        Self { protocol, limits, admission, handler, guard, inflations }
     }
 
     /// Takes one request to its answer.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        caller: &Caller,
     ) -> Response<AnswerBody> {
         let form = form_of(request.headers());
         let method = match self.protocol {
@@ -225,12 +228,13 @@ impl<H: Handler> Desk<H> {
             Protocol::Http => Method::of_http(request.uri().path()),
         };
         let result = match self.protocol {
-            Protocol::Grpc => self.grpc(request, method, form, peer).await,
-            Protocol::Http => self.http(request, method, form, peer).await,
+            Protocol::Grpc => self.grpc(request, method, form, caller).await,
+            Protocol::Http => self.http(request, method, form, caller).await,
         };
         match result {
             Ok(reply) => accept(reply, form),
             Err(refusal) => {
+                self.guard.tally.refuse(&refusal);
                 self.handler.refused(method, &refusal);
                 refuse(&refusal, form)
             }
@@ -242,17 +246,18 @@ impl<H: Handler> Desk<H> {
         request: Request<Incoming>,
         method: Option<Method>,
         form: Form,
-        peer: Peer,
+        caller: &Caller,
     ) -> Result<Reply, Refusal> {
         if form != Form::Grpc {
             let text = "this port speaks gRPC; send OTLP/HTTP to the OTLP/HTTP port (4318)";
             return Err(Refusal::UnsupportedMediaType(text.to_owned()));
         }
         let method = method.ok_or_else(|| unknown_path(request.uri().path()))?;
+        self.let_in(request.headers(), caller)?;
         self.handler.admits(method)?;
         let encoding = encoding_of(request.headers(), GRPC_ENCODING)?;
         let mut body = BodyReader::new(request.into_body(), self.pace());
-        let message = body.message(self.limits.max_wire_bytes, &self.admission).await?;
+        let message = body.message(self.limits.max_wire_bytes, &caller.admission).await?;
         let Some(Message { compressed, payload, permit }) = message else {
             let text = "the call has no message; send exactly one";
             return Err(Refusal::Malformed(text.to_owned()));
@@ -266,7 +271,7 @@ impl<H: Handler> Desk<H> {
             (true, encoding) => encoding,
         };
         let message = Message { payload, permit, compressed };
-        self.hand_over(method, encoding, message, form, peer).await
+        self.hand_over(method, encoding, message, form, caller.peer).await
     }
 
     async fn http(
@@ -274,16 +279,16 @@ impl<H: Handler> Desk<H> {
         request: Request<Incoming>,
         method: Option<Method>,
         form: Form,
-        peer: Peer,
+        caller: &Caller,
     ) -> Result<Reply, Refusal> {
-        let head = self.check_http(&request, method, form);
+        let head = self.check_http(&request, method, form, caller);
         let lingers = must_be_read(&request);
         let declared = request.body().size_hint().exact();
         let mut body = BodyReader::new(request.into_body(), self.pace());
         let read = match head {
             Err(refusal) => Err(refusal),
             Ok(head) => body
-                .whole(declared, self.limits.max_wire_bytes, &self.admission)
+                .whole(declared, self.limits.max_wire_bytes, &caller.admission)
                 .await
                 .map(|read| (head, read))
                 .map_err(Refusal::from),
@@ -291,7 +296,7 @@ impl<H: Handler> Desk<H> {
         match read {
             Ok(((method, encoding), (payload, permit))) => {
                 let message = Message { payload, permit, compressed: false };
-                self.hand_over(method, encoding, message, form, peer).await
+                self.hand_over(method, encoding, message, form, caller.peer).await
             }
             Err(refusal) => {
                 if lingers && !matches!(refusal, Refusal::TooSlow(_) | Refusal::Aborted(_)) {
@@ -307,6 +312,7 @@ impl<H: Handler> Desk<H> {
         request: &Request<Incoming>,
         method: Option<Method>,
         form: Form,
+        caller: &Caller,
     ) -> Result<(Method, Encoding), Refusal> {
         if form == Form::Grpc {
             let text = "this port speaks OTLP/HTTP; send gRPC to the OTLP/gRPC port (4317)";
@@ -317,6 +323,7 @@ impl<H: Handler> Desk<H> {
             let text = format!("{} takes POST only", request.uri().path());
             return Err(Refusal::NotPost(text));
         }
+        self.let_in(request.headers(), caller)?;
         self.handler.admits(method)?;
         if !matches!(form, Form::Protobuf | Form::Json) {
             let text = "only application/x-protobuf and application/json are taken here; \
@@ -324,6 +331,19 @@ impl<H: Handler> Desk<H> {
             return Err(Refusal::UnsupportedMediaType(text.to_owned()));
         }
         Ok((method, encoding_of(request.headers(), CONTENT_ENCODING)?))
+    }
+
+    /// Who may ask for anything at all. Looked at before a byte of the body is read.
+    fn let_in(&self, headers: &HeaderMap, caller: &Caller) -> Result<(), Refusal> {
+        if caller.misplaced {
+            let text =
+                "this port speaks TLS; use an https:// endpoint (OTEL_EXPORTER_OTLP_ENDPOINT)";
+            return Err(Refusal::Forbidden(text.to_owned()));
+        }
+        match &self.guard.tokens {
+            Some(tokens) => tokens.check(headers),
+            None => Ok(()),
+        }
     }
 
     async fn hand_over(
@@ -347,8 +367,8 @@ impl<H: Handler> Desk<H> {
         self.handler.handle(Call { method, message, permit, left_out, wire_bytes, peer }).await
     }
 
-    /// From JSON to the wire format. Large bodies take their turn on a thread of their own: nothing else would
-    /// be served meanwhile. Who goes away does not end that work, so its charge goes with it.
+    /// From JSON to the wire format. Large bodies take their turn on a thread of their own: nothing else
+    /// would be served meanwhile. Who goes away does not end that work, so its charge goes with it.
     async fn convert(
         &self,
         text: Bytes,

@@ -19,9 +19,10 @@ use super::compress::{ACCEPTED, Encoding, inflate};
 use super::frame::{BodyReader, FrameError, Message, Pace};
 use super::keyring::Keyring;
 use super::limits::{CONNECTION_WINDOW_BYTES, MAX_FRAME_BYTES, STREAM_WINDOW_BYTES};
-use super::link::{ConnectError, Link};
+use super::link::{ConnectError, Link, Security};
 use super::pieces::Pieces;
 use super::status::{Code, Status};
+use super::trust::{self, Trust};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -59,6 +60,7 @@ pub struct ClientLimits {
 /// A client of one server over HTTP/2 with prior knowledge, in the clear or with a keyring in TLS.
 #[derive(Debug)]
 pub struct Client {
+    scheme: Scheme,
     authority: Authority,
     links: Vec<Link>,
     turn: AtomicUsize,
@@ -83,6 +85,16 @@ pub enum CallError {
     Status {
         /// The code.
         code: Code,
+        /// The server's words.
+        message: String,
+        /// The pause it asks for before a retry.
+        retry_after: Option<Duration>,
+    },
+    /// The server answered over HTTP with a status that is no success.
+    #[error("the server answered {status}: {message}")]
+    Http {
+        /// The status.
+        status: StatusCode,
         /// The server's words.
         message: String,
         /// The pause it asks for before a retry.
@@ -138,15 +150,40 @@ impl Client {
         limits: &ClientLimits,
         keyring: Option<&Arc<Keyring>>,
     ) -> Result<Self, EndpointError> {
-        let wrong = |reason: String| EndpointError { endpoint: endpoint.to_owned(), reason };
+        let security = keyring.cloned().map_or(Security::Plain, Security::Peers);
+        Self::secured(endpoint, limits, &security)
+    }
+
+    /// A client of a server that is not of the fleet, in TLS if there is something to trust. Must be called
+    /// inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When it is no endpoint.
+    pub fn with_trust(
+        endpoint: &str,
+        limits: &ClientLimits,
+        trust: Option<Arc<Trust>>,
+    ) -> Result<Self, EndpointError> {
+        Self::secured(endpoint, limits, &trust.map_or(Security::Plain, Security::Server))
+    }
+
+    fn secured(
+        endpoint: &str,
+        limits: &ClientLimits,
+        security: &Security,
+    ) -> Result<Self, EndpointError> {
+        let wrong = |reason: String| EndpointError::new(endpoint, reason);
         let authority: Authority =
             endpoint.parse().map_err(|error: InvalidUri| wrong(error.to_string()))?;
         if authority.port_u16().is_none() {
             return Err(wrong("it has no port".to_owned()));
         }
         let name: Arc<str> = Arc::from(endpoint);
-        let link = || Link::new(Arc::clone(&name), limits.clone(), keyring.cloned());
+        let link = || Link::new(Arc::clone(&name), limits.clone(), security.clone());
+        // Proxies in front of backends compare the scheme with what they hear; peers always said http.
+        let is_server = matches!(security, Security::Server(_));
         Ok(Self {
+            scheme: if is_server { Scheme::HTTPS } else { Scheme::HTTP },
             authority,
             links: (0..limits.connections.max(1)).map(|_| link()).collect(),
             turn: AtomicUsize::new(0),
@@ -198,7 +235,7 @@ impl Client {
         timeout: Duration,
     ) -> Result<Request<Full<Pieces>>, CallError> {
         let uri = Uri::builder()
-            .scheme(Scheme::HTTP)
+            .scheme(self.scheme.clone())
             .authority(self.authority.clone())
             .path_and_query(PathAndQuery::from_static(method.path()))
             .build()
@@ -245,7 +282,7 @@ impl Client {
     }
 }
 
-const USER_AGENT_TEXT: &str = concat!("ringtail/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT_TEXT: &str = concat!("ringtail/", env!("CARGO_PKG_VERSION"));
 
 /// Sends on the link's connection; a request that never left, because the connection had just ended, is
 /// sent once more on the next one.
@@ -261,13 +298,16 @@ async fn send(
         lease = link.lease().await?;
         answer = lease.sender.try_send_request(unsent).await;
     }
-    let answer = answer.map_err(|failed| CallError::Transport(in_full(&failed.into_error())))?;
+    let answer = answer.map_err(|failed| {
+        let told = in_full(&failed.into_error());
+        CallError::Transport(trust::hint(&told).unwrap_or(told))
+    })?;
     lease.answered();
     Ok(answer)
 }
 
 /// An error with its causes, which hyper leaves out of its own words.
-fn in_full(error: &hyper::Error) -> String {
+pub(super) fn in_full(error: &hyper::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -310,6 +350,14 @@ fn not_grpc(status: StatusCode) -> CallError {
     }
 }
 
+// === impl EndpointError ===
+
+impl EndpointError {
+    pub(super) fn new(endpoint: &str, reason: String) -> Self {
+        Self { endpoint: endpoint.to_owned(), reason }
+    }
+}
+
 // === impl CallError ===
 
 impl CallError {
@@ -317,6 +365,7 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Connect(_) | Self::Transport(_) | Self::Timeout(_) => true,
+            Self::Http { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
             Self::Status { code, retry_after, .. } => match code {
                 Code::Cancelled
                 | Code::DeadlineExceeded
@@ -335,7 +384,7 @@ impl CallError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Connect(error) => Some(error.wait),
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } | Self::Http { retry_after, .. } => *retry_after,
             Self::Transport(_) | Self::Timeout(_) => None,
         }
     }

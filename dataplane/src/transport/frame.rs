@@ -98,8 +98,7 @@ where
         if length > limit {
             return Err(FrameError::TooLarge { length, limit });
         }
-        let permit = admission.try_reserve(length)?;
-        let payload = self.fill(first, length as usize).await?;
+        let (payload, permit) = self.fill(first, length as usize, admission).await?;
         self.end().await?;
         Ok(Some(Message { compressed: flag == 1, payload, permit }))
     }
@@ -115,8 +114,7 @@ where
             if length > limit {
                 return Err(FrameError::TooLarge { length, limit });
             }
-            let permit = admission.try_reserve(length)?;
-            let payload = self.fill(Bytes::new(), length as usize).await?;
+            let (payload, permit) = self.fill(Bytes::new(), length as usize, admission).await?;
             self.end().await?;
             return Ok((payload, permit));
         }
@@ -164,23 +162,32 @@ where
     }
 
     /// `length` bytes beginning with `first`: as they are when one piece holds them all, else copied into
-    /// one buffer.
-    async fn fill(&mut self, first: Bytes, length: usize) -> Result<Bytes, FrameError> {
+    /// one buffer. What does not fit is refused at once, but charged is only what has arrived: whoever
+    /// announces much and sends little must not keep others out. The buffer is not touched before.
+    async fn fill(
+        &mut self,
+        first: Bytes,
+        length: usize,
+        admission: &Admission,
+    ) -> Result<(Bytes, Permit), FrameError> {
+        admission.has_room(length as u64)?;
         let mut piece = first;
         if piece.is_empty() && length > 0 {
             piece = self.data().await?.ok_or(FrameError::Truncated)?;
         }
         if piece.len() == length && length >= COPY_BELOW_BYTES {
-            return Ok(piece);
+            return Ok((piece, admission.try_reserve(length as u64)?));
         }
+        let mut permit = admission.empty();
         let mut buffer = Vec::with_capacity(length);
         loop {
             if piece.len() > length - buffer.len() {
                 return Err(FrameError::Extra);
             }
+            permit.grow(piece.len() as u64)?;
             buffer.extend_from_slice(&piece);
             if buffer.len() == length {
-                return Ok(Bytes::from(buffer));
+                return Ok((Bytes::from(buffer), permit));
             }
             piece = self.data().await?.ok_or(FrameError::Truncated)?;
         }

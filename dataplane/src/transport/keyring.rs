@@ -26,7 +26,7 @@ use super::wire::Wire;
 use crate::stats::Role;
 
 /// How often the files are read: three small files, and certificates are renewed hours before they end.
-const READ_EVERY: Duration = Duration::from_secs(1);
+pub(super) const READ_EVERY: Duration = Duration::from_secs(1);
 /// A file larger than this holds no certificates: 100 of some 1.3 KiB.
 const FILE_BYTES_MAX: u64 = 128 << 10;
 /// HTTP/2 is all that is spoken here.
@@ -68,7 +68,7 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
     /// A file cannot be read.
-    #[error("{path}: {why}; it needs tls.crt, tls.key and ca.crt in PEM")]
+    #[error("{path}: {why}; certificates are tls.crt, tls.key and ca.crt in PEM")]
     File {
         /// Which one.
         path: String,
@@ -76,7 +76,7 @@ pub enum KeyringError {
         why: String,
     },
     /// They do not fit together.
-    #[error("the certificates in {directory} cannot be used: {why}")]
+    #[error("what is in {directory} cannot be used: {why}")]
     Unusable {
         /// Where they are.
         directory: String,
@@ -124,7 +124,7 @@ impl Outcome {
         }
     }
 
-    fn of(error: &io::Error) -> Self {
+    pub(super) fn of(error: &io::Error) -> Self {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
             Some(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
@@ -235,7 +235,7 @@ impl fmt::Debug for Keyring {
     }
 }
 
-fn unusable(directory: &Path, why: impl fmt::Display) -> KeyringError {
+pub(super) fn unusable(directory: &Path, why: impl fmt::Display) -> KeyringError {
     KeyringError::Unusable { directory: directory.display().to_string(), why: why.to_string() }
 }
 
@@ -243,15 +243,7 @@ fn unusable(directory: &Path, why: impl fmt::Display) -> KeyringError {
 
 impl Files {
     fn read(directory: &Path) -> Result<Self, KeyringError> {
-        let read = |name: &str| {
-            let path = directory.join(name);
-            let wrong = |why: String| KeyringError::File { path: path.display().to_string(), why };
-            let size = std::fs::metadata(&path).map_err(|error| wrong(error.to_string()))?.len();
-            if size > FILE_BYTES_MAX {
-                return Err(wrong(format!("has {size} bytes, at most {FILE_BYTES_MAX} are read")));
-            }
-            std::fs::read(&path).map_err(|error| wrong(error.to_string()))
-        };
+        let read = |name: &str| read_file(&directory.join(name));
         Ok(Self {
             certificate: read("tls.crt")?,
             key: read("tls.key")?,
@@ -260,12 +252,7 @@ impl Files {
     }
 
     fn fingerprint(&self) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        for file in [&self.certificate, &self.key, &self.authority] {
-            digest.update((file.len() as u64).to_le_bytes());
-            digest.update(file);
-        }
-        digest.finalize().into()
+        fingerprint_of([&self.certificate, &self.key, &self.authority])
     }
 
     /// Both sides' settings. The error does not show the key.
@@ -314,7 +301,27 @@ impl Files {
     }
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+/// A file of a Secret, if it is not too large to be one.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, KeyringError> {
+    let wrong = |why: String| KeyringError::File { path: path.display().to_string(), why };
+    let size = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(wrong(format!("has {size} bytes, at most {FILE_BYTES_MAX} are read")));
+    }
+    std::fs::read(path).map_err(|error| wrong(error.to_string()))
+}
+
+/// Of the bytes of all files.
+pub(super) fn fingerprint_of<const N: usize>(files: [&[u8]; N]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for file in files {
+        digest.update((file.len() as u64).to_le_bytes());
+        digest.update(file);
+    }
+    digest.finalize().into()
+}
+
+pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     list.map_err(|error| error.to_string())
 }

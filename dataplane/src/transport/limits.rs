@@ -24,6 +24,25 @@ pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 /// idlers.
 pub const MAX_CONNECTIONS: usize = 2048;
 
+/// Connections that one address may have of them: half. An address may be a whole mesh or a NAT, so this is
+/// no fair share; that is made when a listener is full (`roll.rs`).
+pub const MAX_CONNECTIONS_OF_ONE: usize = MAX_CONNECTIONS / 2;
+
+/// Share of the receive budget that the requests of one connection may take: half, so that one alone does not
+/// keep the others out, but at least one request of the largest size.
+pub const CONNECTION_SHARE: u64 = 2;
+
+/// HTTP/2 streams that were reset before a task had begun to look at them (rapid reset): h2 closes the
+/// connection beyond so many. Its own default, said here since it is a promise.
+pub(super) const PENDING_RESETS_MAX: usize = 20;
+/// Resets that a client provoked from us by breaking rules, over the life of a connection. h2 takes 1024; no
+/// sender of OTLP provokes one.
+pub(super) const PROVOKED_RESETS_MAX: usize = 100;
+/// A connection with so many requests, of which more than half were taken back before their answer, is
+/// closed. Deadlines that pass do that too, but an SDK sends one request after the other: this is 250 of
+/// them.
+pub(super) const RESETS_LOOKED_AT: u64 = 500;
+
 /// Window of one stream: a quarter of the largest request is in flight at most, a typical one (0.5 MiB)
 /// whole.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -51,9 +70,9 @@ pub(super) const COPY_BELOW_BYTES: usize = 4 << 10;
 /// A body in JSON of at most so many bytes is converted where it is read: some 0.5 ms of work.
 pub(super) const CONVERT_HERE_BYTES: u64 = 128 << 10;
 
-/// Bodies of one listener that are inflated, or converted from JSON, at a time. It is work for processors, so more than a few
-/// would only wait for each other; and each may hold a zstd window of 8 MiB that the budget does not see:
-/// 32 MiB in all.
+/// Bodies of one listener that are inflated, or converted from JSON, at a time. It is work for processors,
+/// so more than a few would only wait for each other; and each may hold a zstd window of 8 MiB that the
+/// budget does not see: 32 MiB in all.
 pub(super) const MAX_INFLATIONS: usize = 4;
 
 /// What a server allows its clients.
@@ -69,6 +88,8 @@ pub struct ServerLimits {
     pub max_header_bytes: u32,
     /// Connections the listener holds; further ones are closed at once.
     pub max_connections: usize,
+    /// Connections of them that one address may have.
+    pub max_connections_of_one: usize,
     /// HTTP/2 window of a stream.
     pub stream_window_bytes: u32,
     /// HTTP/2 window of a connection.
@@ -88,6 +109,9 @@ pub struct ServerLimits {
     pub keepalive_timeout: Duration,
     /// A connection without any request in flight is asked to leave after this long.
     pub idle_timeout: Duration,
+    /// A connection this old is asked to leave, so that clients spread anew over processes that came later;
+    /// up to a tenth earlier, so that not all come back at once.
+    pub connection_age: Duration,
     /// After the shutdown signal, requests in flight have this long to finish.
     pub drain_timeout: Duration,
 }
@@ -100,6 +124,7 @@ impl Default for ServerLimits {
             max_streams: MAX_STREAMS,
             max_header_bytes: MAX_HEADER_BYTES,
             max_connections: MAX_CONNECTIONS,
+            max_connections_of_one: MAX_CONNECTIONS_OF_ONE,
             stream_window_bytes: STREAM_WINDOW_BYTES,
             connection_window_bytes: CONNECTION_WINDOW_BYTES,
             max_frame_bytes: MAX_FRAME_BYTES,
@@ -109,6 +134,7 @@ impl Default for ServerLimits {
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(15 * 60),
+            connection_age: Duration::from_secs(60 * 60),
             drain_timeout: Duration::from_secs(20),
         }
     }

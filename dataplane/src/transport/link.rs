@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::backoff::Backoff;
-use super::client::ClientLimits;
+use super::client::{ClientLimits, in_full};
 use super::keyring::Keyring;
 use super::pieces::Pieces;
+use super::trust::{self, Trust};
 use super::wire::Wire;
 
 type Line = Connection<TokioIo<Wire>, Full<Pieces>, TokioExecutor>;
@@ -51,6 +52,17 @@ struct Failed {
     refused: bool,
 }
 
+/// What is spoken below HTTP.
+#[derive(Clone, Debug)]
+pub(super) enum Security {
+    /// Nothing.
+    Plain,
+    /// TLS between the tiers.
+    Peers(Arc<Keyring>),
+    /// TLS to a server that is not of the fleet.
+    Server(Arc<Trust>),
+}
+
 /// What the keeper tells the callers.
 #[derive(Clone)]
 enum State {
@@ -77,7 +89,7 @@ pub(super) struct Link {
 struct Keeper {
     endpoint: Arc<str>,
     limits: ClientLimits,
-    keyring: Option<Arc<Keyring>>,
+    security: Security,
     backoff: Backoff,
     state: watch::Sender<State>,
     wanted: mpsc::Receiver<()>,
@@ -87,16 +99,12 @@ struct Keeper {
 
 impl Link {
     /// A link that connects when it is first used. Must be called inside a tokio runtime.
-    pub(super) fn new(
-        endpoint: Arc<str>,
-        limits: ClientLimits,
-        keyring: Option<Arc<Keyring>>,
-    ) -> Self {
+    pub(super) fn new(endpoint: Arc<str>, limits: ClientLimits, security: Security) -> Self {
         let (state, watched) = watch::channel(State::Idle);
         let (ask, wanted) = mpsc::channel(1);
         let backoff = Backoff::new(limits.backoff_first, limits.backoff_cap);
         let name = Arc::clone(&endpoint);
-        let keeper = Keeper { endpoint: name, limits, keyring, backoff, state, wanted };
+        let keeper = Keeper { endpoint: name, limits, security, backoff, state, wanted };
         tokio::spawn(keeper.run());
         Self { endpoint, state: watched, wanted: ask }
     }
@@ -176,9 +184,12 @@ impl Keeper {
         let connecting = async {
             let stream = TcpStream::connect(&*self.endpoint).await?;
             stream.set_nodelay(true)?;
-            let wire = match &self.keyring {
-                Some(keyring) => keyring.connect(stream).await.map_err(Failed::because)?,
-                None => Wire::Plain(stream),
+            let wire = match &self.security {
+                Security::Plain => Wire::Plain(stream),
+                Security::Peers(keyring) => {
+                    keyring.connect(stream).await.map_err(Failed::because)?
+                }
+                Security::Server(trust) => trust.connect(stream).await.map_err(Failed::because)?,
             };
             let handshake = self.builder().handshake(TokioIo::new(wire)).await;
             let (sender, line) = handshake.map_err(Failed::because)?;
@@ -210,7 +221,11 @@ impl Keeper {
             }
         };
         if since.elapsed() < SHORT_LIFE && !answered.load(Ordering::Relaxed) {
-            let why = ended.err().map(Failed::because);
+            let because = |error: hyper::Error| match trust::hint(&in_full(&error)) {
+                Some(told) => Failed::because(told),
+                None => Failed::because(error),
+            };
+            let why = ended.err().map(because);
             let closed = || Failed::because("the server closed the connection at once");
             self.back_off(why.unwrap_or_else(closed));
         } else {

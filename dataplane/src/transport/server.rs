@@ -1,5 +1,6 @@
 //! Listening and accepting: connections with limits, idle handling and a graceful end.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -11,16 +12,23 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::admission::Admission;
 use super::answer::AnswerBody;
 use super::call::{Desk, Handler, Peer, Protocol};
-use super::keyring::{Keyring, Outcome};
-use super::limits::{HTTP1_BUFFER_BYTES, ServerLimits};
+use super::guard::{Caller, Guard, Tls};
+use super::keyring::Outcome;
+use super::limits::{
+    CONNECTION_SHARE, DISCARD_PAUSE, HTTP1_BUFFER_BYTES, PENDING_RESETS_MAX, PROVOKED_RESETS_MAX,
+    RESETS_LOOKED_AT, ServerLimits,
+};
+use super::roll::Roll;
+use super::tally::Closed;
 use super::wire::Wire;
 use crate::stats::Role;
 
@@ -36,6 +44,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A preface that arrives in parts is looked at again after so long; it almost never does.
 const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+
+/// The first byte of TLS: a record of the handshake. No method of HTTP begins with it.
+const TLS_HANDSHAKE: u8 = 22;
+/// A fatal alert of TLS 1.2, `handshake_failure`: record type, version, length, level, description.
+const TLS_ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
+
+/// Connections are asked to leave up to this part of their age earlier.
+const AGE_SPREAD: u64 = 10;
 
 /// A listener could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +83,23 @@ pub enum BindError {
 struct Activity {
     /// Calls in flight in the low half, calls ever begun in the high half: one load sees both.
     calls: AtomicU64,
+    /// Calls that were taken back before their answer.
+    taken_back: AtomicU64,
+}
+
+/// A connection that was let in.
+struct Guest {
+    stream: TcpStream,
+    peer: SocketAddr,
+    activity: Arc<Activity>,
+    leave: Arc<Notify>,
 }
 
 /// A call in flight, for as long as it lives.
 struct InFlight {
     activity: Arc<Activity>,
+    leave: Arc<Notify>,
+    answered: bool,
     _working: mpsc::Sender<()>,
 }
 
@@ -109,56 +137,64 @@ pub async fn serve<H: Handler>(
     handler: H,
     shutdown: watch::Receiver<bool>,
 ) -> usize {
-    let desk = Desk::new(protocol, limits, admission, handler);
-    accept(listener, desk, None, shutdown).await
+    serve_guarded(listener, protocol, limits, admission, handler, Guard::default(), shutdown).await
 }
 
-/// Serves gRPC like [`serve`], to whoever has a certificate of the keyring's authority.
-pub async fn serve_tls<H: Handler>(
+/// Serves like [`serve`], to whoever passes the guard.
+pub async fn serve_guarded<H: Handler>(
     listener: TcpListener,
-    keyring: Arc<Keyring>,
+    protocol: Protocol,
     limits: ServerLimits,
     admission: Admission,
     handler: H,
+    guard: Guard,
     shutdown: watch::Receiver<bool>,
 ) -> usize {
-    let desk = Desk::new(Protocol::Grpc, limits, admission, handler);
-    accept(listener, desk, Some(keyring), shutdown).await
+    accept(listener, Desk::new(protocol, limits, admission, handler, guard), shutdown).await
 }
 
 async fn accept<H: Handler>(
     listener: TcpListener,
     desk: Desk<H>,
-    keyring: Option<Arc<Keyring>>,
     mut shutdown: watch::Receiver<bool>,
 ) -> usize {
     let drain_timeout = desk.limits.drain_timeout;
-    let max_connections = desk.limits.max_connections;
+    let mut roll = Roll::new(&desk.limits);
     let desk = Arc::new(desk);
     let mut connections = JoinSet::new();
-    let mut turned_away = false;
+    let mut numbers = HashMap::new();
     // Calls run in tasks of their own and may outlive their connection; each holds a sender.
     let (working, mut finished) = mpsc::channel(1);
     loop {
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut shutdown) => break,
-            Some(_) = connections.join_next() => continue,
+            Some(ended) = connections.join_next_with_id() => {
+                let task = ended.map_or_else(|error| error.id(), |(task, ())| task);
+                if let Some((address, number)) = numbers.remove(&task) {
+                    roll.remove(address, number);
+                    desk.guard.tally.go();
+                }
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) if connections.len() < max_connections => {
-                turned_away = false;
-                let (desk, keyring) = (Arc::clone(&desk), keyring.clone());
-                let (working, shutdown) = (working.clone(), shutdown.clone());
-                connections.spawn(converse(stream, peer, keyring, desk, working, shutdown));
-            }
-            // Told once until there is room again: who opens too many connections must not fill the log
-            // as well.
-            Ok(_) if turned_away => {}
-            Ok((_, peer)) => {
-                turned_away = true;
-                tracing::warn!(%peer, max_connections, "connections are closed: too many are open");
+            Ok((stream, peer)) => {
+                let (activity, leave) = (Arc::<Activity>::default(), Arc::<Notify>::default());
+                let entry = (Arc::clone(&activity), Arc::clone(&leave));
+                // An IPv4 address is the same one when it comes by an IPv6 socket.
+                let address = peer.ip().to_canonical();
+                match roll.admit(address, entry.0, entry.1, Activity::is_idle) {
+                    Err(why) => desk.guard.tally.close(why, peer),
+                    Ok((number, _)) => {
+                        desk.guard.tally.come();
+                        let guest = Guest { stream, peer, activity, leave };
+                        let (desk, working) = (Arc::clone(&desk), working.clone());
+                        let task = connections.spawn(guest.stay(desk, working, shutdown.clone()));
+                        numbers.insert(task.id(), (address, number));
+                    }
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
@@ -184,85 +220,136 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// Lives as long as one connection.
-async fn converse<H: Handler>(
-    stream: TcpStream,
-    address: SocketAddr,
-    keyring: Option<Arc<Keyring>>,
-    desk: Arc<Desk<H>>,
-    working: mpsc::Sender<()>,
-    mut shutdown: watch::Receiver<bool>,
-) {
-    // Small answers must not wait for the acknowledgement of earlier ones.
-    let _ = stream.set_nodelay(true);
-    let patience = desk.limits.header_timeout;
-    let opened = tokio::select! {
-        opened = open(stream, keyring.as_deref(), patience) => opened,
-        () = stopped(&mut shutdown) => return,
-    };
-    let (wire, certified) = match opened {
-        Ok(opened) => opened,
-        Err(why) => return tracing::debug!(%address, why, "connection closed"),
-    };
-    let peer = Peer { address, certified };
-    let activity = Arc::new(Activity::default());
-    let builder = connection_builder(&desk.limits);
-    let idle_timeout = desk.limits.idle_timeout;
-    let service = service_fn({
-        let activity = Arc::clone(&activity);
-        move |request: http::Request<Incoming>| {
-            let desk = Arc::clone(&desk);
-            let in_flight = InFlight::begin(&activity, &working);
-            async move {
-                let _in_flight = in_flight;
-                Ok::<http::Response<AnswerBody>, hyper::Error>(desk.answer(request, peer).await)
+// === impl Guest ===
+
+impl Guest {
+    /// Lives as long as the connection.
+    async fn stay<H: Handler>(
+        self,
+        desk: Arc<Desk<H>>,
+        working: mpsc::Sender<()>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let Self { stream, peer: address, activity, leave } = self;
+        // Small answers must not wait for the acknowledgement of earlier ones.
+        let _ = stream.set_nodelay(true);
+        let opened = tokio::select! {
+            opened = open(stream, &desk.guard, desk.protocol, desk.limits.header_timeout) => opened,
+            () = stopped(&mut shutdown) => return,
+            () = leave.notified() => Err(Closed::MadeRoom),
+        };
+        let (wire, certified, misplaced) = match opened {
+            Ok(opened) => opened,
+            Err(why) => return desk.guard.tally.close(why, address),
+        };
+        if misplaced {
+            desk.guard.tally.close(Closed::PlainOnTls, address);
+        }
+        let share = (desk.admission.limit() / CONNECTION_SHARE).max(desk.limits.max_wire_bytes);
+        let peer = Peer { address, certified };
+        let caller = Arc::new(Caller { peer, admission: desk.admission.part(share), misplaced });
+        let builder = connection_builder(&desk.limits);
+        let service = service_fn({
+            let (activity, desk) = (Arc::clone(&activity), Arc::clone(&desk));
+            let leave = Arc::clone(&leave);
+            move |request: http::Request<Incoming>| {
+                let (desk, caller) = (Arc::clone(&desk), Arc::clone(&caller));
+                let in_flight = InFlight::begin(&activity, &leave, &working);
+                async move {
+                    let answer = desk.answer(request, &caller).await;
+                    in_flight.end();
+                    Ok::<http::Response<AnswerBody>, hyper::Error>(answer)
+                }
             }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+        let limits = &desk.limits;
+        // Who only has to be told that TLS is spoken here has heard it by then.
+        let idle = if misplaced { limits.header_timeout } else { limits.idle_timeout };
+        let why = tokio::select! {
+            result = connection.as_mut() => result.err().map(|_| Closed::Broken),
+            () = stopped(&mut shutdown) => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+                None
+            }
+            () = leave.notified() => {
+                let why = activity.reproach();
+                // A call may have begun since somebody saw that none was under way.
+                if why == Closed::MadeRoom && !activity.is_idle() {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = timeout(limits.drain_timeout, connection).await;
+                }
+                Some(why)
+            }
+            why = activity.outlived(idle, limits.connection_age) => {
+                connection.as_mut().graceful_shutdown();
+                let _ = timeout(limits.drain_timeout, connection).await;
+                Some(why)
+            }
+        };
+        if let Some(why) = why {
+            desk.guard.tally.close(why, address);
         }
-    });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stopped(&mut shutdown) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-        () = activity.idle(idle_timeout) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%peer, %error, "connection ended");
     }
 }
 
-/// Waits until it is clear what is spoken; with a keyring also until it is clear who speaks.
+/// Waits until it is clear what is spoken; with mutual TLS also until it is clear who speaks. The last part
+/// says whether plain text came where TLS is spoken.
 async fn open(
-    stream: TcpStream,
-    keyring: Option<&Keyring>,
+    mut stream: TcpStream,
+    guard: &Guard,
+    protocol: Protocol,
     patience: Duration,
-) -> Result<(Wire, Option<Role>), &'static str> {
-    let Some(keyring) = keyring else {
-        return match timeout(patience, first_words(&stream)).await {
-            Ok(Ok(())) => Ok((Wire::Plain(stream), None)),
-            _ => Err("it did not say what it speaks"),
-        };
+) -> Result<(Wire, Option<Role>, bool), Closed> {
+    if let Tls::Peers(keyring) = &guard.tls {
+        let shaken = timeout(patience, keyring.accept(stream)).await;
+        let shaken = shaken.unwrap_or(Err(Outcome::TooSlow));
+        keyring.count(shaken.as_ref().err().copied().unwrap_or(Outcome::Accepted));
+        let shaken = shaken.map_err(|_| Closed::Handshake);
+        return shaken.map(|(wire, tier)| (wire, Some(tier), false));
+    }
+    let speaks_tls = match timeout(patience, first_words(&stream)).await {
+        Ok(Ok(Some(byte))) => byte == TLS_HANDSHAKE,
+        _ => return Err(Closed::Silent),
     };
-    let shaken = timeout(patience, keyring.accept(stream)).await;
-    let shaken = shaken.unwrap_or(Err(Outcome::TooSlow));
-    keyring.count(shaken.as_ref().err().copied().unwrap_or(Outcome::Accepted));
-    shaken.map(|(wire, tier)| (wire, Some(tier))).map_err(Outcome::label)
+    match &guard.tls {
+        Tls::Clients(certificate) if speaks_tls => {
+            let shaken = timeout(patience, certificate.accept(stream, protocol)).await;
+            let shaken = shaken.unwrap_or(Err(Outcome::TooSlow));
+            guard.tally.shake(shaken.as_ref().err().copied().unwrap_or(Outcome::Accepted));
+            shaken.map(|wire| (wire, None, false)).map_err(|_| Closed::Handshake)
+        }
+        Tls::Clients(_) => Ok((Wire::Plain(stream), None, true)),
+        Tls::None | Tls::Peers(_) if speaks_tls => {
+            // So that the client says that the other side would not, instead of waiting.
+            let _ = timeout(DISCARD_PAUSE, tell_alert(&mut stream)).await;
+            Err(Closed::TlsOnPlain)
+        }
+        Tls::None | Tls::Peers(_) => Ok((Wire::Plain(stream), None, false)),
+    }
+}
+
+/// Says that there is no TLS here, and waits for the other side to go: closing over bytes that were not read
+/// would take the alert away again.
+async fn tell_alert(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(&TLS_ALERT).await?;
+    stream.shutdown().await?;
+    let mut unread = [0; 1024];
+    while stream.read(&mut unread).await? > 0 {}
+    Ok(())
 }
 
 /// Returns when the client has sent the HTTP/2 preface, or something that is not the beginning of it. The
-/// bytes stay in the socket; hyper looks at them again, but would wait for them for ever.
-async fn first_words(stream: &TcpStream) -> io::Result<()> {
+/// bytes stay in the socket; hyper looks at them again, but would wait for them for ever. Gives the first of
+/// them, if there is one.
+async fn first_words(stream: &TcpStream) -> io::Result<Option<u8>> {
     let mut seen = [0; PREFACE.len()];
     loop {
         let length = stream.peek(&mut seen).await?;
         let said = seen.get(..length).unwrap_or_default();
         if length == 0 || length == PREFACE.len() || !PREFACE.starts_with(said) {
-            return Ok(());
+            return Ok(said.first().copied());
         }
         // The socket stays readable while part of a preface lies in it, so waiting for readiness would spin.
         sleep(PREFACE_PAUSE).await;
@@ -284,6 +371,8 @@ fn connection_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
         .max_frame_size(limits.max_frame_bytes)
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(limits.max_header_bytes)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(PROVOKED_RESETS_MAX)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout);
     builder
@@ -294,7 +383,21 @@ fn connection_builder(limits: &ServerLimits) -> auto::Builder<TokioExecutor> {
 impl Activity {
     const BEGUN: u64 = 1 << 32;
 
-    /// Returns when no call was in flight for `period`, give or take another.
+    fn is_idle(&self) -> bool {
+        self.calls.load(Ordering::Relaxed).is_multiple_of(Self::BEGUN)
+    }
+
+    /// Returns when no call was in flight for `idle`, give or take another, or the connection is as old as it
+    /// may become.
+    async fn outlived(&self, idle: Duration, age: Duration) -> Closed {
+        let spread = age.as_millis() as u64 / AGE_SPREAD;
+        let age = age - Duration::from_millis(fastrand::u64(0..=spread));
+        tokio::select! {
+            () = self.idle(idle) => Closed::Idle,
+            () = sleep(age) => Closed::Aged,
+        }
+    }
+
     async fn idle(&self, period: Duration) {
         let mut before = self.calls.load(Ordering::Relaxed);
         loop {
@@ -306,17 +409,47 @@ impl Activity {
             before = now;
         }
     }
+
+    /// Whether so many calls were taken back that somebody does it on purpose.
+    fn is_abused(&self) -> bool {
+        let begun = self.calls.load(Ordering::Relaxed) / Self::BEGUN;
+        let taken_back = self.taken_back.load(Ordering::Relaxed);
+        begun >= RESETS_LOOKED_AT && taken_back > begun / 2
+    }
+
+    /// Why a connection that was told to leave has to.
+    fn reproach(&self) -> Closed {
+        if self.is_abused() { Closed::Resets } else { Closed::MadeRoom }
+    }
 }
 
 impl InFlight {
-    fn begin(activity: &Arc<Activity>, working: &mpsc::Sender<()>) -> Self {
+    fn begin(activity: &Arc<Activity>, leave: &Arc<Notify>, working: &mpsc::Sender<()>) -> Self {
         activity.calls.fetch_add(Activity::BEGUN + 1, Ordering::Relaxed);
-        Self { activity: Arc::clone(activity), _working: working.clone() }
+        Self {
+            activity: Arc::clone(activity),
+            leave: Arc::clone(leave),
+            answered: false,
+            _working: working.clone(),
+        }
+    }
+}
+
+impl InFlight {
+    /// The call has its answer. Takes itself, so that it lives in the future of the call until then.
+    fn end(mut self) {
+        self.answered = true;
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.activity.calls.fetch_sub(1, Ordering::Relaxed);
+        if !self.answered {
+            self.activity.taken_back.fetch_add(1, Ordering::Relaxed);
+            if self.activity.is_abused() {
+                self.leave.notify_one();
+            }
+        }
     }
 }

@@ -179,6 +179,15 @@ impl Status {
     }
 }
 
+impl Status {
+    /// Reads a `google.rpc.Status` message.
+    pub(super) fn from_protobuf(bytes: &[u8]) -> Option<Self> {
+        let RpcStatus { code, message, .. } = RpcStatus::decode(bytes).ok()?;
+        let code = usize::try_from(code).map_or(Code::Unknown, Code::from_number);
+        Some(Self { code, message: clip(&message).to_owned(), retry_after: None })
+    }
+}
+
 impl From<Duration> for Delay {
     fn from(pause: Duration) -> Self {
         let seconds = i64::try_from(pause.as_secs()).unwrap_or(i64::MAX);

@@ -7,7 +7,10 @@ use super::{
     overlay::merge,
     port::{self, ADMIN, PEER},
     tier::Tier,
-    volume::{Mounted, PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE},
+    volume::{
+        DATA_DIRECTORY, Mounted, OTLP_CLIENT_CA_DIRECTORY, OTLP_TLS_DIRECTORY, OTLP_TOKEN_FILE,
+        PEER_TLS_DIRECTORY, PIPELINE_FILE, SEED_FILE,
+    },
 };
 
 /// What it is called, in every pod of every pipeline.
@@ -70,7 +73,26 @@ fn arguments(inputs: &Inputs<'_>, tier: Tier) -> Vec<&'static str> {
     if tier.peer_tls_secret(inputs.pipeline).is_some() {
         arguments.extend(["--peer-tls", PEER_TLS_DIRECTORY]);
     }
+    let otlp = &inputs.pipeline.spec.agent.receivers.otlp;
+    if let Some(tls) = &otlp.tls {
+        arguments.extend(["--otlp-tls", OTLP_TLS_DIRECTORY]);
+        if tls.client_ca_ref.is_some() {
+            arguments.extend(["--otlp-client-ca", OTLP_CLIENT_CA_DIRECTORY]);
+        }
+    }
+    if otlp.bearer_token_secret_ref.is_some() {
+        arguments.extend(["--otlp-tokens", OTLP_TOKEN_FILE]);
+    }
+    if tier == Tier::Gateway && keeps_queues(inputs) {
+        arguments.extend(["--data-dir", DATA_DIRECTORY]);
+    }
     arguments
+}
+
+fn keeps_queues(inputs: &Inputs<'_>) -> bool {
+    let exporters = inputs.pipeline.spec.exporters.iter();
+    let mut of_otlp = exporters.filter_map(|exporter| exporter.otlp.as_ref());
+    of_otlp.any(|otlp| otlp.queue.persistent.is_some())
 }
 
 fn variable((name, path): (&str, &str)) -> Value {

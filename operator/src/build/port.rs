@@ -25,12 +25,20 @@ pub(super) const ADMIN: Port = Port { name: "admin", number: 8888, protocol: Som
 /// Where a tier takes OTLP. Gateways cannot be told otherwise: the Services count on it.
 pub(super) fn otlp(inputs: &Inputs<'_>, tier: Tier) -> [Port; 2] {
     let receivers = &inputs.pipeline.spec.agent.receivers.otlp;
+    // What is encrypted a mesh must not try to read.
+    let [grpc, http] = match receivers.tls {
+        None => [OTLP_GRPC, OTLP_HTTP],
+        Some(_) => [
+            Port { protocol: Some("tls"), ..OTLP_GRPC },
+            Port { protocol: Some("https"), ..OTLP_HTTP },
+        ],
+    };
     match tier {
         Tier::Agent => [
-            Port { number: receivers.grpc.port, ..OTLP_GRPC },
-            Port { number: receivers.http.port, ..OTLP_HTTP },
+            Port { number: receivers.grpc.port, ..grpc },
+            Port { number: receivers.http.port, ..http },
         ],
-        Tier::Gateway => [OTLP_GRPC, OTLP_HTTP],
+        Tier::Gateway => [grpc, http],
     }
 }
 

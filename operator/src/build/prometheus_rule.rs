@@ -15,7 +15,7 @@ struct Alert {
     summary: &'static str,
 }
 
-const ALERTS: [Alert; 9] = [
+const ALERTS: [Alert; 10] = [
     Alert {
         name: "RingtailRingSplit",
         expression: "count(count by (digest) (ringtail_ring_digest{$L} == 1)) > 1",
@@ -50,6 +50,16 @@ const ALERTS: [Alert; 9] = [
         minutes: 10,
         severity: "warning",
         summary: "A gateway's buffer of undecided traces is more than 90 % full",
+    },
+    Alert {
+        name: "RingtailGatewaysUneven",
+        // Below ten traces a second chance alone makes such differences.
+        expression: "max(rate(otelcol_processor_tail_sampling_new_trace_id_received_total{$L}[10m])) > 1.5 * \
+                     avg(rate(otelcol_processor_tail_sampling_new_trace_id_received_total{$L}[10m])) and \
+                     sum(rate(otelcol_processor_tail_sampling_new_trace_id_received_total{$L}[10m])) > 10",
+        minutes: 15,
+        severity: "warning",
+        summary: "A gateway gets half as many traces again as the average gateway, or more",
     },
     Alert {
         name: "RingtailSpansUnprotected",

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::live::Workload;
 
+mod exporters; //  what exporters need in a pod
+mod guarded; //    what applications have to show
 mod overlays; //   podTemplate over what the operator sets
 mod properties; // what holds for whatever is built
 mod restarts; //   which changes restart which pods

@@ -39,7 +39,9 @@ fn word() -> impl Strategy<Value = String> {
          numericAttribute minValue maxValue slow errors 1s 3h 500ms 0s 64Mi 1Ki 10 0.1 100.0 1e3 \
          http://a:1 hashSalt headers value x-org agent gateway mode Sidecar None External replicas \
          receivers otlp grpc port hostPort autoscaling maxReplicas affinity podAntiAffinity env \
-         volumes secretKeyRef podTemplate spec containers resources limits security peerTLS paused"
+         volumes secretKeyRef podTemplate spec containers resources limits security peerTLS paused \
+         filter protocol HTTPJSON https://a tls caRef bearerTokenSecretRef queue persistent \
+         sizeLimit Debug debug File file path rotation"
             .split_whitespace()
             .map(str::to_owned)
             .collect::<Vec<_>>(),

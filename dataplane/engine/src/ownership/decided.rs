@@ -85,9 +85,14 @@ pub(super) struct DecidedTraces {
     max: usize,
     /// Those that gave way to others before their time.
     crowded_out: u64,
-    /// Decisions that are not in the table yet; empty between calls of the state machine, and never more than
-    /// one message or one turn of judging has.
+    /// Decisions that are not in the table yet, told by others and made here; empty between calls of the state
+    /// machine, and never more than one message or one turn of judging has.
     fresh: Vec<(TraceKey, Decided)>,
+    made: Vec<(TraceKey, Decided)>,
+    /// How many were put into the table ever, ...
+    entered: u64,
+    /// ... and from which number on none of others' traces is in it: each went out by then.
+    own_from: u64,
 }
 
 /// A decision as it came.
@@ -125,11 +130,15 @@ impl DecidedTraces {
             max,
             crowded_out: 0,
             fresh: Vec::new(),
+            made: Vec::new(),
+            entered: 0,
+            own_from: 0,
         }
     }
 
     pub(super) fn find(&self, key: TraceKey) -> Option<Decided> {
-        debug_assert!(self.fresh.is_empty(), "decisions are not in the table yet");
+        let entered = self.fresh.is_empty() && self.made.is_empty();
+        debug_assert!(entered, "decisions are not in the table yet");
         self.memory.find(key).copied()
     }
 
@@ -144,11 +153,13 @@ impl DecidedTraces {
         }
         self.push(decision.key, fresh, now);
         self.enter();
+        self.mix();
         Learned::New
     }
 
     /// The same of a decision on a trace of which none is known. To be followed by [`Self::enter`].
     pub(super) fn learn_new(&mut self, decision: &Decision, now: Millis) {
+        self.mix();
         self.push(decision.key, Decided::new(decision, now), now);
     }
 
@@ -157,8 +168,24 @@ impl DecidedTraces {
         self.note(decision.key, Decided::new(decision, now), now);
     }
 
-    /// From now on all that was heard is found: others' traces may have become ours.
+    /// Whether a decision on a trace that is not ours to decide may be found. Without any change of view and
+    /// long after one it is not, and nobody need look: each look is a place in memory that lies apart.
+    pub(super) fn may_know_others(&self) -> bool {
+        self.entered < self.own_from
+    }
+
+    /// Others' decisions are in the table, or come into it now.
+    fn mix(&mut self) {
+        let coming = self.fresh.len() + 1;
+        // Two generations later all that is there now is forgotten.
+        self.own_from = self.entered + (2 * self.memory.generation() + coming) as u64;
+    }
+
+    /// From now on all that was heard is found: others' traces may have become ours, and ours others'.
     pub(super) fn recollect(&mut self) {
+        if self.heard_from < self.order.len() || !self.memory.is_empty() {
+            self.mix();
+        }
         while self.heard_from < self.order.len() {
             let heard = self.order.iter().skip(self.heard_from).take(TOGETHER);
             self.fresh.extend(heard.map(|told| (told.key, told.decided)));
@@ -173,20 +200,27 @@ impl DecidedTraces {
         debug_assert!(self.memory.find(key).is_none(), "a decision is made a second time");
         let mut fresh = Decided::new(&Decision { key, verdict, age: 0, exported: false }, now);
         fresh.rest |= if unsure { UNSURE } else { 0 };
-        self.push(key, fresh, now);
+        self.made.push((key, fresh));
+        self.note(key, fresh, now);
     }
 
     /// Puts into the table what was made or learned last.
     pub(super) fn enter(&mut self) {
-        let Self { memory, fresh, .. } = self;
+        let Self { memory, fresh, made, .. } = self;
+        // Whatever is made here was looked up before.
+        for made in made.chunks(TOGETHER) {
+            memory.approach(made.iter().map(|(key, _)| *key));
+            made.iter().for_each(|(key, decided)| memory.insert(*key, *decided));
+        }
+        self.entered += made.len() as u64 + fresh.len() as u64;
+        made.clear();
         for fresh in fresh.chunks(TOGETHER) {
-            // Nobody looks at what is found: it comes closer.
-            let known = fresh.iter().filter(|(key, _)| memory.find(*key).is_some()).count();
-            std::hint::black_box(known);
+            memory.approach(fresh.iter().map(|(key, _)| *key));
             for (key, decided) in fresh {
-                // A message may have told it twice.
-                if memory.find(*key).is_none() {
-                    memory.insert(*key, *decided);
+                // It may have been told twice, the second time with news.
+                match memory.find_mut(*key) {
+                    Some(known) => known.rest |= decided.rest & EXPORTED,
+                    None => memory.insert(*key, *decided),
                 }
             }
         }

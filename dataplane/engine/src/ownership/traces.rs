@@ -16,8 +16,11 @@ use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
 
-/// The table of traces is made smaller when it has room for four times as many as there are, and more.
+/// The table of traces is made smaller when it has room for four times as many as there are, and more, ...
 const SPARE_TRACES: usize = 4096;
+/// ... for so many ticks, which is ten seconds: what is proposed twice a second fills and empties it, and
+/// fresh memory each time would cost more than that.
+const SPARE_TICKS: u32 = 40;
 
 /// A trace with spans in the buffer.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +98,8 @@ pub struct Traces {
     pub(super) stats: Stats,
     examined: Millis,
     ticked: Millis,
+    /// For how many ticks the table of traces has been larger than it needs to be.
+    spare: u32,
     /// How many members knew the view at the last tick.
     known: usize,
 }
@@ -118,6 +123,7 @@ impl Traces {
             stats: Stats::default(),
             examined: 0,
             ticked: 0,
+            spare: 0,
             known: 0,
         }
     }
@@ -280,10 +286,7 @@ impl Traces {
     ) -> Agreement {
         let mut answer =
             Agreement { from: stand.me.clone(), known: Vec::new(), refused: Vec::new() };
-        // All at once, for the reason that they are entered so.
-        let known = told.list.iter().map(|decision| self.decided.find(decision.key));
-        let known: Vec<Option<Decided>> = known.collect();
-        for (decision, known) in told.list.iter().zip(known) {
+        for (decision, known) in told.list.iter().zip(self.known(stand, told, now)) {
             // What was exported is no proposal: it came along.
             match (known, told.propose && !decision.exported) {
                 (Some(known), true) if stand.rules.known => {
@@ -297,6 +300,11 @@ impl Traces {
                     self.decided.overhear(decision, now);
                     self.follow(decision, false, out);
                 }
+                // News of what was overheard.
+                (None, false) if told.propose && !stand.owns(decision.key) => {
+                    self.decided.overhear(decision, now);
+                    self.release(decision.key);
+                }
                 (None, _) => {
                     self.decided.learn_new(decision, now);
                     self.follow(decision, stand.owns(decision.key), out);
@@ -305,6 +313,25 @@ impl Traces {
         }
         self.decided.enter();
         answer
+    }
+
+    /// What is known of decisions that are told. All at once, for the reason that they are entered so.
+    fn known(
+        &self,
+        stand: &Stand,
+        told: &super::message::Decisions,
+        now: Millis,
+    ) -> Vec<Option<Decided>> {
+        let look = self.decided.may_know_others();
+        let is_theirs = |decision: &Decision| match told.propose && !decision.exported {
+            true => stand.rules.agree && self.agrees(stand, &told.from, decision.key, now),
+            false => !stand.owns(decision.key),
+        };
+        let find = |decision: &Decision| match look || !is_theirs(decision) {
+            true => self.decided.find(decision.key),
+            false => None,
+        };
+        told.list.iter().map(find).collect()
     }
 
     /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
@@ -386,7 +413,10 @@ impl Traces {
         self.ticked = now;
         self.stats.forgotten += self.decided.expire(now);
         self.ask_agents_again(now, out);
-        if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
+        let is_spare = self.held.capacity() > 4 * self.held.len() + SPARE_TRACES;
+        self.spare = if is_spare { self.spare + 1 } else { 0 };
+        if self.spare >= SPARE_TICKS {
+            self.spare = 0;
             self.held.shrink_to(2 * self.held.len());
         }
         let known = stand.seats.iter().filter(|seat| seat.knows).count();

@@ -23,6 +23,18 @@ fn only_what_pods_read_at_their_start_restarts_them() {
         ("key: token", "key: other", false, true),
         ("  agent:\n", "  agent:\n    batch: {maxSpans: 1}\n", true, false),
         ("  agent:\n", "  agent:\n    receivers: {otlp: {grpc: {port: 5317}}}\n", true, false),
+        (
+            "  agent:\n",
+            "  agent:\n    receivers: {otlp: {tls: {certificateRef: {name: a}}}}\n",
+            true,
+            true,
+        ),
+        (
+            "  agent:\n",
+            "  agent:\n    receivers: {otlp: {bearerTokenSecretRef: {name: a, key: b}}}\n",
+            true,
+            true,
+        ),
         ("ringtail:0.2.0", "ringtail:0.2.1", true, false),
         ("value: trace", "value: info", true, false),
         ("example.com/mesh: disabled", "example.com/mesh: enabled", true, false),
