@@ -11,6 +11,8 @@ use super::tree::Tree;
 /// What a queue may hold in bytes.
 const QUEUE_BYTES_MIN: u64 = 1 << 20;
 const QUEUE_BYTES_MAX: u64 = 64 << 30;
+/// Renamed files that are kept at most.
+const BACKUPS_MAX: i64 = 1_000;
 /// Whether this version of Ringtail has TLS to backends is whether it has settings for it.
 const TLS: &str = "spec.exporters[].otlp.tls";
 const PROTOCOL: &str = "spec.exporters[].otlp.protocol";
@@ -20,6 +22,14 @@ pub(super) struct Backend<'a, 'r> {
     pub(super) reader: &'a mut Reader<'r>,
     pub(super) secrets: &'a Secrets,
     pub(super) name: String,
+}
+
+/// What an exporter shows of itself in the header `authorization`.
+pub(super) struct Token {
+    pub(super) scheme: String,
+    /// As it is written, variables included.
+    pub(super) raw: String,
+    pub(super) place: Place,
 }
 
 /// Where it is and how it is spoken to.
@@ -36,13 +46,14 @@ impl Backend<'_, '_> {
         &mut self,
         type_: &str,
         entry: &Entry<'_>,
-        token: Option<(String, Place)>,
+        token: Option<Token>,
     ) -> Option<Tree> {
         let mut fields = Fields::of(entry, self.reader.report);
         let otlp = match type_ {
             "otlp" | "otlp_grpc" => self.grpc(&mut fields, token),
             "otlphttp" | "otlp_http" => self.http(&mut fields, token),
             "debug" | "logging" => return self.debug(fields),
+            "file" if schema::knows("spec.exporters[].file") => return self.file(fields),
             "nop" => {
                 self.reader.report.built_in(&entry.place, "does nothing");
                 return None;
@@ -61,7 +72,7 @@ impl Backend<'_, '_> {
         ]))
     }
 
-    fn grpc(&mut self, fields: &mut Fields<'_>, token: Option<(String, Place)>) -> Option<Tree> {
+    fn grpc(&mut self, fields: &mut Fields<'_>, token: Option<Token>) -> Option<Tree> {
         let tls = fields.take("tls");
         let endpoint = fields.take("endpoint");
         let Some(endpoint) = endpoint else {
@@ -84,7 +95,7 @@ impl Backend<'_, '_> {
         self.otlp(fields, &endpoint.place, &address, tls, None, token)
     }
 
-    fn http(&mut self, fields: &mut Fields<'_>, token: Option<(String, Place)>) -> Option<Tree> {
+    fn http(&mut self, fields: &mut Fields<'_>, token: Option<Token>) -> Option<Tree> {
         let tls = fields.take("tls");
         let (base, own) = (fields.take("endpoint"), fields.take("traces_endpoint"));
         let encoding = fields.take("encoding").and_then(|entry| self.reader.text(&entry));
@@ -125,7 +136,7 @@ impl Backend<'_, '_> {
         address: &Address,
         tls: Option<Entry<'_>>,
         protocol: Option<&str>,
-        token: Option<(String, Place)>,
+        token: Option<Token>,
     ) -> Option<Tree> {
         if address.tls && !schema::knows(TLS) {
             self.reader.report.lost(
@@ -145,9 +156,12 @@ impl Backend<'_, '_> {
         let otlp = otlp.with_some("timeout", timeout);
         let headers = fields.take("headers").map(|entry| self.headers(&entry)).unwrap_or_default();
         let mut headers = headers;
-        if let Some((value, place)) = token {
-            headers.extend(self.header("authorization", &value, &place));
+        let bearer = token.as_ref().and_then(|token| self.bearer(token));
+        if let Some(token) = token.filter(|_| bearer.is_none()) {
+            let value = format!("{} {}", token.scheme, token.raw);
+            headers.extend(self.header("authorization", &value, &token.place));
         }
+        let otlp = otlp.with_some("bearerTokenSecretRef", bearer);
         let otlp = otlp.with_some("headers", (!headers.is_empty()).then_some(Tree::List(headers)));
         let queue = fields.take_bare("sending_queue").and_then(|queue| self.queue(&queue));
         let retry = fields.take_bare("retry_on_failure").and_then(|retry| self.retry(&retry));
@@ -241,6 +255,20 @@ impl Backend<'_, '_> {
         Some(Tree::map([("name", Tree::text(name)), ("secretKeyRef", reference)]))
     }
 
+    /// A token that stands in the environment, where the version has a field for it.
+    fn bearer(&mut self, token: &Token) -> Option<Tree> {
+        let field = "spec.exporters[].otlp.bearerTokenSecretRef";
+        let whole = matches!(parts(&token.raw)[..], [Part::Variable { default: None, .. }]);
+        let variable = *self.reader.environment.open(&token.raw).first()?;
+        if token.scheme != "Bearer" || !whole || !schema::knows(field) {
+            return None;
+        }
+        let (secret, key) = self.secrets.place_of(variable);
+        let why = format!("put the token into the Secret {secret} under the key {key}");
+        self.reader.report.to_do(&token.place, why);
+        Some(Tree::map([("name", Tree::text(secret)), ("key", Tree::text(key))]))
+    }
+
     fn queue(&mut self, entry: &Entry<'_>) -> Option<Tree> {
         let mut fields = Fields::of(entry, self.reader.report);
         let enabled = fields.take("enabled").and_then(|entry| self.reader.truth(&entry));
@@ -267,13 +295,29 @@ impl Backend<'_, '_> {
                 "there is always a queue: spans wait while a request is tried again",
             );
         }
-        if let Some(storage) = storage {
-            report.lost(&storage.place, "this conversion keeps queues in memory");
+        let disk = storage.and_then(|storage| self.disk(&storage));
+        let memory = size.and_then(|size| self.queue_bytes(&size, sizer.as_deref()));
+        let queue = Tree::Map(Vec::new());
+        let queue = queue.with_some("maxBytes", memory).with_some("persistent", disk);
+        (queue != Tree::Map(Vec::new())).then_some(queue)
+    }
+
+    fn disk(&mut self, storage: &Entry<'_>) -> Option<Tree> {
+        if !schema::knows("spec.exporters[].otlp.queue.persistent") {
+            self.reader
+                .report
+                .lost(&storage.place, "this version of Ringtail has queues in memory only");
+            return None;
         }
-        let size = size?;
-        let count = self.reader.number(&size)?;
-        if sizer.as_deref() != Some("bytes") {
-            let unit = sizer.as_deref().unwrap_or("requests");
+        let why = "the queue on disk is bounded in bytes, and lies in an emptyDir: 1Gi is used";
+        self.reader.report.differs(&storage.place, why);
+        Some(Tree::map([("sizeLimit", Tree::text("1Gi"))]))
+    }
+
+    fn queue_bytes(&mut self, size: &Entry<'_>, sizer: Option<&str>) -> Option<Tree> {
+        let count = self.reader.number(size)?;
+        if sizer != Some("bytes") {
+            let unit = sizer.unwrap_or("requests");
             let why =
                 format!("queues are measured in bytes, not in {unit}: the default of 64Mi is used");
             self.reader.report.differs(&size.place, why);
@@ -283,7 +327,7 @@ impl Backend<'_, '_> {
         if bytes != count.unsigned_abs() {
             self.reader.report.differs(&size.place, "a queue has from 1Mi to 64Gi");
         }
-        Some(Tree::map([("maxBytes", Tree::Text(super::size(bytes)))]))
+        Some(Tree::Text(super::size(bytes)))
     }
 
     fn retry(&mut self, entry: &Entry<'_>) -> Option<Tree> {
@@ -351,6 +395,39 @@ impl Backend<'_, '_> {
             ("name", Tree::text(self.name.clone())),
             ("type", Tree::text("Debug")),
             ("debug", debug),
+        ]))
+    }
+
+    fn file(&mut self, mut fields: Fields<'_>) -> Option<Tree> {
+        let place = fields.place.clone();
+        let path = fields.take("path").and_then(|path| self.reader.text(&path))?;
+        let rotation = fields.take("rotation");
+        if let Some(format) = fields.take("format")
+            && self.reader.text(&format).as_deref() != Some("json")
+        {
+            self.reader.report.differs(&format.place, "the file is OTLP/JSON, a request a line");
+        }
+        fields.finish(self.reader.report);
+        let why = "mount a volume there with gateway.volumes and gateway.volumeMounts";
+        self.reader.report.to_do(&place, why);
+        let rotation = rotation.map(|entry| {
+            let mut fields = Fields::of(&entry, self.reader.report);
+            let mut number = |name: &str, reader: &mut Reader<'_>| {
+                fields.take(name).and_then(|entry| reader.number(&entry))
+            };
+            let megabytes = number("max_megabytes", self.reader).unwrap_or(100).max(1);
+            let backups = number("max_backups", self.reader).unwrap_or(100).clamp(0, BACKUPS_MAX);
+            fields.finish(self.reader.report);
+            Tree::map([
+                ("maxBytes", Tree::Text(super::size(megabytes.unsigned_abs() << 20))),
+                ("maxBackups", Tree::Number(backups)),
+            ])
+        });
+        let file = Tree::map([("path", Tree::Text(path))]).with_some("rotation", rotation);
+        Some(Tree::map([
+            ("name", Tree::text(self.name.clone())),
+            ("type", Tree::text("File")),
+            ("file", file),
         ]))
     }
 }

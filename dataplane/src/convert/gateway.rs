@@ -2,10 +2,9 @@
 
 use super::bounded;
 use super::conversion::Conversion;
-use super::exporters::Backend;
+use super::exporters::{Backend, Token};
 use super::pipelines::{Config, Pipeline, Tier, type_of};
 use super::policies::Policies;
-use super::report::Place;
 use super::source::{Entry, Fields, Reader};
 use super::tree::Tree;
 
@@ -216,8 +215,8 @@ impl Conversion<'_> {
         }
     }
 
-    /// The value of the header that an authenticator sets, as it is written.
-    fn token(&mut self, config: &Config<'_>, entry: &Entry<'_>) -> Option<(String, Place)> {
+    /// What an authenticator sends, as it is written.
+    fn token(&mut self, config: &Config<'_>, entry: &Entry<'_>) -> Option<Token> {
         let auth = entry.field("auth")?.field("authenticator")?;
         let id = self.reader().text(&auth)?;
         let extension = config.component("extensions", &id);
@@ -226,7 +225,7 @@ impl Conversion<'_> {
             ("bearertokenauth", Some(token)) => {
                 let scheme = extension.and_then(|extension| extension.field("scheme")?.raw());
                 let scheme = scheme.unwrap_or_else(|| "Bearer".to_owned());
-                Some((format!("{scheme} {token}"), auth.place))
+                Some(Token { scheme, raw: token, place: auth.place })
             }
             _ => {
                 let why =
