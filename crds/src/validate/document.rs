@@ -48,8 +48,8 @@ pub fn read(yaml: &str) -> Result<Vec<Node>, Problem> {
     read_with(yaml, options())
 }
 
-/// The same for texts of programs that read YAML 1.2, where only `true` and `false` are no texts: an attribute
-/// may be called `n`.
+/// The same for texts of programs that read YAML 1.2, where only `true` and `false` are no texts: an
+/// attribute may be called `n`.
 ///
 /// # Errors
 /// As [`read`].

@@ -146,7 +146,7 @@ impl Conversion<'_> {
                 self.report.lost(&entry.place, why);
             }
             "probabilistic_sampler" => {
-                let why = "agents sample nothing; a Probabilistic policy does it at the gateways, for whole traces";
+                let why = "agents sample nothing; a Probabilistic policy at the gateways does, for whole traces";
                 self.report.lost(&entry.place, why);
             }
             other => {
@@ -186,8 +186,8 @@ impl Conversion<'_> {
         let container = mib.unsigned_abs().saturating_mul(4).div_ceil(3);
         let quantity = super::size(container.saturating_mul(1 << 20));
         let why = format!(
-            "the container gets {quantity}, of which Ringtail uses three quarters; requests and CPU are yours \
-             to choose"
+            "the container gets {quantity}, of which Ringtail uses three quarters; requests and CPU are \
+             yours to choose"
         );
         self.report.differs(&limit.place, why);
         let path = format!("{tier}.resources");
@@ -210,7 +210,8 @@ impl Conversion<'_> {
             let tree = bounded(&mut self.reader(), &timeout, 1, 10_000);
             if let Some(tree) = tree {
                 self.draft.set(&mut self.report, "agent.batch.timeout", tree, &timeout.place);
-                let why = "every span waits that long before it is on its way; 200ms is Ringtail's own choice";
+                let why =
+                    "every span waits that long before it is sent; 200ms is Ringtail's own choice";
                 self.report.differs(&timeout.place, why);
             }
         }
@@ -263,7 +264,7 @@ impl Conversion<'_> {
         let mut fields = Fields::of(entry, &mut self.report);
         let mode = fields.take("error_mode").and_then(|mode| self.reader().text(&mode));
         if mode.as_deref().unwrap_or("propagate") == "propagate" {
-            let why = "a condition that cannot be answered does not hold; the Collector refuses the whole batch";
+            let why = "a condition that cannot be answered does not hold; there the whole batch is refused";
             self.report.differs(&entry.place, why);
         }
         let traces = fields.take("traces");

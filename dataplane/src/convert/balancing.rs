@@ -20,8 +20,8 @@ impl Conversion<'_> {
             self.report.lost(&attributes.place, why);
         }
         for name in ["timeout", "retry_on_failure", "sending_queue"] {
-            let why = "what a gateway does not take is kept within the memory limit, tried again, and goes to \
-                       the next one when it is gone";
+            let why = "what a gateway does not take is kept within the memory limit, tried again, and goes \
+                       to the next one when it is gone";
             fields.built_in(name, &mut self.report, why);
         }
         fields.finish(&mut self.report);
@@ -66,8 +66,8 @@ impl Conversion<'_> {
                 "dns" => self.dns(&settings),
                 other => {
                     let why = format!(
-                        "external gateways are found by a list or by DNS, not by {other}: name their headless \
-                         Service under routing.resolver.dns.hostname"
+                        "external gateways are found by a list or by DNS, not by {other}: name their \
+                         headless Service under routing.resolver.dns.hostname"
                     );
                     self.report.error(&settings.place, why);
                 }

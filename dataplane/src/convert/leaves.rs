@@ -101,7 +101,8 @@ impl Leaf<'_, '_> {
         let least = if min == 0 { i64::MIN } else { min };
         let most = if max == 0 { i64::MAX } else { max };
         if (least..=most).contains(&0) {
-            let why = "only whole numbers match; the Collector takes other values for 0, which is in the range";
+            let why =
+                "only whole numbers match; there other values count as 0, which is in the range";
             self.reader.report.differs(self.place, why);
         }
         let settings = Tree::map([("key", key)]);
