@@ -146,7 +146,7 @@ impl Conversion<'_> {
                 self.report.lost(&entry.place, why);
             }
             "probabilistic_sampler" => {
-                let why = "agents sample nothing; a Probabilistic policy at the gateways does, for whole traces";
+                let why = "agents sample nothing; a Probabilistic policy at the gateways does";
                 self.report.lost(&entry.place, why);
             }
             other => {

@@ -88,8 +88,8 @@ impl<'a> Config<'a> {
         for pipeline in self.pipelines.iter_mut().filter(|pipeline| pipeline.signal == "traces") {
             pipeline.tier = match (pipeline.balances(), pipeline.samples()) {
                 (true, true) => {
-                    let why = "samples before it spreads traces, which sees parts of traces: Ringtail samples \
-                               at the gateways only";
+                    let why = "samples before it spreads traces, which sees parts of traces: Ringtail \
+                               samples at the gateways only";
                     report.differs(&pipeline.place, why);
                     Tier::Agent
                 }

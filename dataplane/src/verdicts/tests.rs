@@ -22,7 +22,8 @@ fn shop() -> ValidPipeline {
 fn with_policies(policies: &str) -> ValidPipeline {
     let text = format!(
         "{{apiVersion: ringtail.dev/v1alpha1, kind: TracePipeline, metadata: {{name: t}}, spec: \
-         {{exporters: [{{name: a, type: OTLP, otlp: {{endpoint: \"http://a:1\"}}}}], sampling: {{policies: [{policies}]}}}}}}"
+         {{exporters: [{{name: a, type: OTLP, otlp: {{endpoint: \"http://a:1\"}}}}], \
+         sampling: {{policies: [{policies}]}}}}}}"
     );
     ringtail_crds::validate(&text).unwrap()
 }
