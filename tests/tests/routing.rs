@@ -17,7 +17,8 @@ fn manifest(directory: &std::path::Path, routing: &str) -> String {
     let text = format!(
         "{{apiVersion: ringtail.dev/v1alpha1, kind: TracePipeline, metadata: {{name: test}}, spec: \
          {{routing: {routing}, sampling: {{decisionWait: 1s, policies: [{{name: all, type: \
-         AlwaysSample}}]}}, exporters: [{{name: backend, type: OTLP, otlp: {{endpoint: \"http://127.0.0.1:1\"}}}}]}}}}"
+         AlwaysSample}}]}}, exporters: [{{name: backend, type: OTLP, \
+         otlp: {{endpoint: \"http://127.0.0.1:1\"}}}}]}}}}"
     );
     let path = directory.join("pipeline.yaml");
     std::fs::write(&path, text).unwrap();
