@@ -1,4 +1,5 @@
-//! What a span costs on its way through an agent: check, walk, split over ten gateways, encode.
+//! What a span costs on its way through an agent: check, walk, split over ten gateways, encode; and what
+//! rewriting it costs, at an agent and before it is exported.
 
 #![expect(
     clippy::expect_used,
@@ -15,6 +16,12 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message;
 use ringtail_engine::batch::{Batch, GroupRef};
 use ringtail_engine::key::KeySeed;
+use ringtail_engine::policy::Filter;
+use ringtail_engine::rewrite::attributes::{Action, Actions, Given, Home, Verb};
+use ringtail_engine::rewrite::outgoing::Outgoing;
+use ringtail_engine::rewrite::processing::{Processing, Processor};
+use ringtail_engine::rewrite::redaction::{Hasher, Mask, Plan, Redaction};
+use ringtail_engine::rewrite::sampling::{Chance, Mark as Told};
 use ringtail_engine::ring::{Member, View};
 use ringtail_engine::scan::{Group, ScanLimits, Shape, TraceId, Visit, check, walk};
 
@@ -229,4 +236,103 @@ fn encoded(bencher: Bencher<'_, '_>) {
         split.batches.iter().for_each(|batch| batch.encode(&mut out));
         out.len()
     });
+}
+
+// === rewriting ===
+
+/// All spans of the request in one batch, as a gateway has them when it has kept them.
+fn kept() -> Batch {
+    struct Gather(Batch, Option<GroupRef>);
+    impl Visit for Gather {
+        fn group(&mut self, _: &Group<'_>) {
+            self.1 = None;
+        }
+        fn span(&mut self, group: &Group<'_>, _: &TraceId, span: &[u8]) {
+            let Self(batch, known) = self;
+            let group = *known.get_or_insert_with(|| batch.intern(&group.resource, &group.scope));
+            batch.push(group, span);
+        }
+    }
+    let mut gather = Gather(Batch::new(), None);
+    walk(&request(), &Shape::UNKNOWN, &mut gather).expect("the request is well formed");
+    gather.0
+}
+
+fn outgoing(bencher: Bencher<'_, '_>, plan: Option<&Plan>, mark: &Told) {
+    let kept = kept();
+    let redaction =
+        plan.map(|plan| Redaction::new(plan, Hasher::new(Some(b"key"))).expect("a plan"));
+    let mut outgoing = Outgoing::default();
+    bencher.counter(ItemsCount::new(SPANS)).bench_local(|| {
+        outgoing.clear();
+        outgoing.add(black_box(&kept), redaction.as_ref(), mark).expect("spans");
+        outgoing.ready().spans()
+    });
+}
+
+#[divan::bench]
+fn kept_spans_by_keys_removed(bencher: Bencher<'_, '_>) {
+    let remove = vec!["client.address".to_owned(), "url.path".to_owned()];
+    outgoing(bencher, Some(&Plan { remove, ..Plan::default() }), &Told::default());
+}
+
+#[divan::bench]
+fn kept_spans_redacted(bencher: Bencher<'_, '_>) {
+    let mask = Mask {
+        value_pattern: Some("[0-9]{13,16}".to_owned()),
+        replacement: "****".to_owned(),
+        ..Mask::default()
+    };
+    let plan = Plan {
+        remove: vec!["user_agent.original".to_owned()],
+        hash: vec!["client.address".to_owned()],
+        masks: vec![mask],
+        ..Plan::default()
+    };
+    outgoing(bencher, Some(&plan), &Told::default());
+}
+
+#[divan::bench]
+fn kept_spans_told_why_and_how_likely(bencher: Bencher<'_, '_>) {
+    let chance = Some(Chance::Hashed { least: 0xe6_6666_6666_6666, salt: 1 });
+    let policy = Some("baseline".to_owned());
+    outgoing(bencher, None, &Told { policy, chance, ..Told::default() });
+}
+
+fn processed(bencher: Bencher<'_, '_>, processing: &Processing) {
+    let request = request();
+    let shape = shape(&request);
+    bencher.counter(ItemsCount::new(SPANS)).bench_local(|| {
+        let mut sum = Sum(0);
+        let mut processor = Processor::new(processing, &mut sum);
+        walk(black_box(&request), &shape, &mut processor).expect("it was checked");
+        sum.0
+    });
+}
+
+#[divan::bench]
+fn agent_detects(bencher: Bencher<'_, '_>) {
+    let facts = [("host.name", "n"), ("k8s.node.name", "n"), ("os.type", "linux")];
+    let facts = facts.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let detected = Actions::detected(&facts);
+    processed(bencher, &Processing { detected, ..Processing::default() });
+}
+
+#[divan::bench]
+fn agent_filters(bencher: Bencher<'_, '_>) {
+    let texts = [r#"attributes["http.route"] == "/healthz""#, r#"name == "ping""#];
+    let filter = Filter::new(&texts.map(str::to_owned)).expect("conditions");
+    processed(bencher, &Processing { filter: Some(filter), ..Processing::default() });
+}
+
+#[divan::bench]
+fn agent_changes_attributes(bencher: Bencher<'_, '_>) {
+    let action = |key: &str, verb| Action { home: Home::Span, key: key.to_owned(), verb };
+    let list = [
+        action("team", Verb::Upsert(Given::Text("payments".to_owned()))),
+        action("client.address", Verb::Delete),
+        action("url.scheme", Verb::Update(Given::Text("http".to_owned()))),
+    ];
+    let attributes = Actions::new(&list, Hasher::default()).expect("actions");
+    processed(bencher, &Processing { attributes, ..Processing::default() });
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kube::KubeSchema;
+use ringtail_engine::policy::limits::{MAX_CONDITION_BYTES, MAX_CONDITIONS};
+use ringtail_engine::rewrite::limits::MAX_ACTIONS;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,7 @@ use crate::{
     compression::Compression,
     duration::{DurationBounds, DurationText},
     pod::Pod,
+    processing::{AttributeAction, Detector},
     receivers::{GUARD_NOT_OF_SIDECARS, Receivers},
     rules::NodeRule,
     size::{SizeBounds, SizeText},
@@ -29,7 +32,11 @@ const BATCH_SPANS_MAX: u32 = 100_000;
 // the schema does not know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = HOST_PORT_ON_NODES.rule(), validation = GUARD_NOT_OF_SIDECARS.rule())]
+#[x_kube(
+    validation = HOST_PORT_ON_NODES.rule(),
+    validation = GUARD_NOT_OF_SIDECARS.rule(),
+    validation = PROCESSING_BY_AGENTS.rule()
+)]
 pub struct Agent {
     /// Where agents run. DaemonSet: one on every node, which applications reach through the Service
     /// NAME-agent. Sidecar: in the pods of applications, added with `ringtail inject`; it keeps nothing and
@@ -49,6 +56,33 @@ pub struct Agent {
     /// saves the CPU where the network costs nothing.
     #[serde(default = "compression")]
     pub compression: Compression,
+
+    /// What agents add to resources that do not have it. Environment: the attributes in
+    /// OTEL_RESOURCE_ATTRIBUTES and the service.name in OTEL_SERVICE_NAME of the agent's own environment.
+    /// Host: host.name (that of the node where it is known), host.arch, os.type. Kubernetes: k8s.node.name,
+    /// and in a sidecar the k8s.pod.name and k8s.namespace.name of its pod. Of two that know the same, the
+    /// first in the list counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub resource_detection: Vec<Detector>,
+
+    /// Spans to leave out: conditions in the OpenTelemetry Transformation Language, each asked of every span,
+    /// such as 'attributes["http.route"] == "/healthz"'. A span for which one holds is dropped and counted;
+    /// its children stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = MAX_CONDITIONS),
+        inner(length(min = 1, max = MAX_CONDITION_BYTES)),
+    )]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub filter: Vec<String>,
+
+    /// Changes of attributes, one after the other, after resourceDetection and filter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_ACTIONS))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub attributes: Vec<AttributeAction>,
 
     /// What agents keep of what they have delivered.
     #[serde(default)]
@@ -76,6 +110,9 @@ impl Default for Agent {
             receivers: Receivers::default(),
             batch: Batch::default(),
             compression: compression(),
+            resource_detection: Vec::new(),
+            filter: Vec::new(),
+            attributes: Vec::new(),
             retention: Retention::default(),
             pod: Pod::default(),
         }
@@ -91,6 +128,19 @@ pub(crate) static HOST_PORT_ON_NODES: NodeRule = NodeRule {
     },
     message: "needs agent.mode DaemonSet: only then there is one agent on a node",
     field: ".receivers.hostPort",
+};
+
+/// Without agents nobody would do it.
+pub(crate) static PROCESSING_BY_AGENTS: NodeRule = NodeRule {
+    cel: "self.mode != 'None' || \
+          !(has(self.resourceDetection) || has(self.filter) || has(self.attributes))",
+    holds: |agent| {
+        let names = ["resourceDetection", "filter", "attributes"];
+        agent.get("mode").is_none_or(|mode| mode != "None")
+            || !names.iter().any(|name| agent.get(name).is_some())
+    },
+    message: "must not be None with resourceDetection, filter or attributes: agents do these",
+    field: ".mode",
 };
 
 fn compression() -> Compression {

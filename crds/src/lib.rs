@@ -24,13 +24,16 @@ pub mod pipeline; //    the resource itself
 pub mod pod; //         settings of pods, for both tiers
 pub mod pod_guard; //   what pods must not reach for
 pub mod problem; //     what is wrong with a manifest
+pub mod processing; //  what agents do to spans
 pub mod receivers; //   where agents take spans in
+pub mod redaction; //   what must not leave with kept spans
 pub mod resolved; //    a manifest with every default in place
 pub mod routing; //     how agents find gateways
 pub mod sampling; //    which traces to keep
 pub mod schema; //      the definition that is installed
 pub mod security; //    how agents and gateways trust each other
 pub mod size; //        512Ki, 64Mi, 1Gi
+pub mod span_metrics; // requests, errors and durations of all spans
 pub mod status; //      what the operator knows of the fleet
 pub mod validate; //    the check without a cluster
 

@@ -29,8 +29,19 @@ pub enum ManifestError {
 }
 
 /// What the data plane reads, of the parts of `spec` that it does not read as a whole.
-const AGENT_FIELDS: [&str; 5] = ["mode", "receivers", "batch", "compression", "retention"];
+const AGENT_FIELDS: [&str; 8] = [
+    "mode",
+    "receivers",
+    "batch",
+    "compression",
+    "retention",
+    "resourceDetection",
+    "filter",
+    "attributes",
+];
 const GATEWAY_FIELDS: [&str; 1] = ["type"];
+/// A part of `spec` that need not be there.
+const SPAN_METRICS: &str = "spanMetrics";
 
 /// The manifest that pods read.
 ///
@@ -44,7 +55,7 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
     if let Some(namespace) = &pipeline.metadata.namespace {
         metadata.insert("namespace".to_owned(), json!(namespace));
     }
-    let manifest = json!({
+    let mut manifest = json!({
         "apiVersion": schema::API_VERSION,
         "kind": schema::KIND,
         "metadata": metadata,
@@ -57,6 +68,12 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
             "security": part("security"),
         },
     });
+    if let Some(redaction) = spec.get("redaction") {
+        manifest["spec"]["redaction"] = redaction.clone();
+    }
+    if let Some(metrics) = spec.get(SPAN_METRICS) {
+        manifest["spec"][SPAN_METRICS] = metrics.clone();
+    }
     Ok(serde_saphyr::to_string(&sorted(&manifest))?)
 }
 
@@ -68,7 +85,7 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
 pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, ManifestError> {
     let spec = with_defaults(pipeline)?;
     let part = |name: &str| spec.get(name).cloned().unwrap_or_default();
-    let settings = match tier {
+    let mut settings = match tier {
         Tier::Agent => json!({
             "routing": part("routing"),
             "agent": only(&part("agent"), &AGENT_FIELDS),
@@ -76,6 +93,13 @@ pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, 
         }),
         Tier::Gateway => gateway_settings(&part("exporters"), &part("security"), pipeline),
     };
+    if let (Tier::Gateway, Some(redaction)) = (tier, spec.get("redaction")) {
+        settings["redaction"] = redaction.clone();
+    }
+    // Only where it is set: pods that do not count spans are not restarted because others can.
+    if let (Tier::Gateway, Some(metrics)) = (tier, spec.get(SPAN_METRICS)) {
+        settings[SPAN_METRICS] = metrics.clone();
+    }
     Ok(serde_saphyr::to_string(&sorted(&settings))?)
 }
 
@@ -158,7 +182,16 @@ mod tests {
             ("timeout: 5s", "timeout: 6s", false, true),
             ("  gateway:\n", "  paused: true\n  gateway:\n", false, false),
             ("  gateway:\n", "  security: {peerTLS: {mode: Disabled}}\n  gateway:\n", true, true),
+            ("  gateway:\n", "  spanMetrics: {}\n  gateway:\n", false, true),
             ("    replicas: 3", "    nodeSelector: {disk: fast}", false, false),
+            ("  gateway:\n", "  redaction: {remove: [a]}\n  gateway:\n", false, true),
+            ("decisionWait: 30s", "decisionWait: 30s\n    recordPolicy: true", false, false),
+            (
+                "    compression: Zstd\n",
+                "    compression: Zstd\n    filter: [IsRootSpan()]\n",
+                true,
+                false,
+            ),
             (
                 "  agent:\n",
                 "  agent:\n    receivers: {otlp: {tls: {certificateRef: {name: a}}}}\n",

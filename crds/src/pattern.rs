@@ -156,7 +156,13 @@ pub(crate) const SHARE: Pattern = Pattern {
     wants: "a whole number or a percentage from 1% to 100%",
 };
 
-const ALL: [&Pattern; 18] = [
+/// Names of attributes that become labels: a letter first, so that no label is one of Prometheus's own.
+pub(crate) const ATTRIBUTE_NAME: Pattern = Pattern {
+    regex: "^[A-Za-z][A-Za-z0-9._/:-]{0,127}$",
+    wants: "a name of letters, digits, '.', '_', '-', '/' and ':', starting with a letter",
+};
+
+const ALL: [&Pattern; 19] = [
     &DURATION,
     &SIZE,
     &PERCENTAGE,
@@ -175,6 +181,7 @@ const ALL: [&Pattern; 18] = [
     &IMAGE,
     &QUANTITY,
     &SHARE,
+    &ATTRIBUTE_NAME,
 ];
 
 static COMPILED: LazyLock<Vec<(&Pattern, Regex)>> = LazyLock::new(|| {

@@ -11,10 +11,12 @@ use crate::{
     exporter::{EXPORTERS_MAX, Exporter},
     gateway::Gateway,
     receivers::GUARD_NEEDS_PEER_TLS,
+    redaction::Redaction,
     routing::Routing,
     rules::{NodeRule, durations},
     sampling::Sampling,
     security::Security,
+    span_metrics::SpanMetrics,
     status::TracePipelineStatus,
 };
 
@@ -90,7 +92,8 @@ use crate::{
     validation = STATIC_IS_EXTERNAL.rule(),
     validation = EXTERNAL_IS_STATIC.rule(),
     validation = SOMETHING_RUNS.rule(),
-    validation = GUARD_NEEDS_PEER_TLS.rule()
+    validation = GUARD_NEEDS_PEER_TLS.rule(),
+    validation = REDACTION_BY_GATEWAYS.rule()
 )]
 pub struct TracePipelineSpec {
     /// How long to wait for a trace, and which traces to keep.
@@ -100,6 +103,10 @@ pub struct TracePipelineSpec {
     #[schemars(length(min = 1, max = EXPORTERS_MAX))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub exporters: Vec<Exporter>,
+
+    /// Requests, errors and durations of all spans, counted before any sampling; nothing without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_metrics: Option<SpanMetrics>,
 
     /// How agents find gateways. `ringtail run` starts both tiers and takes its own gateways instead, and
     /// `ringtail agent --gateway HOST:PORT` takes those of its command line.
@@ -113,6 +120,10 @@ pub struct TracePipelineSpec {
     /// The tier that decides.
     #[serde(default)]
     pub gateway: Gateway,
+
+    /// What must not leave with kept spans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redaction: Option<Redaction>,
 
     /// How agents and gateways trust each other.
     #[serde(default)]
@@ -159,6 +170,14 @@ pub(crate) static EXTERNAL_IS_STATIC: NodeRule = NodeRule {
     message: "must be Static or DNS when gateway.type is External: name the gateways in static.endpoints \
               or by dns.hostname",
     field: ".routing.resolver.type",
+};
+
+/// Gateways of somebody else do not read this resource, and nothing would be redacted.
+pub(crate) static REDACTION_BY_GATEWAYS: NodeRule = NodeRule {
+    cel: "self.gateway.type != 'External' || !has(self.redaction)",
+    holds: |spec| !is(spec, "/gateway/type", "External") || spec.get("redaction").is_none(),
+    message: "needs gateway.type Managed: gateways of somebody else redact nothing",
+    field: ".redaction",
 };
 
 /// A pipeline runs something.

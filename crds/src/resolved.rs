@@ -5,11 +5,15 @@
 
 use std::time::Duration;
 
-use ringtail_engine::policy::Policy;
+use ringtail_engine::policy::{Policy, Records};
+use ringtail_engine::rewrite::attributes::Action;
+use ringtail_engine::rewrite::redaction::Plan;
+use ringtail_engine::span_metrics::PlanConfig;
 
 use crate::{
     compression::Compression,
     exporter::{OtlpProtocol, Verbosity},
+    processing::Detector,
     routing::RoutingKey,
     security::PeerTlsMode,
 };
@@ -29,6 +33,12 @@ pub struct ValidPipeline {
     pub max_trace_bytes: u64,
     /// The policies in the order of the manifest; they compile.
     pub policies: Vec<Policy>,
+    /// What kept spans tell of their decision.
+    pub records: Records,
+    /// What must not leave with kept spans.
+    pub redaction: Option<Redaction>,
+    /// What agents do to spans.
+    pub processing: Processing,
     /// The backends, at least one.
     pub exporters: Vec<Exporter>,
     /// Where the list of gateways comes from.
@@ -49,6 +59,48 @@ pub struct ValidPipeline {
     pub hop_compression: Compression,
     /// How many gateways share the traces.
     pub replicas: u32,
+    /// What is counted of all spans, if anything is.
+    pub span_metrics: Option<SpanMetrics>,
+}
+
+/// What is counted of all spans.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanMetrics {
+    /// As the engine counts.
+    pub plan: PlanConfig,
+    /// The most series of a gateway, without the overflow series.
+    pub max_series: u32,
+    /// Where they are pushed.
+    pub push: Option<SpanMetricsPush>,
+}
+
+/// Where span metrics are pushed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanMetricsPush {
+    /// Where OTLP/gRPC is taken without TLS, as `host:port`.
+    pub endpoint: String,
+    /// How often.
+    pub interval: Duration,
+}
+
+/// What must not leave with kept spans; it compiles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redaction {
+    /// What becomes of attributes.
+    pub plan: Plan,
+    /// The name of the Secret with the key of the HMAC, and the key in it.
+    pub hash_secret: Option<(String, String)>,
+}
+
+/// What agents do to spans, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Processing {
+    /// Whose facts are added to resources.
+    pub detection: Vec<Detector>,
+    /// The conditions that drop spans; they compile.
+    pub filter: Vec<String>,
+    /// What is done to attributes.
+    pub attributes: Vec<Action>,
 }
 
 /// Where the list of gateways comes from.

@@ -9,7 +9,9 @@ use kube::core::Rule;
 use serde_json::Value;
 
 use crate::{
-    agent::{BATCH_BYTES, BATCH_TIMEOUT, HOST_PORT_ON_NODES, RETENTION_BYTES},
+    agent::{
+        BATCH_BYTES, BATCH_TIMEOUT, HOST_PORT_ON_NODES, PROCESSING_BY_AGENTS, RETENTION_BYTES,
+    },
     autoscaling::{REPLICAS_IN_ORDER, SOME_TARGET},
     duration::{DurationBounds, DurationText},
     exporter::{
@@ -18,8 +20,13 @@ use crate::{
         TRUST_OR_NOT,
     },
     gateway::ONE_ANTI_AFFINITY,
-    pipeline::{BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, SOMETHING_RUNS, STATIC_IS_EXTERNAL},
+    pipeline::{
+        BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, REDACTION_BY_GATEWAYS, SOMETHING_RUNS,
+        STATIC_IS_EXTERNAL,
+    },
+    processing::VALUE_IF_GIVEN,
     receivers::{GUARD_NEEDS_PEER_TLS, GUARD_NOT_OF_SIDECARS, PORT_IS_FREE, PORTS_DIFFER},
+    redaction::{ONE_KEY, SECRET_WITH_HASH, SOME_AIM, SOME_REDACTION, TEXTS_WITH_MASKS},
     routing::{DNS_TIMEOUT, INTERVAL, PORT_OF_ADDRESSES, TIMEOUT_WITHIN_INTERVAL},
     sampling::{
         BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
@@ -28,6 +35,7 @@ use crate::{
     },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
+    span_metrics::{EXPIRY, INTERVAL, LABEL_IS_FREE, ONE_KIND_OF_BUCKETS},
 };
 
 /// A rule that one node of a document keeps or breaks as a whole.
@@ -58,7 +66,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 45] = [
+static TWINS: [Twin; 57] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -104,6 +112,18 @@ static TWINS: [Twin; 45] = [
     Twin::Node(&TLS_OF_HTTPS),
     Twin::Node(&ONE_AUTHORIZATION),
     Twin::Node(&TRUST_OR_NOT),
+    Twin::Node(&VALUE_IF_GIVEN),
+    Twin::Node(&PROCESSING_BY_AGENTS),
+    Twin::Node(&REDACTION_BY_GATEWAYS),
+    Twin::Node(&ONE_KEY),
+    Twin::Node(&SECRET_WITH_HASH),
+    Twin::Node(&SOME_AIM),
+    Twin::Node(&SOME_REDACTION),
+    Twin::Node(&TEXTS_WITH_MASKS),
+    Twin::Duration(&EXPIRY),
+    Twin::Duration(&INTERVAL),
+    Twin::Node(&ONE_KIND_OF_BUCKETS),
+    Twin::Node(&LABEL_IS_FREE),
 ];
 
 /// The twin of a rule of the schema.

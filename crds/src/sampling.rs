@@ -63,6 +63,18 @@ pub struct Sampling {
     #[x_kube(validation = TRACE_BYTES.rule())]
     pub max_trace_bytes: Option<SizeText>,
 
+    /// Have kept spans tell which policy kept them: tailsampling.policy as an attribute of their scope, the
+    /// part of a Composite as tailsampling.composite_policy, and tailsampling.cached_decision on spans that
+    /// came after the decision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record_policy: bool,
+
+    /// Have kept spans tell how likely they were kept: ot=th:… in their W3C trace state, as OpenTelemetry's
+    /// probability sampling has it, wherever that is known. Probabilistic policies then go by the th and rv
+    /// that spans come with; of a trace whose spans have neither they choose as ever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record_threshold: bool,
+
     /// The rules. A trace is kept when any policy with role Vote says so, unless a Drop policy matches it.
     #[schemars(length(min = 1, max = MAX_POLICIES))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

@@ -1,14 +1,17 @@
 //! The admin port: metrics, probes and `/stats`.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use ringtail_engine::ring::View;
 use tokio::net::TcpListener;
@@ -16,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::gateway::Gateway;
 use crate::membership::Counts;
+use crate::metrics::span_metrics::Pages;
 use crate::metrics::{Source, TierSource};
 use crate::stats::{
     BudgetStats, ChurnStats, ConfigStats, DecisionStats, HeldStats, LedgerReport, ObserverStats,
@@ -24,6 +28,9 @@ use crate::stats::{
 
 /// What Prometheus asks for, and what the encoder writes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What ends it.
+const EOF: &str = "# EOF\n";
 
 /// What the admin port shows.
 #[derive(Clone, Debug)]
@@ -54,15 +61,29 @@ pub async fn serve(
     axum::serve(listener, router).await
 }
 
-async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
+async fn metrics(State(shown): State<Shown>) -> Response {
+    let counted = match &shown.source.tier {
+        TierSource::Gateway(gateway) => gateway.span_metrics.as_ref(),
+        TierSource::Agent(_) => None,
+    };
+    // First: what is told of the counting is as of this moment.
+    let pages = match counted {
+        Some(metrics) => Some(Pages::new(Arc::clone(metrics), metrics.show().await)),
+        None => None,
+    };
     let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &shown.registry) {
-        Ok(()) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            [(header::CONTENT_TYPE, "text/plain")],
-            format!("metrics could not be written: {error}\n"),
-        ),
+    if let Err(error) = text::encode_registry(&mut text, &shown.registry) {
+        let told = format!("metrics could not be written: {error}\n");
+        return (StatusCode::INTERNAL_SERVER_ERROR, told).into_response();
+    }
+    let head = [(header::CONTENT_TYPE, OPENMETRICS)];
+    match pages {
+        None => (head, text + EOF).into_response(),
+        Some(pages) => {
+            let all = std::iter::once(text).chain(pages).chain([EOF.to_owned()]);
+            let all = futures::stream::iter(all.map(Ok::<String, Infallible>));
+            (head, Body::from_stream(all)).into_response()
+        }
     }
 }
 

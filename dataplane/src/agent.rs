@@ -11,6 +11,7 @@ use std::time::Duration;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::ownership::agent::AgentConfig;
 use ringtail_engine::ownership::rules::Rules;
+use ringtail_engine::rewrite::processing::Processing;
 use ringtail_engine::scan::{ScanLimits, Shape};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -21,7 +22,7 @@ use self::keeper::{Keeper, News};
 use self::link::Sender;
 use self::splitter::{BatchLimits, Ring};
 use crate::discovery::Discovery;
-use crate::ledger::Refused;
+use crate::ledger::{Dropped, Refused};
 use crate::membership::{self, Membership, Place, Roster, Tier};
 use crate::otlp::{self, Checked};
 use crate::peer::{Dialect, Identity};
@@ -47,7 +48,7 @@ const WITNESS_BYTES: u64 = 96;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What an agent needs to know.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// Who it is.
     pub identity: Identity,
@@ -75,6 +76,8 @@ pub struct Config {
     pub decision_wait: Duration,
     /// Limits of the scanner.
     pub scan: ScanLimits,
+    /// What is done to spans before they are split.
+    pub processing: Option<Processing>,
 }
 
 /// A running agent.
@@ -117,7 +120,7 @@ impl Agent {
             config.batch,
             config.hop_encoding,
             config.send_budget,
-            keeps.then_some(keeper),
+            (keeps.then_some(keeper), config.processing),
             config.by_service,
         ));
         let senders = Arc::default();
@@ -252,15 +255,16 @@ impl Intake {
         let Checked { request, shape, malformed } =
             otlp::check(call.message, &mut permit, call.left_out, &self.scan)?;
         let (valid, invalid) = (u64::from(shape.spans), u64::from(shape.invalid_ids));
-        let taken = if valid > 0 { self.take(&request, &shape).await } else { Ok(()) };
+        let taken = if valid > 0 { self.take(&request, &shape).await } else { Ok(0) };
         // Counted together with what became of them: a client that goes away while its request waits for
         // room drops this future at the await above, and then the spans were never ours.
         counters.from_clients.fetch_add(valid + invalid + malformed.spans, Relaxed);
         counters.refused.add(Refused::InvalidTraceId, invalid);
         counters.refused.add(Refused::Malformed, malformed.spans);
         match taken {
-            Ok(()) => {
+            Ok(filtered) => {
                 counters.left_out.add(&shape);
+                counters.dropped.add(Dropped::Filtered, filtered);
                 Ok(otlp::export_reply(invalid, &malformed))
             }
             Err((reason, refusal)) => {
@@ -270,8 +274,9 @@ impl Intake {
         }
     }
 
-    /// Takes all spans of the request into memory; waits a little for room.
-    async fn take(&self, message: &[u8], shape: &Shape) -> Result<(), (Refused, Refusal)> {
+    /// Takes all spans of the request into memory but those that the filter drops, and says how many those
+    /// are; waits a little for room.
+    async fn take(&self, message: &[u8], shape: &Shape) -> Result<u64, (Refused, Refusal)> {
         let deadline = tokio::time::Instant::now() + WAIT_FOR_ROOM;
         loop {
             if *self.stopping.borrow() {
@@ -280,7 +285,7 @@ impl Intake {
             }
             let room = self.core.room();
             let full = match self.core.offer(message, shape) {
-                Offer::Taken(_) => return Ok(()),
+                Offer::Taken(routed) => return Ok(routed.filtered),
                 Offer::Full => true,
                 Offer::NoGateway => false,
             };

@@ -5,18 +5,18 @@
 //! errors are never tried again; retryable ones are, until the manifest's `retry.maxElapsed`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ringtail_crds::resolved::{self, Destination, Retry};
+use ringtail_crds::resolved::{Destination, Retry};
 use ringtail_engine::policy::Condition;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::backend::{Answer, Backend, Body, Failure};
+pub use self::config::{Config, ConfigError};
 use self::disk::RecordId;
 pub use self::store::DiskCounters;
 use self::store::Store;
@@ -27,6 +27,7 @@ use crate::stats::ExporterLedger;
 use crate::transport::Backoff;
 
 mod backend; //     one attempt to give a request to a backend
+mod config; //      what an exporter needs to know
 mod credentials; // headers, tokens and certificates, from files that change
 mod disk; //        a queue that survives a kill
 mod file; //        to a file
@@ -44,26 +45,6 @@ const LOCAL_RETRY: Retry = Retry {
     initial_interval: Duration::from_secs(1),
     max_interval: Duration::from_secs(1),
 };
-
-/// What an exporter needs to know.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// As the manifest has it.
-    pub exporter: resolved::Exporter,
-    /// Bytes that may wait or be under way.
-    pub queue_bytes: u64,
-    /// Where the files of Secrets are.
-    pub secrets_dir: PathBuf,
-    /// What the process calls itself.
-    pub identity: String,
-    /// Where queues on disk are.
-    pub data_dir: Option<PathBuf>,
-}
-
-/// An exporter cannot be made of what the manifest and the files say.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
 
 /// An exporter's address.
 #[derive(Clone, Debug)]
@@ -133,14 +114,6 @@ pub struct Exporter {
     in_flight: JoinSet<Outcome>,
     backoff: Backoff,
     resume_at: Option<tokio::time::Instant>,
-}
-
-// === impl ConfigError ===
-
-impl ConfigError {
-    fn of(exporter: &str, why: &str) -> Self {
-        Self(format!("exporter {exporter}: {why}"))
-    }
 }
 
 // === impl ExporterHandle ===

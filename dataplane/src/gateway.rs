@@ -19,7 +19,8 @@ use ringtail_engine::ownership::timers::JOIN_SETTLE;
 use ringtail_engine::ownership::{
     Conduct, Config as OwnershipConfig, DECISION_BYTES_MAX, Stats, Steward,
 };
-use ringtail_engine::policy::{Policy, Program, Role, Rule};
+use ringtail_engine::policy::{Policy, Program, Records, Role, Rule};
+use ringtail_engine::rewrite::redaction::Redaction;
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::{ShardConfig, TraceLimits};
 
@@ -30,6 +31,7 @@ use self::output::Output;
 use self::peers::Peers;
 use self::room::Room;
 use self::shards::{Outside, PolicyGauge, Sampling, ShardHandle, Slot, Work};
+use self::span_metrics::SpanMetrics;
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
@@ -45,6 +47,7 @@ pub mod output;
 pub mod peers;
 pub mod room;
 pub mod shards;
+pub mod span_metrics;
 
 /// What a refused sender is asked to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -78,6 +81,10 @@ pub struct Config {
     pub decisions_bytes: u64,
     /// Limits of the scanner.
     pub scan: ScanLimits,
+    /// What must not leave with kept spans.
+    pub redaction: Option<Arc<Redaction>>,
+    /// How spans are counted before any sampling, if they are.
+    pub span_metrics: Option<span_metrics::Config>,
 }
 
 /// When a trace is decided, as a manifest says it.
@@ -102,6 +109,8 @@ pub struct Gateway {
     pub counters: Arc<Counters>,
     /// Backends.
     pub exporters: Arc<[ExporterHandle]>,
+    /// What is counted of all spans, if anything is.
+    pub span_metrics: Option<Arc<SpanMetrics>>,
     policies: ArcSwap<Vec<PolicyInfo>>,
     /// The policies in force, compiled.
     program: ArcSwap<Program>,
@@ -164,16 +173,21 @@ impl Gateway {
             counters: Arc::clone(&counters),
             room: Arc::clone(&room),
             output: Output::new(Arc::clone(&exporters)),
+            redaction: config.redaction.clone(),
             stands: Arc::clone(&peers.stands),
             outgoing: letters,
             clock,
             remember_max: remembered_keys(&config),
+            span_metrics: config.span_metrics.clone(),
         };
         let shards: Vec<ShardHandle> = (0..config.shards)
             .map(|shard| {
                 ShardHandle::spawn(shard_config(&config, shard), &program, outside.clone())
             })
             .collect::<std::io::Result<_>>()?;
+        let span_metrics = config.span_metrics.as_ref().map(|settings| {
+            SpanMetrics::spawn(settings, shards.clone(), config.identity.id.clone(), clock)
+        });
         let setting = Setting {
             steward,
             peers: Arc::clone(&peers),
@@ -187,6 +201,7 @@ impl Gateway {
             peers,
             counters,
             exporters,
+            span_metrics,
             policies: ArcSwap::from_pointee(policies.iter().map(PolicyInfo::of).collect()),
             program: ArcSwap::new(program),
             seed: config.seed,
@@ -219,9 +234,15 @@ impl Gateway {
     ///
     /// # Errors
     /// When the policies do not compile; then nothing has changed.
-    pub async fn reload(&self, policies: &[Policy], limits: Limits) -> Result<(), String> {
+    pub async fn reload(
+        &self,
+        policies: &[Policy],
+        limits: Limits,
+        records: Records,
+    ) -> Result<(), String> {
         let mut program = ringtail_engine::policy::compile(policies)
-            .map_err(|problems| format!("the policies do not compile: {problems:?}"))?;
+            .map_err(|problems| format!("the policies do not compile: {problems:?}"))?
+            .recording(records);
         program.adopt_budgets(&self.program.load());
         let program = Arc::new(program);
         self.program.store(Arc::clone(&program));
@@ -278,6 +299,9 @@ impl Gateway {
     ///
     /// The receivers must have stopped before.
     pub async fn drain(&self, within: Duration) {
+        if let Some(metrics) = &self.span_metrics {
+            metrics.finish().await;
+        }
         for shard in &self.shards {
             shard.finish().await;
         }

@@ -39,7 +39,7 @@ pub enum Dropped {
     Stopping,
     /// The receiver took the request but not this span (`partial_success`).
     PartialSuccess,
-    /// The exporter's condition does not hold for it.
+    /// The exporter's condition does not hold for it, or one of an agent's `filter` does.
     Filtered,
     /// The exporter's condition could not be asked about it.
     FilterFailed,

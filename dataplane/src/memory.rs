@@ -51,6 +51,8 @@ pub struct Budget {
     pub buffer: u64,
     /// Remembered decisions (gateways).
     pub decisions: u64,
+    /// Series of span metrics (gateways).
+    pub span_metrics: u64,
 }
 
 /// What a manifest asks for.
@@ -60,6 +62,8 @@ pub struct Wanted {
     pub send: u64,
     /// Delivered spans (agents); none: a share of the limit.
     pub retention: Option<u64>,
+    /// Series of span metrics (gateways): `maxSeries` times the bytes of one, times the tables of them.
+    pub span_metrics: u64,
 }
 
 impl Budget {
@@ -69,8 +73,8 @@ impl Budget {
     /// 16 MiB fits), retention what is wanted or 1/4 of the limit, but at most half of the rest, send 2/3 of
     /// what is left, and the other third slack for open batches' spare capacity and compression state.
     /// Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB), send what is wanted up to 1/4,
-    /// decisions 1/16, slack 3/32 (tables that double are there twice for a moment), and the buffer takes
-    /// what is left.
+    /// decisions 1/16, span metrics what is wanted up to 1/4, slack 3/32 (tables that double are there twice
+    /// for a moment), and the buffer takes what is left.
     pub fn share(tier: Tier, limit: u64, wanted: Wanted) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
         let rest = total.saturating_sub(BASE_BYTES);
@@ -79,15 +83,17 @@ impl Budget {
                 let retention = wanted.retention.unwrap_or(limit / RETENTION_SHARE).min(rest / 2);
                 let receive = rest / 4;
                 let send = (rest - receive - retention) / 3 * 2;
-                Self { total, receive, send, retention, buffer: 0, decisions: 0 }
+                Self { total, receive, send, retention, buffer: 0, decisions: 0, span_metrics: 0 }
             }
             Tier::Gateway => {
                 let receive = (rest / 8).clamp(4 * MIB, 256 * MIB);
                 let send = wanted.send.min(rest / 4);
                 let decisions = rest / 16;
                 let slack = rest / 32 * 3;
-                let buffer = rest.saturating_sub(receive + send + decisions + slack);
-                Self { total, receive, send, retention: 0, buffer, decisions }
+                let span_metrics = wanted.span_metrics.min(rest / 4);
+                let others = receive + send + decisions + span_metrics + slack;
+                let buffer = rest.saturating_sub(others);
+                Self { total, receive, send, retention: 0, buffer, decisions, span_metrics }
             }
         }
     }
@@ -129,13 +135,15 @@ mod tests {
         for limit in [LEAST_LIMIT, 128 * MIB, 256 * MIB, 2048 * MIB, 64 * 1024 * MIB] {
             for tier in [Tier::Agent, Tier::Gateway] {
                 for wanted in [0, 64 * MIB, 1 << 40] {
-                    let wanted = Wanted { send: wanted, retention: Some(wanted) };
+                    let span_metrics = wanted;
+                    let wanted = Wanted { send: wanted, retention: Some(wanted), span_metrics };
                     let budget = Budget::share(tier, limit, wanted);
                     let parts = budget.receive
                         + budget.send
                         + budget.retention
                         + budget.buffer
-                        + budget.decisions;
+                        + budget.decisions
+                        + budget.span_metrics;
                     assert!(parts + BASE_BYTES <= budget.total, "{tier:?} {limit} {budget:?}");
                     assert!(budget.receive >= 4 * MIB, "{tier:?} {limit} {budget:?}");
                 }

@@ -50,14 +50,23 @@ macro_rules! table {
 
 mod discovery;
 mod exporters; // what exporters leave out, repeat, and read anew
+mod processing;
 mod receivers;
+pub mod span_metrics;
 mod table;
 
 use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    let tables = [table::TABLE, receivers::TABLE, exporters::TABLE, discovery::TABLE];
+    let tables = [
+        table::TABLE,
+        receivers::TABLE,
+        exporters::TABLE,
+        processing::TABLE,
+        span_metrics::TABLE,
+        discovery::TABLE,
+    ];
     tables.into_iter().flatten().copied()
 }
 
@@ -150,6 +159,8 @@ impl Source {
             }
             TierSource::Gateway(gateway) => {
                 gateway_samples(gateway, &mut samples);
+                samples
+                    .extend(gateway.span_metrics.iter().flat_map(|it| span_metrics::samples(it)));
                 &gateway.counters
             }
         };
@@ -310,6 +321,7 @@ fn agent_samples(core: &Core, samples: &mut Vec<Sample>) {
         count(&REROUTED, &[], core.rerouted_spans.load(Relaxed)),
         gauge(&SEND_LIMIT, &[], core.send_budget),
         gauge(&SEND_BYTES, &[], core.held_bytes()),
+        processing::of_agent(core),
     ]);
     for link in core.links() {
         let endpoint = link.endpoint.as_str();

@@ -34,8 +34,11 @@ use crate::stats::{self, LedgerReport, Report};
 use crate::transport::{BindError, Encoding, EndpointError, Keyring};
 
 mod backends; //   from the manifest's exporters to the tasks' settings
+mod counting; //   from the manifest's span metrics to what shards count with
+mod detection; //  facts about where an agent runs
 mod guard; //      what clients have to show
 pub mod neighbours; // where gateways and a newer manifest are looked for
+mod processing; // from the manifest's settings to what is done to spans
 mod sockets; //    what a role listens on
 pub mod stop; //   signals, and the parent
 
@@ -216,6 +219,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     };
     let (stop, stopping) = watch::channel(false);
     let pipeline = &loaded.pipeline;
+    let processing = processing::of_agent(pipeline, thin)?;
     let config = agent::Config {
         identity: identity(&role, Role::Agent)?,
         seed,
@@ -232,7 +236,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         send_budget: budget.send,
         retention_budget: budget.retention,
         decision_wait: pipeline.decision_wait,
-        scan: ScanLimits::default(),
+        scan: processing::scan_limits(processing.as_ref()),
+        processing,
     };
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
     let agent = Agent::start(config, stopping.clone());
@@ -262,16 +267,15 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let parent = role.exit_with_parent.then(Parent::listen);
     let pipeline = &loaded.pipeline;
     let neighbours = Neighbours::of_gateway(&role, &peers, pipeline, parent.as_ref()).await?;
-    let program = ringtail_engine::policy::compile(&pipeline.policies).map_err(|problems| {
-        RoleError::Usage(format!("the policies do not compile: {problems:?}"))
-    })?;
+    let program = processing::program(pipeline)?;
+    let redaction = processing::redaction(pipeline, &secrets_dir)?;
     let keyring = keyring(&role, &loaded, stats::Role::Gateway)?;
     let guard = guard::of_gateway(&role, pipeline.guard, keyring.is_some())?;
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
-    let wanted = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
+    let shards = u32::try_from(shards(&role)).unwrap_or(1);
     let limit = memory::limit(Tier::Gateway, role.memory_limit);
-    let budget = Budget::share(Tier::Gateway, limit, Wanted { send: wanted, retention: None });
+    let (budget, span_metrics) = counting::share(pipeline, limit, shards)?;
     let identity = identity(&role, Role::Gateway)?;
     let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
     let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
@@ -291,11 +295,13 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         )
         .await,
         seed,
-        shards: u32::try_from(shards(&role)).unwrap_or(1),
+        shards,
         limits: limits(pipeline, decision_wait),
         buffer_bytes: budget.buffer,
         decisions_bytes: budget.decisions,
         scan: ScanLimits::default(),
+        redaction,
+        span_metrics,
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);
@@ -345,7 +351,7 @@ struct Reload {
 impl Apply for Reload {
     async fn apply(&mut self, pipeline: ValidPipeline) -> Result<(), String> {
         let limits = limits(&pipeline, self.decision_wait);
-        self.gateway.reload(&pipeline.policies, limits).await
+        self.gateway.reload(&pipeline.policies, limits, pipeline.records).await
     }
 }
 

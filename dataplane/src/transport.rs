@@ -78,8 +78,8 @@ pub use http_client::{BodyFormat, HttpClient};
 pub use keyring::{Keyring, KeyringError, Outcome};
 pub use limits::{
     CONNECTION_SHARE, CONNECTION_WINDOW_BYTES, HTTP1_BUFFER_BYTES, MAX_CONNECTIONS,
-    MAX_CONNECTIONS_OF_ONE, MAX_FRAME_BYTES, MAX_HEADER_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS,
-    STREAM_WINDOW_BYTES, ServerLimits,
+    MAX_CONNECTIONS_OF_ONE, MAX_FRAME_BYTES, MAX_HEADER_BYTES, MAX_JSON_BYTES, MAX_REQUEST_BYTES,
+    MAX_STREAMS, STREAM_WINDOW_BYTES, ServerLimits,
 };
 pub use link::ConnectError;
 pub use pieces::Pieces;

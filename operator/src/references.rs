@@ -16,7 +16,7 @@ pub struct SecretKey {
 
 /// What the pipeline refers to, sorted.
 pub fn of(pipeline: &TracePipeline) -> Vec<SecretKey> {
-    let mut found = of_exporters(pipeline);
+    let mut found = of_files(pipeline);
     if let Some(peers) = &pipeline.spec.security.peer_tls.secret_ref {
         let pairs = [&peers.gateway, &peers.agent].into_iter();
         let keys = |name: &String| ["tls.crt", "tls.key", "ca.crt"].map(|key| (name.clone(), key));
@@ -49,10 +49,14 @@ fn of_receivers(pipeline: &TracePipeline) -> Vec<SecretKey> {
     found
 }
 
-/// What exporters refer to, sorted: headers, tokens and certificates.
-pub fn of_exporters(pipeline: &TracePipeline) -> Vec<SecretKey> {
+/// What gateways read from files, sorted: headers, tokens and certificates of exporters, and the key of the
+/// redaction's HMAC.
+pub fn of_files(pipeline: &TracePipeline) -> Vec<SecretKey> {
     let exporters = pipeline.spec.exporters.iter().filter_map(|exporter| exporter.otlp.as_ref());
     let mut found: Vec<_> = exporters.flat_map(of_otlp).collect();
+    let redaction = pipeline.spec.redaction.as_ref();
+    let hashed = redaction.and_then(|known| known.hash_secret_ref.as_ref());
+    found.extend(hashed.map(|key| SecretKey { name: key.name.clone(), key: key.key.clone() }));
     found.sort();
     found.dedup();
     found

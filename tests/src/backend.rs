@@ -49,7 +49,7 @@ impl TraceService for Service {
         match manner {
             Manner::Well => {}
             Manner::HalfUnavailable if call % 2 == 1 => {}
-            Manner::Unavailable | Manner::HalfUnavailable => {
+            Manner::Unavailable | Manner::Later | Manner::HalfUnavailable => {
                 return Err(Status::unavailable("the test says so"));
             }
             Manner::Stalled => std::future::pending().await,
@@ -127,6 +127,11 @@ impl Backend {
             }
         }
         traces
+    }
+
+    /// Every request received, as it came.
+    pub fn requests(&self) -> Vec<ExportTraceServiceRequest> {
+        self.state.requests.lock().unwrap().clone()
     }
 
     /// Spans received.

@@ -25,6 +25,8 @@ pub enum Manner {
     Well,
     /// 503 with Retry-After: 0.
     Unavailable,
+    /// 503 with Retry-After: 3600, over gRPC without it.
+    Later,
     /// 503 to every other request.
     HalfUnavailable,
     /// Never.
@@ -143,14 +145,15 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     let (head, body) = request.into_parts();
     let Ok(body) = body.collect().await else { return said(400, "a broken body") };
     let manner = *state.manner.lock().unwrap();
-    let unavailable =
-        manner == Manner::Unavailable || manner == Manner::HalfUnavailable && call % 2 == 0;
+    let unavailable = matches!(manner, Manner::Unavailable | Manner::Later)
+        || manner == Manner::HalfUnavailable && call % 2 == 0;
     if manner == Manner::Stalled {
         std::future::pending::<()>().await;
     }
     if unavailable {
         let mut response = said(503, "the test says so");
-        response.headers_mut().insert("retry-after", "0".parse().unwrap());
+        let pause = if manner == Manner::Later { "3600" } else { "0" };
+        response.headers_mut().insert("retry-after", pause.parse().unwrap());
         return response;
     }
     if manner == Manner::Refusing {

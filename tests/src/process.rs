@@ -30,6 +30,8 @@ pub struct Ended {
     pub status: ExitStatus,
     /// Its last line.
     pub ledger: LedgerReport,
+    /// What it printed: its log, and standard output from the second line on.
+    pub printed: String,
 }
 
 /// The `ringtail` binary of this workspace, built once a test run.
@@ -91,6 +93,16 @@ impl Process {
         command.env("RINGTAIL_LOG", level).env("RUST_BACKTRACE", "1");
         let log = std::fs::File::create(log).expect("a file for the log");
         Self::spawn(args, command, log.into())
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(binary());
+        command.envs(variables.iter().copied());
+        Self::spawn(args, command, Stdio::piped())
     }
 
     fn spawn(args: &[&str], mut command: Command, stderr: Stdio) -> Self {
@@ -209,15 +221,13 @@ impl Process {
         self.stdout.read_to_string(&mut rest).expect("stdout is readable");
         let status = self.child.wait().expect("it ends");
         let last = rest.lines().last().unwrap_or_default();
+        let mut text = String::new();
+        if let Some(mut stderr) = self.stderr.take() {
+            stderr.read_to_string(&mut text).unwrap();
+        }
         match serde_json::from_str(last) {
-            Ok(Report::Ledger(ledger)) => Ended { status, ledger },
-            _ => {
-                let mut text = String::new();
-                if let Some(mut stderr) = self.stderr.take() {
-                    stderr.read_to_string(&mut text).unwrap();
-                }
-                panic!("no ledger at the end ({status}): {rest}{text}");
-            }
+            Ok(Report::Ledger(ledger)) => Ended { status, ledger, printed: text + &rest },
+            _ => panic!("no ledger at the end ({status}): {rest}{text}"),
         }
     }
 }
@@ -271,7 +281,8 @@ pub fn resident_bytes(id: u32) -> u64 {
 fn fetch(address: SocketAddr, path: &str) -> String {
     use std::io::Write;
     let mut stream = std::net::TcpStream::connect(address).expect("the admin port listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").unwrap();
+    // Of version 1.0, so that the answer does not come in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: admin\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("a body")

@@ -561,8 +561,12 @@ fn unknown_values(
 fn metric_names() -> BTreeSet<String> {
     let literal = Regex::new(r#""((?:otelcol|ringtail)_[a-z0-9_]+)""#).unwrap();
     let mut names = BTreeSet::new();
-    for file in ["dataplane/src/metrics.rs", "operator/src/metrics.rs"] {
-        let text = fs::read_to_string(root().join(file)).unwrap_or_default();
+    let files =
+        ["dataplane/src/metrics.rs", "operator/src/metrics.rs"].map(|file| root().join(file));
+    let tables = fs::read_dir(root().join("dataplane/src/metrics")).unwrap();
+    let tables = tables.map(|entry| entry.unwrap().path());
+    for file in files.into_iter().chain(tables) {
+        let text = fs::read_to_string(file).unwrap_or_default();
         names.extend(literal.captures_iter(&text).map(|found| found[1].to_owned()));
     }
     assert!(names.len() > 10, "the tables of metrics were not found");

@@ -244,6 +244,23 @@ fn pad(request: &mut ExportTraceServiceRequest, bytes: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_names_a_pause_is_left_alone_for_so_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let (later, healthy) = (HttpBackend::start().await, HttpBackend::start().await);
+    later.behave(Manner::Later);
+    let exporters = otlp("later", "HTTPProtobuf", later.address, "")
+        + &otlp("healthy", "HTTPProtobuf", healthy.address, "");
+    let gateway = gateway(directory.path(), &manifest(&exporters));
+    send(&gateway).await;
+    gateway.wait_for("the healthy exporter", |stats| stats.ledger.exporters["healthy"].sent == ALL);
+    // Its own backoff would have let it come back dozens of times by now.
+    assert!((1..=4).contains(&later.calls()), "{} calls", later.calls());
+    assert_eq!(line(&gateway, "later").held, ALL);
+    // It would wait for the backend as long as a pod has.
+    gateway.signal("KILL");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_requests_are_what_otlp_says() {
     for (protocol, kind) in
         [("HTTPProtobuf", "application/x-protobuf"), ("HTTPJSON", "application/json")]

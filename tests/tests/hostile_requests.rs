@@ -138,6 +138,8 @@ async fn compressed_bodies_cost_what_is_allowed_and_no_more() {
     scene.check("zstd bomb", &pack, &zstd(&zeros), 413, "inflates to more than");
     scene.check("gzip bomb in JSON", &[JSON, GZIP], &gzip(&zeros), 413, "inflates to more");
     drop(zeros);
+    let spaces = format!("{}{{}}", " ".repeat(9 * MIB));
+    scene.check("large JSON", &[JSON], spaces.as_bytes(), 413, "send smaller batches");
     // The size that is told is believed to 32 times what was sent, and then found to be wrong.
     for told in [0_u32, 1, 15 << 20, u32::MAX] {
         let mut lying = zipped.clone();

@@ -237,7 +237,7 @@ impl Watched {
 
     fn insert(&mut self, request: &[u8], shape: &Shape, stand: &Stand, now: Millis) {
         let Self { shard, traces, out, .. } = self;
-        let manner = Manner { steady: Steady::new(Origin::Agent), first: now };
+        let manner = Manner { steady: Steady::new(Origin::Agent), first: now, counts: true };
         let mut way = Way { traces, stand, now };
         shard.admit(request, shape, (manner, &mut way), now, out);
     }
@@ -294,6 +294,8 @@ impl Guide for Way<'_> {
     }
 
     fn pass(&mut self, _part: usize, _group: &Group<'_>, _span: &[u8]) {}
+
+    fn keep(&mut self, _number: usize, _group: &Group<'_>, _span: &[u8]) {}
 
     fn leave_group(&mut self) {}
 }

@@ -14,6 +14,7 @@ mod list; //      counts and duplicates
 mod metadata; //  what the API server knows of `metadata` by itself
 mod pods; //      podTemplate, and names that the operator keeps for itself
 mod policies; //  as written -> as the engine compiles them
+mod processing; // redaction, filter, attributes -> as the engine compiles them
 mod resolve; //   types -> ValidPipeline
 mod scalar; //    single values
 mod suggest; //   did you mean
@@ -27,9 +28,10 @@ use serde_json::Value;
 
 use crate::{
     TracePipeline, path::Path, pod_guard, problem::Problem, resolved::ValidPipeline, schema,
+    span_metrics,
 };
 use document::Node;
-use findings::Findings;
+pub(crate) use findings::Findings;
 
 static SCHEMA: LazyLock<JSONSchemaProps> = LazyLock::new(metadata::with_envelope);
 
@@ -94,7 +96,9 @@ fn check(mut value: Value) -> Result<ValidPipeline, Findings> {
     let policies = policies::resolve(list, &root.join("spec.sampling.policies"), &mut findings);
     let list = value.pointer("/spec/exporters").unwrap_or(&Value::Null);
     exporters::check(list, &root.join("spec.exporters"), &mut findings);
+    processing::check(&value, &mut findings);
     pods::check(&value, &mut findings);
+    span_metrics::check(&value, &mut findings);
     if !findings.is_empty() {
         return Err(findings);
     }

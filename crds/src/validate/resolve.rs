@@ -4,11 +4,18 @@ use super::exporters;
 use crate::{
     agent::Agent,
     pipeline::TracePipeline,
-    resolved::{Batch, Dns, ReceiverGuard, ReceiverPorts, Resolver, ValidPipeline},
+    resolved::{
+        Batch, Dns, Processing, ReceiverGuard, ReceiverPorts, Resolver, SpanMetrics,
+        SpanMetricsPush, ValidPipeline,
+    },
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
+    span_metrics::{self, DurationUnit},
 };
-use ringtail_engine::policy::Policy;
+use ringtail_engine::policy::{Policy, Records};
+
+use super::processing::{action_of, redaction_of};
+use ringtail_engine::span_metrics::{Buckets, Dimension, PlanConfig, Unit};
 
 /// Where gateways listen when nothing else is said.
 const GRPC_PORT: u16 = 4_317;
@@ -30,6 +37,16 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
             None => TRACE_BYTES.most,
         },
         policies,
+        records: Records {
+            policy: spec.sampling.record_policy,
+            threshold: spec.sampling.record_threshold,
+        },
+        redaction: spec.redaction.as_ref().map(redaction_of),
+        processing: Processing {
+            detection: spec.agent.resource_detection.clone(),
+            filter: spec.agent.filter.clone(),
+            attributes: spec.agent.attributes.iter().map(action_of).collect::<Option<_>>()?,
+        },
         exporters: exporters.collect::<Option<_>>()?,
         routing_key: spec.routing.key,
         resolver: resolver(spec.routing)?,
@@ -43,7 +60,78 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
         },
         hop_compression: spec.agent.compression,
         replicas: spec.gateway.replicas,
+        span_metrics: match spec.span_metrics {
+            Some(written) => Some(span_metrics(written)?),
+            None => None,
+        },
     })
+}
+
+fn span_metrics(written: span_metrics::SpanMetrics) -> Option<SpanMetrics> {
+    let excluded = written.exclude_dimensions.iter().map(|dimension| {
+        let text = serde_json::to_value(dimension).ok()?;
+        text.as_str().map(str::to_owned)
+    });
+    let excluded = excluded.collect::<Option<_>>()?;
+    let unit = match written.unit {
+        DurationUnit::Milliseconds => Unit::Milliseconds,
+        DurationUnit::Seconds => Unit::Seconds,
+    };
+    let plan = PlanConfig {
+        excluded,
+        unit,
+        buckets: buckets(&written, unit)?,
+        dimensions: dimensions(written.dimensions),
+        event_dimensions: written.events.map(|events| dimensions(events.dimensions)),
+        exemplars: match written.exemplars.enabled {
+            true => written.exemplars.max_per_data_point as usize,
+            false => 0,
+        },
+        expiry: Some(u64::try_from(written.expiry.parse()?.as_millis()).ok()?),
+    };
+    let push = match written.otlp {
+        Some(push) => Some(SpanMetricsPush {
+            endpoint: push.endpoint.strip_prefix("http://")?.to_owned(),
+            interval: push.interval.parse()?,
+        }),
+        None => None,
+    };
+    Some(SpanMetrics { plan, max_series: written.max_series, push })
+}
+
+fn dimensions(written: Vec<span_metrics::Dimension>) -> Vec<Dimension> {
+    let one = |written: span_metrics::Dimension| Dimension {
+        name: written.name,
+        default: written.default,
+    };
+    written.into_iter().map(one).collect()
+}
+
+/// The connector's, in milliseconds.
+const BUCKETS_MS: [u32; 16] =
+    [2, 4, 6, 8, 10, 50, 100, 200, 400, 800, 1_000, 1_400, 2_000, 5_000, 10_000, 15_000];
+
+fn buckets(written: &span_metrics::SpanMetrics, unit: Unit) -> Option<Buckets> {
+    if let Some(exponential) = &written.exponential {
+        return Some(Buckets::Exponential { max_size: exponential.max_size });
+    }
+    let mut bounds: Vec<u128> = match &written.buckets {
+        Some(list) => {
+            let nanos = list.iter().map(|text| Some(text.parse()?.as_nanos()));
+            nanos.collect::<Option<_>>()?
+        }
+        None => BUCKETS_MS.iter().map(|ms| u128::from(*ms) * 1_000_000).collect(),
+    };
+    bounds.sort_unstable();
+    bounds.dedup();
+    // As the connector turns them into floats.
+    let nanos = match unit {
+        Unit::Milliseconds => 1e6,
+        Unit::Seconds => 1e9,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "as the connector: bounds are floats")]
+    let bounds = bounds.into_iter().map(|bound| bound as f64 / nanos);
+    Some(Buckets::Explicit(bounds.collect()))
 }
 
 fn resolver(routing: Routing) -> Option<Resolver> {

@@ -16,6 +16,8 @@ pub struct SpanFacts {
     pub root: bool,
     /// One bit a predicate of the program that the span's attributes satisfy.
     pub bits: u64,
+    /// See [`TraceFacts::drawn`].
+    pub drawn: u8,
 }
 
 /// The facts of a trace: those of its spans and resources, joined.
@@ -37,12 +39,26 @@ pub struct TraceFacts {
     pub root: bool,
     /// The predicates that any span or any of their resources satisfies.
     pub bits: u64,
+    /// What the trace state of its spans says of sampling, if the program asks: 0 for nothing, 1 for
+    /// something without a randomness, else two more than the number of probabilistic levels of the program
+    /// that the randomness passes.
+    pub drawn: u8,
 }
 
 impl TraceFacts {
     /// The facts of a trace without spans.
     pub const fn new(id: [u8; 16]) -> Self {
-        Self { id, spans: 0, bytes: 0, start_ns: 0, end_ns: 0, statuses: 0, root: false, bits: 0 }
+        Self {
+            id,
+            spans: 0,
+            bytes: 0,
+            start_ns: 0,
+            end_ns: 0,
+            statuses: 0,
+            root: false,
+            bits: 0,
+            drawn: 0,
+        }
     }
 
     /// Joins a span of `bytes` bytes whose resource satisfies the predicates `resource_bits`.
@@ -58,6 +74,8 @@ impl TraceFacts {
         self.statuses |= span.statuses;
         self.root |= span.root;
         self.bits |= span.bits | resource_bits;
+        // All spans of a trace say the same. Should they not, the order of their arrival must not matter.
+        self.drawn = self.drawn.max(span.drawn);
     }
 
     /// From the first start to the last end in whole milliseconds, rounded down; 0 when it would be negative,

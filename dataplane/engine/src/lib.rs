@@ -13,11 +13,13 @@
 //! | [`memory`] | remembered decisions |
 //! | [`ownership`] | whole traces through churn: who holds, who decides, who remembers |
 //! | [`policy`] | policies as data, compiled to a program over facts |
+//! | [`rewrite`] | spans rewritten as bytes: attributes, redaction, what sampling did |
 //! | [`ring`] | members, views, owners |
 //! | [`scan`] | check a request once, then walk its groups and spans without decoding them |
 //! | [`schema`] | which fields of OTLP trace messages hold messages, for the validating walk |
 //! | [`service`] | the name of the service that a resource is of |
 //! | [`shard`] | one shard of a gateway: insert, decide, hand out |
+//! | [`span_metrics`] | requests, errors and durations of all spans, before any sampling |
 //! | [`wire`] | varints, tags and fields of the protobuf wire format |
 
 pub mod batch;
@@ -28,11 +30,13 @@ pub mod key;
 pub mod memory;
 pub mod ownership;
 pub mod policy;
+pub mod rewrite;
 pub mod ring;
 pub mod scan;
 pub mod schema;
 pub mod service;
 pub mod shard;
+pub mod span_metrics;
 pub mod wire;
 
 /// Milliseconds of the caller's clock, which must not run backwards. The engine has no clock of its own.

@@ -21,6 +21,7 @@ use crate::key::{KeySeed, TraceKey};
 use crate::memory::DecisionMemory;
 use crate::policy::{Occasion, Program, Receipt};
 use crate::scan::{ScanError, Shape};
+use crate::span_metrics::{Sighting, Tally};
 
 mod arrival;
 pub mod custody;
@@ -163,6 +164,11 @@ pub struct Shard {
     receipts: BTreeMap<u32, Receipt>,
     /// Among how many gateways budgets are shared.
     members: u32,
+    /// Counts spans as they come in, if anybody wants to know.
+    metrics: Option<Box<Tally>>,
+    /// Spans that were passed on, by the place that the guide gave them: to be counted when somebody has
+    /// stored them.
+    sightings: Vec<(usize, Sighting)>,
 }
 
 /// A trace that was decided.
@@ -200,8 +206,26 @@ impl Shard {
             judged: HashTable::new(),
             receipts: BTreeMap::new(),
             members: 1,
+            metrics: None,
+            sightings: Vec::new(),
             config,
         }
+    }
+
+    /// Has spans counted from now on.
+    pub fn set_metrics(&mut self, tally: Tally) {
+        self.metrics = Some(Box::new(tally));
+    }
+
+    /// Who counts spans.
+    pub fn metrics(&mut self) -> Option<&mut Tally> {
+        self.metrics.as_deref_mut()
+    }
+
+    /// The spans that went to [`custody::Guide::pass`] since the last call and are to be counted, each with
+    /// the place that it was passed to.
+    pub fn take_sightings(&mut self) -> Vec<(usize, Sighting)> {
+        std::mem::take(&mut self.sightings)
     }
 
     /// Uses a program for traces first seen from now on; those here already follow the one they began with.

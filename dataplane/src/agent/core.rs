@@ -9,6 +9,7 @@ use prost::Message as _;
 use ringtail_engine::Millis;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::KeySeed;
+use ringtail_engine::rewrite::processing::Processing;
 use ringtail_engine::scan::Shape;
 use tokio::sync::{Notify, mpsc};
 
@@ -64,6 +65,10 @@ pub struct Core {
     pub seed: KeySeed,
     /// What is kept of what was delivered.
     pub kept: Kept,
+    /// What is done to spans before they are split.
+    processing: Option<Processing>,
+    /// Conditions of its filter that could not be answered.
+    pub filter_failures: AtomicU64,
     keeper: Option<mpsc::UnboundedSender<News>>,
     started: Instant,
     /// What the manifest says of batches.
@@ -116,7 +121,7 @@ impl Core {
         wanted: BatchLimits,
         hop_encoding: Encoding,
         send_budget: u64,
-        keeper: Option<mpsc::UnboundedSender<News>>,
+        (keeper, processing): (Option<mpsc::UnboundedSender<News>>, Option<Processing>),
         by_service: bool,
     ) -> Self {
         let buffers = Buffers::default();
@@ -124,6 +129,8 @@ impl Core {
             seed,
             kept: Kept { settled: true.into(), ..Kept::default() },
             keeper,
+            processing,
+            filter_failures: AtomicU64::new(0),
             started: Instant::now(),
             identity,
             counters: Counters::default(),
@@ -271,22 +278,25 @@ impl Core {
             return Offer::Full;
         }
         let accepting = self.accepting(need, &ring);
-        self.split(&mut splitter, (request, Instant::now()), shape, &ring, &accepting)
-            .map_or(Offer::Full, Offer::Taken)
+        let (arrived, processing) = ((request, Instant::now()), self.processing.as_ref());
+        let routed = self.split(&mut splitter, arrived, shape, (&ring, &accepting), processing);
+        routed.map_or(Offer::Full, Offer::Taken)
     }
 
     /// Splits what was taken before by the present view; false when no gateway takes spans now.
     ///
     /// Needs no admission: the bytes are in the budget already.
-    pub fn reroute(&self, spans: &[u8], born: Instant) -> bool {
+    /// `counted`: a gateway may have counted them.
+    pub fn reroute(&self, spans: &[u8], born: Instant, counted: bool) -> bool {
         let mut splitter = self.lock();
         let Some(ring) = self.ring() else { return false };
         let accepting = self.by_place(|link| link.member.load(Relaxed));
         // A batch has one age: what is old gets batches of its own.
-        splitter.seal_older(Instant::now());
+        splitter.set_counted(counted);
         let unknown = &Shape::UNKNOWN;
-        let routed = self.split(&mut splitter, (spans, born), unknown, &ring, &accepting);
-        splitter.seal_older(Instant::now());
+        // What was done to spans is not done again.
+        let routed = self.split(&mut splitter, (spans, born), unknown, (&ring, &accepting), None);
+        splitter.set_counted(false);
         self.dispatch(&mut splitter);
         if let Some(routed) = routed {
             self.rerouted_spans.fetch_add(routed.spans, Relaxed);
@@ -343,11 +353,17 @@ impl Core {
     /// batch, but not in more batches than it has spans.
     fn need(&self, shape: &Shape, ring: &Ring) -> u64 {
         let copies = (ring.links.len() as u64).min(u64::from(shape.spans));
-        let headers = shape.header_bytes + u64::from(shape.groups) * GROUP_OVERHEAD;
+        let (span_growth, group_growth) = self
+            .processing
+            .as_ref()
+            .map_or((0, 0), |processing| (processing.span_growth(), processing.resource_growth()));
+        let headers =
+            shape.header_bytes + u64::from(shape.groups) * (GROUP_OVERHEAD + group_growth);
+        let span_bytes = shape.span_bytes + u64::from(shape.spans) * span_growth;
         // Batches that fill while the request is split repeat headers too; each is at least half spans.
         let batch_bytes = self.batch_bytes.load(Relaxed).max(1);
-        let repeated = (headers * (shape.span_bytes / batch_bytes)).min(shape.span_bytes);
-        shape.span_bytes + headers * copies + repeated + u64::from(shape.spans) * SPAN_OVERHEAD
+        let repeated = (headers * (span_bytes / batch_bytes)).min(span_bytes);
+        span_bytes + headers * copies + repeated + u64::from(shape.spans) * SPAN_OVERHEAD
     }
 
     fn accepting(&self, need: u64, ring: &Ring) -> Vec<bool> {
@@ -369,13 +385,15 @@ impl Core {
         splitter: &mut Splitter,
         (request, born): (&[u8], Instant),
         shape: &Shape,
-        ring: &Ring,
-        accepting: &[bool],
+        (ring, accepting): (&Ring, &[bool]),
+        processing: Option<&Processing>,
     ) -> Option<Routed> {
         if !ring.links.iter().any(|link| accepting.get(*link).copied().unwrap_or(false)) {
             return None;
         }
-        let routed = splitter.split(request, shape, ring, accepting, born).ok()?;
+        let over = (ring, accepting);
+        let routed = splitter.split(request, shape, over, processing, born).ok()?;
+        self.filter_failures.fetch_add(routed.failures, Relaxed);
         self.rerouted_spans.fetch_add(routed.rerouted, Relaxed);
         self.dispatch(splitter);
         Some(routed)

@@ -38,6 +38,8 @@ pub(super) struct Frame {
     pub(super) traces: Vec<(TraceKey, u32)>,
     /// When its first span came.
     pub(super) born: Instant,
+    /// Whether a gateway may have counted its spans.
+    pub(super) counted: bool,
 }
 
 /// How batches are encoded now.
@@ -117,7 +119,8 @@ impl Encoder<'_> {
             }
         };
         let held = (held + traces.capacity() * size_of::<(TraceKey, u32)>()) as u64;
-        Frame { body, held, encoding, dialect: self.dialect, spans, traces, born }
+        let (dialect, counted) = (self.dialect, false);
+        Frame { body, held, encoding, dialect, spans, traces, born, counted }
     }
 
     fn compressed(&self, batch: &Batch) -> Option<(Bytes, Encoding)> {

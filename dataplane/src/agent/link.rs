@@ -26,7 +26,7 @@ use crate::ledger::Dropped;
 use crate::metrics::latency_histogram;
 use crate::pause;
 use crate::peer::{DeliverRequest, Dialect, Origin, State};
-use crate::transport::{Backoff, CallError, Client, Method};
+use crate::transport::{Backoff, CallError, Client, Code, Method};
 
 /// Frames under way to one gateway at a time. Four frames of 1 MiB cover a round trip of 40 ms at 100 MB/s.
 const IN_FLIGHT_MAX: usize = 4;
@@ -220,7 +220,8 @@ impl Sender {
             encoding: self.core.hop_encoding,
             buffers: &self.core.buffers,
         };
-        let frame = encoder.encode(&mut batch, sealed.traces, sealed.born);
+        let mut frame = encoder.encode(&mut batch, sealed.traces, sealed.born);
+        frame.counted = sealed.counted;
         self.link.queued_bytes.fetch_add(frame.held, Relaxed);
         self.link.queued_bytes.fetch_sub(was, Relaxed);
         self.core.recycle(batch);
@@ -272,13 +273,14 @@ impl Sender {
             origin: origin.into(),
             age: u64::try_from(frame.born.elapsed().as_millis()).unwrap_or(0),
             wants_outcomes: self.core.keeps(),
+            counted: frame.counted,
             ..DeliverRequest::default()
         };
         head.encode_to_vec()
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let Outcome { frame, result, took } = outcome;
+        let Outcome { mut frame, result, took } = outcome;
         if let Some(place) = self.under_way.iter().position(|born| *born == frame.born) {
             self.under_way.swap_remove(place);
         }
@@ -300,6 +302,7 @@ impl Sender {
                     error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
                 tracing::debug!(endpoint = %self.link.endpoint, %error, ?pause, "deliver again");
                 self.resume_at = Some(tokio::time::Instant::now() + pause);
+                frame.counted |= may_have_counted(&error, self.core.keeps());
                 self.pending.push_front(frame);
             }
             Err(error) => {
@@ -335,10 +338,46 @@ impl Sender {
             self.forget(&frame);
             return;
         };
-        if self.core.reroute(&spans, frame.born) {
+        if self.core.reroute(&spans, frame.born, frame.counted) {
             self.forget(&frame);
         } else {
             self.pending.push_back(frame);
+        }
+    }
+}
+
+/// Whether a gateway may have counted spans that it did not say it took. Rather a span that no span metrics
+/// have than one that two have. `told`: it names what became of single traces.
+fn may_have_counted(error: &CallError, told: bool) -> bool {
+    match error {
+        CallError::Connect(_) => false,
+        // Who names outcomes refuses all or nothing.
+        CallError::Status { code: Code::Unavailable | Code::ResourceExhausted, .. } => !told,
+        CallError::Transport(_)
+        | CallError::Timeout(_)
+        | CallError::Status { .. }
+        | CallError::Http { .. } => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_surely_was_not_counted_is_counted_elsewhere() {
+        let status = |code| CallError::Status { code, message: String::new(), retry_after: None };
+        let cases = [
+            (CallError::Timeout(ANSWER_WITHIN), true, true),
+            (CallError::Transport("broken".to_owned()), true, true),
+            (status(Code::Unavailable), true, false),
+            (status(Code::Unavailable), false, true),
+            (status(Code::ResourceExhausted), true, false),
+            (status(Code::Cancelled), true, true),
+            (status(Code::DeadlineExceeded), true, true),
+        ];
+        for (error, told, expected) in cases {
+            assert_eq!(may_have_counted(&error, told), expected, "{error:?} {told}");
         }
     }
 }

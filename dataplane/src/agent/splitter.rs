@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use ringtail_engine::batch::{Batch, GroupRef};
 use ringtail_engine::key::{KeySeed, TraceKey};
+use ringtail_engine::rewrite::processing::{Done, Processing, Processor};
 use ringtail_engine::ring::View;
 use ringtail_engine::scan::{self, Group, ScanError, Shape, TraceId, Visit};
 use ringtail_engine::service;
@@ -60,6 +61,8 @@ pub struct Sealed {
     pub traces: Vec<(TraceKey, u32)>,
     /// When its first span came.
     pub born: Instant,
+    /// Whether a gateway may have counted its spans.
+    pub counted: bool,
 }
 
 /// The open batches of an agent, one a link.
@@ -74,6 +77,8 @@ pub struct Splitter {
     sealed: Vec<Sealed>,
     buffers: Buffers,
     places: Places,
+    /// Whether a gateway may have counted what is split now.
+    counted: bool,
 }
 
 /// The links of the traces that were met last, for the request under way: its spans of one trace are often
@@ -106,6 +111,10 @@ pub struct Routed {
     pub spans: u64,
     /// Of these, appended to the batch of a lower choice, because the first one takes no spans now.
     pub rerouted: u64,
+    /// Dropped by the manifest's filter.
+    pub filtered: u64,
+    /// Conditions of the filter that could not be answered.
+    pub failures: u64,
 }
 
 #[derive(Debug, Default)]
@@ -138,7 +147,17 @@ impl Splitter {
     pub(super) fn new(seed: KeySeed, limits: BatchLimits, buffers: Buffers) -> Self {
         let places = Places { request: 0, slots: vec![Place::default(); PLACES] };
         let (open, spare, sealed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { seed, by_service: false, limits, open, spare, sealed, buffers, places }
+        Self {
+            seed,
+            by_service: false,
+            limits,
+            open,
+            spare,
+            sealed,
+            buffers,
+            places,
+            counted: false,
+        }
     }
 
     /// Sends spans by their service, or by their trace.
@@ -146,8 +165,8 @@ impl Splitter {
         Self { by_service, ..self }
     }
 
-    /// Appends every span of `request` to the batch of its gateway. Batches that are full move to
-    /// [`Self::take_sealed`].
+    /// Appends every span of `request` to the batch of its gateway, changed by `processing` if there is any.
+    /// Batches that are full move to [`Self::take_sealed`].
     ///
     /// `accepting` says by link whether it takes spans now; at least one member of `ring` must.
     ///
@@ -157,8 +176,8 @@ impl Splitter {
         &mut self,
         request: &[u8],
         shape: &Shape,
-        ring: &Ring,
-        accepting: &[bool],
+        (ring, accepting): (&Ring, &[bool]),
+        processing: Option<&Processing>,
         now: Instant,
     ) -> Result<Routed, ScanError> {
         if self.open.len() < accepting.len() {
@@ -167,8 +186,21 @@ impl Splitter {
         self.places.request += 1;
         let routed = Routed::default();
         let mut router = Router { splitter: self, ring, accepting, now, routed, service: None };
-        scan::walk(request, shape, &mut router)?;
-        Ok(router.routed)
+        let Some(processing) = processing else {
+            scan::walk(request, shape, &mut router)?;
+            return Ok(router.routed);
+        };
+        let mut processor = Processor::new(processing, &mut router);
+        scan::walk(request, shape, &mut processor)?;
+        let Done { filtered, failures } = processor.done();
+        Ok(Routed { filtered, failures, ..router.routed })
+    }
+
+    /// Whether a gateway may have counted the spans that are split from now on. Open batches hold none of
+    /// the other kind: what was there is sealed, by what it is.
+    pub fn set_counted(&mut self, counted: bool) {
+        self.seal_older(Instant::now());
+        self.counted = counted;
     }
 
     /// Changes when a batch is full; open ones follow with their next span.
@@ -252,7 +284,7 @@ impl Splitter {
         let batch = std::mem::replace(&mut open.batch, empty);
         open.number += 1;
         let traces = std::mem::take(&mut open.traces);
-        self.sealed.push(Sealed { link, batch, traces, born });
+        self.sealed.push(Sealed { link, batch, traces, born, counted: self.counted });
     }
 }
 
@@ -416,8 +448,9 @@ mod tests {
             let mut splitter = Splitter::new(seed, limits, Buffers::default());
             let request = top_heavy();
             let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
-            let routed = splitter.split(&request, &shape, &ring, &[true], Instant::now()).unwrap();
-            assert_eq!(routed, Routed { spans: 400, rerouted: 0 });
+            let over = (&ring, &[true][..]);
+            let routed = splitter.split(&request, &shape, over, None, Instant::now()).unwrap();
+            assert_eq!(routed, Routed { spans: 400, ..Routed::default() });
             splitter.seal_older(Instant::now());
             let written: usize = splitter.take_sealed().map(|s| s.batch.encoded_len()).sum();
             assert!(written <= 2 * request.len(), "{limits:?}: {written} of {}", request.len());
@@ -463,7 +496,8 @@ mod tests {
         for accepting in [[true; 3], [true, false, true]] {
             let mut splitter = Splitter::new(seed, limits, Buffers::default()).by_service(true);
             let now = Instant::now();
-            let routed = splitter.split(&request, &shape, &ring, &accepting, now).unwrap();
+            let over = (&ring, &accepting[..]);
+            let routed = splitter.split(&request, &shape, over, None, now).unwrap();
             assert_eq!(routed.spans, 1_200);
             assert_eq!(routed.rerouted > 0, accepting != [true; 3], "{routed:?}");
             assert_eq!(routed.rerouted % 30, 0, "whole services go elsewhere");
@@ -475,5 +509,25 @@ mod tests {
                 assert_eq!(batch.batch.spans() % 30, 0, "a service is in one batch");
             }
         }
+    }
+
+    #[test]
+    fn what_may_have_been_counted_is_in_batches_of_its_own() {
+        let seed = KeySeed::new([1; 16]);
+        let view = View::new(vec![Member { id: "gw".to_owned(), inst: 1 }], &seed);
+        let ring = Ring { view, links: vec![0] };
+        let limits = BatchLimits { bytes: 64 << 20, spans: 1 << 20 };
+        let mut splitter = Splitter::new(seed, limits, Buffers::default());
+        let request = top_heavy();
+        let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
+        for counted in [false, true, true, false] {
+            splitter.set_counted(counted);
+            let over = (&ring, &[true][..]);
+            splitter.split(&request, &shape, over, None, Instant::now()).unwrap();
+        }
+        splitter.seal_older(Instant::now());
+        let sealed: Vec<(bool, u32)> =
+            splitter.take_sealed().map(|one| (one.counted, one.batch.spans())).collect();
+        assert_eq!(sealed, [(false, 400), (true, 400), (true, 400), (false, 400)]);
     }
 }

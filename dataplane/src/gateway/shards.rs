@@ -18,6 +18,7 @@ use ringtail_engine::ownership::message::{Agreement, Decision, Decisions, Outcom
 use ringtail_engine::policy::Program;
 use ringtail_engine::scan::Shape;
 use ringtail_engine::shard::{ShardConfig, TraceLimits};
+use ringtail_engine::span_metrics::Drained;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::worker::Outside;
@@ -27,6 +28,7 @@ use crate::peer::messages::Manner;
 use crate::transport::{Method, Permit, Pieces};
 
 mod custody;
+mod marked;
 mod parcels;
 mod way;
 mod worker;
@@ -57,6 +59,8 @@ pub enum Ask {
     Failed(Name, Req, Failure),
     /// Every backend has the spans with which these traces were decided here.
     Exported(Vec<TraceKey>),
+    /// Hand over what span metrics have counted.
+    Counted(oneshot::Sender<Drained>),
     /// Decide traces first seen from now on in a new way.
     Reload(Arc<Sampling>),
     /// Decide everything that is held, export it, answer and end.

@@ -74,6 +74,24 @@ fn targets(pipeline: &TracePipeline) -> Vec<String> {
 // business, but a manifest has some: a policy that drops nothing, and the gateways as the backend.
 fn settings(pipeline: &TracePipeline) -> Value {
     let agent = &pipeline.spec.agent;
+    let mut own = json!({
+        "mode": "Sidecar",
+        "receivers": {"otlp": agent.receivers.otlp},
+        "batch": agent.batch,
+        "compression": agent.compression,
+    });
+    // What an agent of the node does to spans it does to those of sidecars too, but it does not know their
+    // pods.
+    let behind = agent.mode == AgentMode::DaemonSet;
+    for (name, list, wanted) in [
+        ("resourceDetection", json!(agent.resource_detection), true),
+        ("filter", json!(agent.filter), !behind),
+        ("attributes", json!(agent.attributes), !behind),
+    ] {
+        if wanted && list.as_array().is_some_and(|list| !list.is_empty()) {
+            own[name] = list;
+        }
+    }
     let targets = targets(pipeline);
     let backend = format!("http://{}", targets.first().map_or("", String::as_str));
     json!({
@@ -84,12 +102,7 @@ fn settings(pipeline: &TracePipeline) -> Value {
             "sampling": {"policies": [{"name": "elsewhere", "type": "AlwaysSample"}]},
             "exporters": [{"name": "gateways", "type": "OTLP", "otlp": {"endpoint": backend}}],
             "routing": {"resolver": {"type": "Static", "static": {"endpoints": targets}}},
-            "agent": {
-                "mode": "Sidecar",
-                "receivers": {"otlp": agent.receivers.otlp},
-                "batch": agent.batch,
-                "compression": agent.compression,
-            },
+            "agent": own,
             "gateway": {"type": "External"},
             "security": {"peerTLS": {"mode": "Disabled"}},
         },
@@ -99,8 +112,15 @@ fn settings(pipeline: &TracePipeline) -> Value {
 fn container(pipeline: &TracePipeline, image: Option<&str>) -> Value {
     let pod = &pipeline.spec.agent.pod;
     let default_image = format!("ringtail:{}", env!("CARGO_PKG_VERSION"));
-    let field = json!({"fieldRef": {"fieldPath": "metadata.name"}});
-    let mut env = vec![json!({"name": "POD_NAME", "valueFrom": field})];
+    let variable = |name: &str, path: &str| {
+        let field = json!({"fieldRef": {"fieldPath": path}});
+        json!({"name": name, "valueFrom": field})
+    };
+    let mut env = vec![variable("POD_NAME", "metadata.name")];
+    if !pipeline.spec.agent.resource_detection.is_empty() {
+        env.push(variable("POD_NAMESPACE", "metadata.namespace"));
+        env.push(variable("NODE_NAME", "spec.nodeName"));
+    }
     env.extend(pod.env.iter().map(|variable| json!(variable)));
     let mut container = json!({
         "name": CONTAINER,

@@ -125,6 +125,9 @@ pub struct DeliverRequest {
     /// The sender delivered these spans before, to somebody who is lost or would not hold them.
     #[prost(bool, tag = "9")]
     pub again: bool,
+    /// A gateway may have counted these spans in its span metrics: no other counts them.
+    #[prost(bool, tag = "10")]
+    pub counted: bool,
     /// One OTLP ExportTraceServiceRequest, as bytes. Last, so that a sender can write it in place
     /// behind the rest.
     #[prost(bytes = "bytes", tag = "15")]

@@ -15,7 +15,8 @@ use ringtail_engine::shard::custody::{self, Steady};
 
 use super::{
     Asked, DecideRequest, DecideResponse, DeliverRequest, DeliverResponse, FreshDecisions,
-    HelloRequest, HelloResponse, Member, Origin, Outcome, Part, PollRequest, PollResponse, Status,
+    HelloRequest, HelloResponse, Member, Origin, Outcome, Part, PollRequest, PollResponse, Role,
+    Status,
 };
 
 pub use self::parts::member;
@@ -66,6 +67,8 @@ pub struct Manner {
     pub hops: u8,
     /// Whether the sender has delivered the spans before.
     pub again: bool,
+    /// Whether span metrics count them: they come into the fleet here, and for the first time.
+    pub counts: bool,
     /// Traces of which something else is known, by key.
     parts: Vec<message::Part>,
     /// If any: the only ones meant, sorted.
@@ -77,7 +80,7 @@ pub struct Manner {
 impl Manner {
     /// Of a delivery that describes none of its traces.
     pub fn uniform(origin: message::Origin) -> Self {
-        Self { origin: Some(origin), ..Self::default() }
+        Self { origin: Some(origin), counts: true, ..Self::default() }
     }
 
     /// Of a delivery on the wire.
@@ -102,7 +105,10 @@ impl Manner {
         only.sort_unstable();
         let hops = u8::try_from(request.hops).unwrap_or(HOPS_MAX).min(HOPS_MAX);
         let (origin, age, again) = (Some(request.origin().into()), request.age, request.again);
-        Ok(Self { origin, age, hops, again, parts, only })
+        // A gateway has counted what it passes on or hands over, or has found it counted.
+        let of_gateway = request.from.as_ref().map(Member::role) == Some(Role::Gateway);
+        let counts = !(of_gateway || again || request.counted);
+        Ok(Self { origin, age, hops, again, counts, parts, only })
     }
 
     /// Whether the same is known of all traces.
@@ -114,7 +120,7 @@ impl Manner {
     pub fn at(&self, now: Millis) -> custody::Manner {
         let origin = self.origin.filter(|_| self.is_plain());
         let steady = origin.map(Steady::new).unwrap_or_default();
-        custody::Manner { steady, first: now.saturating_sub(self.age) }
+        custody::Manner { steady, first: now.saturating_sub(self.age), counts: self.counts }
     }
 
     /// What is known of a trace with so many bytes of spans; `None` when it is not meant.
@@ -254,6 +260,7 @@ pub fn delivery(delivery: &Delivery, from: Member, digest: u64, all: bool) -> De
         only: only.collect(),
         wants_outcomes: true,
         again: false,
+        counted: false,
         spans: bytes::Bytes::new(),
     }
 }

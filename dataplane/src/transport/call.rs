@@ -19,7 +19,9 @@ use super::answer::{AnswerBody, Form, Refusal, Reply, accept, refuse};
 use super::compress::{ACCEPTED, Encoding, Inflation};
 use super::frame::{BodyReader, Message, Pace};
 use super::guard::{Caller, Guard};
-use super::limits::{CONVERT_HERE_BYTES, DISCARD_BYTES, MAX_INFLATIONS, ServerLimits};
+use super::limits::{
+    CONVERT_HERE_BYTES, DISCARD_BYTES, MAX_INFLATIONS, MAX_JSON_BYTES, ServerLimits,
+};
 use crate::otlp::Malformed;
 use crate::stats::Role;
 
@@ -375,6 +377,12 @@ impl<H: Handler> Desk<H> {
         mut permit: Permit,
     ) -> Result<(Bytes, Permit, Malformed), Refusal> {
         let length = text.len() as u64;
+        if length > MAX_JSON_BYTES {
+            let text = format!(
+                "the JSON has {length} bytes, {MAX_JSON_BYTES} are allowed; send smaller batches"
+            );
+            return Err(Refusal::TooLarge(text));
+        }
         permit.grow(length).map_err(|full| Refusal::overloaded(full.to_string()))?;
         let convert = move || {
             let converted = json::traces(&text, &ScanLimits::default());

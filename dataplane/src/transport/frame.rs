@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admission::{Admission, Overloaded, Permit};
 use super::compress::{DeflateError, Encoding, deflate};
-use super::limits::{COPY_BELOW_BYTES, DISCARD_PAUSE};
+use super::limits::{COPY_BELOW_BYTES, DISCARD_PAUSE, FIRST_BUFFER_BYTES};
 
 /// A flag byte and a big-endian length stand before every message.
 pub const PREFIX_BYTES: usize = 5;
@@ -163,7 +163,7 @@ where
 
     /// `length` bytes beginning with `first`: as they are when one piece holds them all, else copied into
     /// one buffer. What does not fit is refused at once, but charged is only what has arrived: whoever
-    /// announces much and sends little must not keep others out. The buffer is not touched before.
+    /// announces much and sends little must not keep others out.
     async fn fill(
         &mut self,
         first: Bytes,
@@ -179,12 +179,16 @@ where
             return Ok((piece, admission.try_reserve(length as u64)?));
         }
         let mut permit = admission.empty();
-        let mut buffer = Vec::with_capacity(length);
+        let mut buffer: Vec<u8> = Vec::with_capacity(length.min(FIRST_BUFFER_BYTES));
         loop {
             if piece.len() > length - buffer.len() {
                 return Err(FrameError::Extra);
             }
             permit.grow(piece.len() as u64)?;
+            if piece.len() > buffer.capacity() - buffer.len() {
+                let wanted = (buffer.capacity() * 2).max(buffer.len() + piece.len()).min(length);
+                buffer.reserve_exact(wanted - buffer.len());
+            }
             buffer.extend_from_slice(&piece);
             if buffer.len() == length {
                 return Ok((Bytes::from(buffer), permit));

@@ -29,8 +29,15 @@ pub const MAX_CONNECTIONS: usize = 2048;
 pub const MAX_CONNECTIONS_OF_ONE: usize = MAX_CONNECTIONS / 2;
 
 /// Share of the receive budget that the requests of one connection may take: half, so that one alone does not
-/// keep the others out, but at least one request of the largest size.
+/// keep the others out.
 pub const CONNECTION_SHARE: u64 = 2;
+/// But at least so many of the largest requests: one as it was sent, what it inflates to, and some room. What
+/// can never fit must not be answered with "later".
+pub(super) const CONNECTION_REQUESTS_MIN: u64 = 3;
+
+/// Largest body in JSON, inflated. It is there twice while it is converted, and an agent's receive budget is
+/// 18 MiB unless it has more memory. On the wire it is half as long.
+pub const MAX_JSON_BYTES: u64 = 8 << 20;
 
 /// HTTP/2 streams that were reset before a task had begun to look at them (rapid reset): h2 closes the
 /// connection beyond so many. Its own default, said here since it is a promise.
@@ -61,6 +68,10 @@ pub(super) const DISCARD_BYTES: u64 = 1 << 20;
 
 /// Who pauses for so long while a body is thrown away is not sending it any more.
 pub(super) const DISCARD_PAUSE: Duration = Duration::from_secs(1);
+
+/// A body that comes in several pieces begins with a buffer of its announced length up to this, and doubles
+/// it from there: usual requests are copied once, and who announces 16 MiB does not get them for a byte.
+pub(super) const FIRST_BUFFER_BYTES: usize = 1 << 20;
 
 /// A message shorter than this is copied out of the piece it came in. The piece is a slice of the
 /// connection's read buffer (16 to 64 KiB), which a few bytes would otherwise keep alive for as long as a

@@ -24,8 +24,8 @@ use super::call::{Desk, Handler, Peer, Protocol};
 use super::guard::{Caller, Guard, Tls};
 use super::keyring::Outcome;
 use super::limits::{
-    CONNECTION_SHARE, DISCARD_PAUSE, HTTP1_BUFFER_BYTES, PENDING_RESETS_MAX, PROVOKED_RESETS_MAX,
-    RESETS_LOOKED_AT, ServerLimits,
+    CONNECTION_REQUESTS_MIN, CONNECTION_SHARE, DISCARD_PAUSE, HTTP1_BUFFER_BYTES,
+    PENDING_RESETS_MAX, PROVOKED_RESETS_MAX, RESETS_LOOKED_AT, ServerLimits,
 };
 use super::roll::Roll;
 use super::tally::Closed;
@@ -245,7 +245,8 @@ impl Guest {
         if misplaced {
             desk.guard.tally.close(Closed::PlainOnTls, address);
         }
-        let share = (desk.admission.limit() / CONNECTION_SHARE).max(desk.limits.max_wire_bytes);
+        let least = desk.limits.max_wire_bytes * CONNECTION_REQUESTS_MIN;
+        let share = (desk.admission.limit() / CONNECTION_SHARE).max(least);
         let peer = Peer { address, certified };
         let caller = Arc::new(Caller { peer, admission: desk.admission.part(share), misplaced });
         let builder = connection_builder(&desk.limits);

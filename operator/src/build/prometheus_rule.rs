@@ -25,7 +25,9 @@ const ALERTS: [Alert; 10] = [
     },
     Alert {
         name: "RingtailSpansDropped",
-        expression: "sum by (reason) (rate(otelcol_processor_dropped_spans_total{$L}[5m])) > 0",
+        // What a filter drops is meant to be dropped.
+        expression: "sum by (reason) \
+                     (rate(otelcol_processor_dropped_spans_total{$L,reason!=\"filtered\"}[5m])) > 0",
         minutes: 5,
         severity: "warning",
         summary: "Spans are lost after they were accepted ({{ $labels.reason }})",

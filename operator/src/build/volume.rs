@@ -55,7 +55,7 @@ pub(super) fn of(inputs: &Inputs<'_>, tier: Tier) -> Vec<Mounted> {
         all.push(mounted("ringtail-peer-tls", PEER_TLS_DIRECTORY, "secret", secret(&name)));
     }
     all.extend(of_receivers(inputs));
-    let sources = exporter_sources(inputs);
+    let sources = secret_sources(inputs);
     if tier == Tier::Gateway && !sources.is_empty() {
         let projected = json!({"defaultMode": SECRET_MODE, "sources": sources});
         all.push(mounted("ringtail-secrets", "/etc/ringtail/secrets", "projected", projected));
@@ -136,10 +136,10 @@ fn secret(name: &str) -> Value {
     json!({"secretName": name, "defaultMode": SECRET_MODE})
 }
 
-// Of each Secret only the keys that an exporter names, as files NAME/KEY. A pod whose Secret does not exist
+// Of each Secret only the keys that something names, as files NAME/KEY. A pod whose Secret does not exist
 // waits for it, and `ResolvedRefs` says so.
-fn exporter_sources(inputs: &Inputs<'_>) -> Vec<Value> {
-    let references = references::of_exporters(inputs.pipeline);
+fn secret_sources(inputs: &Inputs<'_>) -> Vec<Value> {
+    let references = references::of_files(inputs.pipeline);
     let names: BTreeSet<&str> =
         references.iter().map(|reference| reference.name.as_str()).collect();
     let source = |name: &str| {

@@ -222,7 +222,7 @@ impl<'a> Value<'a> {
 /// Key and value of a `KeyValue` as every encoder lays it out: a key of up to 127 bytes, a value of up to
 /// 16,383, both once, nothing else.
 #[inline]
-fn plain(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn plain(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     const KEY_TAG: u8 = (KEY << 3) as u8 | 2;
     const VALUE_TAG: u8 = (VALUE << 3) as u8 | 2;
     let ([KEY_TAG, key_length @ ..0x80], rest) = pair.split_first_chunk::<2>()? else {

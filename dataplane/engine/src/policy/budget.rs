@@ -49,7 +49,7 @@ pub(super) struct Budget {
 pub(super) struct Spent {
     /// The budget, by its place in the program.
     pub(super) budget: usize,
-    part: usize,
+    pub(super) part: usize,
     own: i128,
     spare: i128,
 }

@@ -9,6 +9,7 @@ use super::limits::{MAX_NAME_BYTES, MAX_POLICIES, MAX_PREDICATES};
 use super::predicates::{Predicate, Predicates, failure_bit};
 use super::probability::Probability;
 use super::program::{Program, Question, Step};
+use super::record::Records;
 
 mod budgets;
 mod leaves;
@@ -228,6 +229,9 @@ impl Compiler {
             shadows,
             shadow_drops,
             budgets,
+            records: Records::default(),
+            stamp: 0,
+            levels: Vec::new(),
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Why {
         /// The highest that is kept.
         threshold: u64,
     },
+    /// The randomness that the trace state of the spans carries, in place of the trace ID.
+    Randomness,
     /// Whether any span or resource passes its test; some policies turn the answer around.
     Found(bool),
     /// A condition failed, and the policy says no for it.
@@ -82,6 +84,7 @@ impl Question {
             Self::Always => Why::Always,
             Self::Status { .. } => Why::Statuses(facts.statuses),
             Self::Latency { .. } => Why::Duration(facts.duration_ms()),
+            Self::Probability(_) if facts.drawn > 1 => Why::Randomness,
             Self::Probability(probability) => {
                 let (hash, threshold) = probability.weigh(&facts.id);
                 Why::Hash { hash, threshold }

@@ -9,7 +9,7 @@ use crate::facts::TraceFacts;
 /// What was taken from budgets for a verdict.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
-    spent: Vec<Spent>,
+    pub(super) spent: Vec<Spent>,
     /// The policies that are only counted for which something was taken.
     pub(crate) counted: u64,
 }

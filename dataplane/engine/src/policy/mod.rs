@@ -8,25 +8,29 @@
 pub mod ast;
 pub mod limits;
 
-mod attributes;
+pub(crate) mod attributes;
 mod budget;
 mod compile;
 mod condition;
 mod explain;
+mod filter;
 mod grant;
 mod graph;
 mod ottl;
-mod pattern;
+pub(crate) mod pattern;
 mod predicates;
-mod probability;
+pub(crate) mod probability;
 mod program;
-mod trace_state;
+mod record;
+pub(crate) mod trace_state;
 
 pub use ast::{ErrorMode, Policy, Problem, Role, Rule, Status, SubPolicy};
 pub use budget::Occasion;
 pub use compile::compile;
 pub use condition::{Condition, Unanswered};
 pub use explain::{Answer, Why};
+pub use filter::{Filter, FilterProblem};
 pub use grant::Receipt;
 pub use predicates::Asked;
 pub use program::{Program, Verdict};
+pub use record::Records;

@@ -10,7 +10,7 @@ use super::limits::{MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES};
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PatternError {
+pub(crate) enum PatternError {
     #[error("not a regular expression: {0}")]
     Syntax(String),
     #[error("compiles to more than {0} bytes: shorten counted repetitions or Unicode classes")]
@@ -28,7 +28,7 @@ pub(super) fn check(pattern: &str) -> Result<(), PatternError> {
 }
 
 /// Compiles one pattern that may take so many bytes.
-pub(super) fn one(pattern: &str, bytes: usize) -> Result<Regex, PatternError> {
+pub(crate) fn one(pattern: &str, bytes: usize) -> Result<Regex, PatternError> {
     RegexBuilder::new(&translate(pattern))
         .size_limit(bytes)
         .dfa_size_limit(MAX_REGEX_CACHE_BYTES)

@@ -3,6 +3,9 @@
 //! The verdict is a function of trace ID, salt and percentage alone, so that a Collector and Ringtail side
 //! by side, or two fleets one after the other, keep the same traces.
 
+use crate::facts::TraceFacts;
+use crate::rewrite::sampling::{self, RANDOMNESS_MAX};
+
 /// The salt that stands for an empty one, as in the Collector.
 const DEFAULT_SALT: &str = "default-hash-seed";
 
@@ -16,12 +19,15 @@ pub(super) struct Probability {
     state: u64,
     /// The highest hash that is kept.
     threshold: u64,
+    /// How many levels of the program a randomness must pass.
+    pub(super) rank: u8,
 }
 
 impl Probability {
     pub(super) fn new(percentage: f64, salt: &str) -> Self {
         let salt = if salt.is_empty() { DEFAULT_SALT } else { salt };
-        Self { state: fnv1a(FNV_OFFSET, salt.as_bytes()), threshold: threshold(percentage) }
+        let state = fnv1a(FNV_OFFSET, salt.as_bytes());
+        Self { state, threshold: threshold(percentage), rank: 0 }
     }
 
     /// The hash of a trace ID and the highest that is kept.
@@ -29,10 +35,32 @@ impl Probability {
         (fnv1a(self.state, id), self.threshold)
     }
 
+    /// Whether a trace is kept: by its ID, or by the randomness that its spans agreed on, where the program
+    /// asks for that.
     #[inline]
-    pub(super) fn keeps(&self, id: &[u8; 16]) -> bool {
-        fnv1a(self.state, id) <= self.threshold
+    pub(super) fn keeps(&self, facts: &TraceFacts) -> bool {
+        match facts.drawn {
+            0 => fnv1a(self.state, &facts.id) <= self.threshold,
+            1 => sampling::of_id(&facts.id) >= self.level(),
+            passed => passed - 2 >= self.rank,
+        }
     }
+
+    /// The least randomness of 56 bits that is kept: OpenTelemetry's rejection threshold.
+    pub(super) fn level(&self) -> u64 {
+        RANDOMNESS_MAX - (self.threshold >> 8)
+    }
+
+    /// The hash of an empty ID: salts that differ nearly always differ in it.
+    pub(super) fn state(&self) -> u64 {
+        self.state
+    }
+}
+
+/// The randomness of 56 bits that a trace's hash stands for: it is at least the [`Probability::level`] when
+/// the hash is at most the threshold.
+pub(crate) fn hashed_randomness(state: u64, id: &[u8; 16]) -> u64 {
+    RANDOMNESS_MAX - (fnv1a(state, id) >> 8)
 }
 
 /// FNV-1a with 64 bits, continued from `state`.

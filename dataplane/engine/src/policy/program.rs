@@ -4,6 +4,7 @@ use super::attributes::{Attributes, Home};
 use super::grant::Budgets;
 use super::predicates::{Asked, Context, Predicates};
 use super::probability::Probability;
+use super::record::Records;
 use crate::facts::{SpanFacts, TraceFacts};
 use crate::scan::{Group, Headers};
 use crate::wire::{Reader, Value};
@@ -40,6 +41,12 @@ pub struct Program {
     pub(super) shadows: u64,
     pub(super) shadow_drops: u64,
     pub(super) budgets: Budgets,
+    pub(super) records: Records,
+    /// Tells this program from others, as far as notes have room for it.
+    pub(super) stamp: u32,
+    /// The least randomness that each probabilistic policy keeps, each number once, lowest first, but for 0,
+    /// which is no chance. Only where thresholds are recorded.
+    pub(super) levels: Vec<u64>,
 }
 
 /// A policy to evaluate.
@@ -162,6 +169,9 @@ impl Program {
         if self.predicates.ask_context {
             facts.bits |= self.predicates.context_bits(&context);
         }
+        if self.records.threshold {
+            facts.drawn = self.drawn(context.state);
+        }
         facts.statuses = if code <= 2 { 1 << code } else { 0 };
         facts
     }
@@ -220,7 +230,7 @@ impl Question {
             Self::Latency { above_ms, up_to_ms } => {
                 facts.duration_ms().is_some_and(|ms| ms > *above_ms && ms <= *up_to_ms)
             }
-            Self::Probability(probability) => probability.keeps(&facts.id),
+            Self::Probability(probability) => probability.keeps(facts),
             Self::Predicate { bit, invert } => (facts.bits & bit != 0) != *invert,
             Self::Condition { bit, failure } => facts.bits & bit != 0 && facts.bits & failure == 0,
             Self::Spans { min, max } => (*min..=*max).contains(&facts.spans),

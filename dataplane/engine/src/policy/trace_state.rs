@@ -2,39 +2,55 @@
 //! says nothing that everybody reads alike.
 
 /// Members in a list; the specification's limit.
-const MEMBERS_MAX: usize = 32;
+pub(crate) const MEMBERS_MAX: usize = 32;
 
 /// Bytes of a key without a tenant, and of a value; the specification's limits.
 const KEY_BYTES_MAX: usize = 256;
-pub(super) const VALUE_BYTES_MAX: usize = 256;
+pub(crate) const VALUE_BYTES_MAX: usize = 256;
 
 /// Bytes of the parts of a key with a tenant, `tenant@system`; the specification's limits.
 const TENANT_BYTES_MAX: usize = 241;
 const SYSTEM_BYTES_MAX: usize = 14;
 
+/// A list that breaks the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broken;
+
 /// The value of a key; none when it is missing, or when any part of the list breaks the rules.
-pub(super) fn value<'a>(state: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn value<'a>(state: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+    find(state, wanted).ok().flatten()
+}
+
+/// The value of a key in a list that keeps the rules.
+pub(crate) fn find<'a>(state: &'a [u8], wanted: &[u8]) -> Result<Option<&'a [u8]>, Broken> {
     let mut keys: [&[u8]; MEMBERS_MAX] = [&[]; MEMBERS_MAX];
     let (mut found, mut count) = (None, 0);
-    for member in state.split(|byte| *byte == b',').filter(|member| !member.is_empty()) {
-        let equals = member.iter().position(|byte| *byte == b'=')?;
-        let (key, value) = member.split_at(equals);
-        let key = trim_start(key);
-        let value = trim_end(value.get(1..)?);
-        if !is_key(key) || !is_value(value) || keys.get(..count)?.contains(&key) {
-            return None;
+    for (key, value) in members(state) {
+        let value = value.ok_or(Broken)?;
+        let known = keys.get(..count).ok_or(Broken)?;
+        if !is_key(key) || !is_value(value) || known.contains(&key) {
+            return Err(Broken);
         }
-        *keys.get_mut(count)? = key;
+        *keys.get_mut(count).ok_or(Broken)? = key;
         count += 1;
         if key == wanted {
             found = Some(value);
         }
     }
-    found
+    Ok(found)
+}
+
+/// The members of a list with their values, whatever they are.
+pub(crate) fn members(state: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    state.split(|byte| *byte == b',').filter(|member| !member.is_empty()).map(|member| {
+        let equals = member.iter().position(|byte| *byte == b'=');
+        let (key, value) = member.split_at(equals.unwrap_or(member.len()));
+        (trim_start(key), value.get(1..).map(trim_end))
+    })
 }
 
 /// Whether a member may have this key.
-pub(super) fn is_key(key: &[u8]) -> bool {
+pub(crate) fn is_key(key: &[u8]) -> bool {
     let rest_is_plain = |part: &[u8]| {
         let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-*/".contains(b);
         part.iter().skip(1).all(plain)
@@ -58,7 +74,7 @@ pub(super) fn is_key(key: &[u8]) -> bool {
 }
 
 /// Whether a member may have this value.
-pub(super) fn is_value(value: &[u8]) -> bool {
+pub(crate) fn is_value(value: &[u8]) -> bool {
     let plain = |b: &u8| (0x20..=0x7e).contains(b) && *b != b',' && *b != b'=';
     value.len() <= VALUE_BYTES_MAX
         && value.iter().all(plain)

@@ -21,6 +21,8 @@ enum Place {
     Held(u32),
     /// The way of the trace, which was decided before.
     Late { kept: bool },
+    /// The way of the trace, which was kept: to the guide.
+    Recorded(usize),
     /// Nowhere: exported before.
     Repeated,
     /// To the guide.
@@ -50,6 +52,8 @@ struct Arrival<'a> {
     group: Option<u32>,
     /// The current group in `out`, once a late span of it was pushed.
     late: Option<GroupRef>,
+    /// Whether span metrics count what comes.
+    counts: bool,
 }
 
 impl Shard {
@@ -77,6 +81,7 @@ impl Shard {
     ) -> (Inserted, Elsewhere) {
         self.advance(now);
         self.headers.start_gathering();
+        let counts = self.metrics.is_some() && guide.as_ref().is_none_or(|(how, _)| how.counts);
         let mut arrival = Arrival {
             shard: self,
             out,
@@ -87,6 +92,7 @@ impl Shard {
             resource: None,
             group: None,
             late: None,
+            counts,
         };
         let failed = scan::walk(request, shape, &mut arrival).err();
         arrival.leave_group();
@@ -120,8 +126,16 @@ impl Visit for Arrival<'_> {
             Place::Foreign => self.inserted.foreign += 1,
             Place::Held(slot) => self.store(slot, group, span),
             Place::Late { kept } => self.follow(kept, group, span),
+            Place::Recorded(number) => {
+                self.observe(group, span);
+                if let Some((_, guide)) = &mut self.guide {
+                    guide.keep(number, group, span);
+                }
+                self.inserted.late_kept += 1;
+            }
             Place::Repeated => self.elsewhere.repeated += 1,
             Place::Passed(part) => {
+                self.sight(part, group, span);
                 if let Some((_, guide)) = &mut self.guide {
                     guide.pass(part, group, span);
                 }
@@ -167,6 +181,7 @@ impl Arrival<'_> {
         let (first, steady) = match guide.place(key) {
             custody::Place::Nowhere => return Place::Foreign,
             custody::Place::Follow(kept) => return Place::Late { kept },
+            custody::Place::Recorded(number) => return Place::Recorded(number),
             custody::Place::Repeated => return Place::Repeated,
             custody::Place::Pass(part) => return Place::Passed(part),
             custody::Place::Store(first, steady) => (first, steady),
@@ -210,8 +225,10 @@ impl Arrival<'_> {
     fn store(&mut self, slot: u32, group: &Group<'_>, span: &[u8]) {
         let around = group;
         let group = self.group.unwrap_or_else(|| self.enter(group));
-        let Shard { config, programs, log, index, headers, duplicates, stats, .. } =
-            &mut *self.shard;
+        let counts = self.counts;
+        let Shard {
+            config, programs, log, index, headers, duplicates, stats, metrics, now, ..
+        } = &mut *self.shard;
         let Some(entry) = index.get_mut(slot) else {
             return;
         };
@@ -237,6 +254,9 @@ impl Arrival<'_> {
             .append(span, Owner { prev: entry.chain.head, headers: group, slot, due: entry.due });
         duplicates.note(spans + 1, slot, hashes, &mut entry.seen, &mut entry.chain);
         self.inserted.stored += 1;
+        if counts && let Some(metrics) = metrics {
+            metrics.observe(around, span, *now);
+        }
         let facts = &entry.facts;
         let root_arrived = facts.root && !had_root;
         if facts.spans > config.max_trace_spans || facts.bytes > config.max_trace_bytes {
@@ -259,7 +279,26 @@ impl Arrival<'_> {
         }
     }
 
+    /// Notes a span that is passed on: whoever takes it does not count it.
+    fn sight(&mut self, part: usize, group: &Group<'_>, span: &[u8]) {
+        if self.counts
+            && let Some(metrics) = &mut self.shard.metrics
+        {
+            self.shard.sightings.push((part, metrics.sight(group, span)));
+        }
+    }
+
+    /// Counts a span that comes late, if spans are counted.
+    fn observe(&mut self, group: &Group<'_>, span: &[u8]) {
+        if self.counts
+            && let Some(metrics) = &mut self.shard.metrics
+        {
+            metrics.observe(group, span, self.shard.now);
+        }
+    }
+
     fn follow(&mut self, kept: bool, group: &Group<'_>, span: &[u8]) {
+        self.observe(group, span);
         if !kept {
             self.inserted.late_dropped += 1;
             return;

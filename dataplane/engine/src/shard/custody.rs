@@ -12,6 +12,7 @@ use crate::key::TraceKey;
 use crate::ownership::Due;
 use crate::ownership::action::By;
 use crate::ownership::message::{Origin, Verdict};
+use crate::policy::Program;
 use crate::scan::{Group, ScanError, Shape};
 
 /// A trace that is due but not ours to decide is looked at again after this.
@@ -26,6 +27,8 @@ pub enum Place {
     Store(Millis, Steady),
     /// The way of their trace.
     Follow(bool),
+    /// The way of their trace, which was kept: to [`Guide::keep`], with this number.
+    Recorded(usize),
     /// Nowhere: they were exported with their trace before.
     Repeated,
     /// To [`Guide::pass`], as the part with this number.
@@ -39,6 +42,9 @@ pub trait Guide {
 
     /// Takes a span that has the place [`Place::Pass`].
     fn pass(&mut self, part: usize, group: &Group<'_>, span: &[u8]);
+
+    /// Takes a span that has the place [`Place::Recorded`].
+    fn keep(&mut self, number: usize, group: &Group<'_>, span: &[u8]);
 
     /// What comes next is of another group.
     fn leave_group(&mut self);
@@ -56,6 +62,8 @@ pub struct Manner {
     pub steady: Steady,
     /// When the first of the spans was taken in.
     pub first: Millis,
+    /// Whether they come into the fleet here and for the first time, so that span metrics count them.
+    pub counts: bool,
 }
 
 /// What became of the spans of a request.
@@ -65,7 +73,7 @@ pub struct Admitted {
     pub stored: u64,
     /// In the buffer already.
     pub duplicates: u64,
-    /// Of traces that were kept before: pushed to `out`.
+    /// Of traces that were kept before: pushed to `out`, or went to [`Guide::keep`].
     pub late_kept: u64,
     /// Of traces that were dropped before.
     pub late_dropped: u64,
@@ -236,12 +244,12 @@ impl Shard {
         let program = programs.program(entry.program);
         let judgement = program.map(|program| program.decide_within(facts, occasion));
         let (verdict, receipt) = judgement.unwrap_or_default();
+        let keep = verdict.keep;
+        // The note tells others which policy it was, and ours when the trace is settled.
+        let note = program.map_or(0, |program| program.note(&verdict, &receipt, facts));
         if !receipt.is_empty() {
             receipts.insert(slot, receipt);
         }
-        let (keep, policy) = (verdict.keep, verdict.policy);
-        // The note tells others which policy it was, and ours when the trace is settled.
-        let note = policy.map_or(0, |policy| u32::from(policy) + 1);
         let (key, first, origin) = (entry.key, entry.first_seen, entry.steady.origin());
         judged.push(Due { key, verdict: Verdict { keep, note }, first, origin });
         self.judged.insert_unique(key.0, (key, slot), |(key, _)| key.0);
@@ -368,7 +376,7 @@ impl Shard {
         }
         if let Some((program, rows)) = self.programs.find(entry.program) {
             let now = program.decide(&entry.facts);
-            let policy = u16::try_from(verdict.note).ok().and_then(|note| note.checked_sub(1));
+            let policy = Program::policy_of(verdict.note);
             // The policy that decided may have done so by a budget too.
             let granted = policy.filter(|_| verdict.keep);
             let granted = granted.and_then(|policy| 1_u64.checked_shl(u32::from(policy)));

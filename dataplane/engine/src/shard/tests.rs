@@ -2,6 +2,7 @@
 
 mod bounds;
 mod cases;
+mod counting;
 mod custody;
 mod model;
 

@@ -16,7 +16,8 @@ fn keeper() -> (mpsc::UnboundedSender<News>, Keeper) {
     let identity = Identity { id: "agent-0".to_owned(), inst: 1, role: Role::Agent };
     let seed = KeySeed::new([1; 16]);
     let batch = BatchLimits { bytes: 1 << 16, spans: 100 };
-    let core = Core::new(identity, seed, batch, Encoding::Identity, 1 << 20, Some(tell.clone()));
+    let core =
+        Core::new(identity, seed, batch, Encoding::Identity, 1 << 20, (Some(tell.clone()), None));
     let config = AgentConfig {
         name: "agent-0".into(),
         seed,

@@ -15,6 +15,7 @@ use ringtail_engine::ownership::facts::{Fact, Name};
 use ringtail_engine::ownership::message::{Delivery, Outcome, Receipt, Req, Verdict};
 use ringtail_engine::scan::Shape;
 use ringtail_engine::shard::custody::{Admitted, Guide, Manner, Place, Steady};
+use ringtail_engine::span_metrics::Sighting;
 use ringtail_engine::wire::put_varint;
 use tokio::sync::oneshot;
 
@@ -31,6 +32,8 @@ pub(super) struct Delivered {
     done: oneshot::Sender<Taken>,
     /// Those that are not simply held here.
     parts: Vec<Known>,
+    /// Spans of them that were passed on, by the place of their part: counted once somebody has them.
+    sightings: Vec<(usize, Sighting)>,
 }
 
 /// What is taken out of a parcel: consecutive actions make one list, so that the parcel is read once.
@@ -49,8 +52,8 @@ impl Worker {
     pub(super) fn deliver(&mut self, work: &Work, done: oneshot::Sender<Taken>, now: Millis) {
         self.elsewhere.clear();
         let manner = work.manner.at(now);
-        let Self { shard, traces, stand, elsewhere, kept, .. } = self;
-        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere };
+        let Self { shard, traces, stand, elsewhere, kept, marked, .. } = self;
+        let mut way = Way { traces, stand, manner: &work.manner, now, elsewhere, marked };
         let guided = (manner, &mut way as &mut dyn Guide);
         let admitted = shard.admit(&work.request, &work.shape, guided, now, kept);
         for key in &self.elsewhere.foreign {
@@ -98,7 +101,8 @@ impl Worker {
                 self.parcels.add(*parcel, batch);
             }
         }
-        self.inbound.insert(inbound.0, Delivered { done, parts });
+        let sightings = self.shard.take_sightings();
+        self.inbound.insert(inbound.0, Delivered { done, parts, sightings });
         self.perform(now);
         self.publish();
     }
@@ -123,6 +127,7 @@ impl Worker {
 
     fn reply(&mut self, inbound: Inbound, receipt: Receipt) {
         let Some(delivered) = self.inbound.remove(&inbound.0) else { return };
+        self.count_sighted(&delivered.sightings, &receipt.outcomes);
         let counters = &self.outside.counters;
         let mut taken = Taken::default();
         for (known, outcome) in delivered.parts.iter().zip(receipt.outcomes) {
@@ -147,6 +152,27 @@ impl Worker {
     }
 }
 
+// === Span metrics ===
+
+impl Worker {
+    /// Counts spans that were passed on and that somebody has now. Those that nobody took come again, and
+    /// are counted then.
+    fn count_sighted(&mut self, sightings: &[(usize, Sighting)], outcomes: &[Outcome]) {
+        let now = self.outside.clock.now();
+        let Some(tally) = self.shard.metrics() else { return };
+        let found = |part: &usize| outcomes.get(*part).is_some_and(|is| *is != Outcome::Refused);
+        for (_, sighting) in sightings.iter().filter(|(part, _)| found(part)) {
+            tally.count(sighting, now);
+        }
+    }
+
+    /// Bytes of the spans that wait to be counted.
+    pub(super) fn sighted_bytes(&self) -> u64 {
+        let waiting = self.inbound.values().flat_map(|delivered| &delivered.sightings);
+        waiting.map(|(_, sighting)| sighting.bytes()).sum()
+    }
+}
+
 // === Actions ===
 
 impl Worker {
@@ -155,6 +181,7 @@ impl Worker {
         if self.actions.is_empty() {
             return;
         }
+        // Between these, others gather too.
         self.shard.start_gathering();
         let mut actions = std::mem::take(&mut self.actions);
         let mut unpacking = Unpacking::Nothing;
@@ -187,7 +214,16 @@ impl Worker {
     }
 
     fn settle(&mut self, key: TraceKey, verdict: Verdict, by: By) {
-        self.shard.conclude(key, verdict, by, &mut self.kept);
+        let Self { shard, kept, marked, .. } = self;
+        if verdict.keep && marked.is_on() {
+            let mark = marked.mark(verdict.note, false);
+            if marked.turn_to(&mark) {
+                shard.start_gathering();
+            }
+            shard.conclude(key, verdict, by, marked.batch(&mark));
+        } else {
+            shard.conclude(key, verdict, by, kept);
+        }
         if verdict.keep && by == By::Us {
             self.kept_keys.push(key);
         }
@@ -301,7 +337,7 @@ impl Worker {
         let Self { shard, kept, .. } = self;
         let mut laid = Laid { place, batch, group: None };
         // None of it is steady: each trace has a place of its own.
-        let manner = Manner { steady: Steady::default(), first: now };
+        let manner = Manner { steady: Steady::default(), first: now, counts: false };
         let guided = (manner, &mut laid as &mut dyn Guide);
         let admitted = shard.admit(message, &Shape::UNKNOWN, guided, now, kept);
         if let Some(error) = &admitted.failed {

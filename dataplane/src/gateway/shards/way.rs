@@ -6,11 +6,13 @@ use ringtail_engine::Millis;
 use ringtail_engine::batch::{Batch, GroupRef};
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::facts::Name;
-use ringtail_engine::ownership::message::{Outcome, Part};
+use ringtail_engine::ownership::message::{Outcome, Part, Verdict};
 use ringtail_engine::ownership::{Admission, Stand, Traces};
+use ringtail_engine::rewrite::sampling::Mark;
 use ringtail_engine::scan::Group;
 use ringtail_engine::shard::custody::{Guide, Place, Steady};
 
+use super::marked::Marked;
 use crate::peer::messages::Manner;
 
 /// What of a delivery is not simply held here. Used again for the next one, so that nothing is allocated for
@@ -27,6 +29,8 @@ pub(super) struct Elsewhere {
     pub(super) batches: Vec<(Name, Batch)>,
     /// Of each batch: the current group in it.
     groups: Vec<Option<GroupRef>>,
+    /// What late spans tell of their decision.
+    marks: Vec<Mark>,
 }
 
 /// A trace of a delivery that is not simply held here.
@@ -54,6 +58,8 @@ pub(super) struct Way<'a> {
     pub(super) manner: &'a Manner,
     pub(super) now: Millis,
     pub(super) elsewhere: &'a mut Elsewhere,
+    /// Where late spans go that tell of their decision.
+    pub(super) marked: &'a mut Marked,
 }
 
 /// Knows beforehand where each trace goes: of a parcel that is read again.
@@ -73,6 +79,7 @@ impl Elsewhere {
         self.parts.clear();
         self.batches.clear();
         self.groups.clear();
+        self.marks.clear();
     }
 
     fn note(&mut self, part: Part, went: Went) -> usize {
@@ -105,7 +112,12 @@ impl Way<'_> {
             }
             Admission::Follow(decision) => {
                 elsewhere.note(part, Went::There(Outcome::Decided(decision)));
-                return Place::Follow(decision.verdict.keep);
+                let Verdict { keep, note } = decision.verdict;
+                if keep && self.marked.is_on() {
+                    elsewhere.marks.push(self.marked.mark(note, true));
+                    return Place::Recorded(elsewhere.marks.len() - 1);
+                }
+                return Place::Follow(keep);
             }
             Admission::Repeated(decision) => {
                 elsewhere.note(part, Went::There(Outcome::Decided(decision)));
@@ -144,6 +156,14 @@ impl Guide for Way<'_> {
         }
     }
 
+    fn keep(&mut self, number: usize, group: &Group<'_>, span: &[u8]) {
+        let Some(mark) = self.elsewhere.marks.get(number) else { return };
+        // Late spans are few.
+        let batch = self.marked.batch(mark);
+        let place = batch.intern(&group.resource, &group.scope);
+        batch.push(place, span);
+    }
+
     fn leave_group(&mut self) {
         self.elsewhere.groups.fill(None);
     }
@@ -161,6 +181,9 @@ impl<F: Fn(TraceKey) -> Option<Place>> Guide for Laid<'_, F> {
         let place = *known.get_or_insert_with(|| batch.intern(&group.resource, &group.scope));
         batch.push(place, span);
     }
+
+    // Nothing of a parcel was decided.
+    fn keep(&mut self, _number: usize, _group: &Group<'_>, _span: &[u8]) {}
 
     fn leave_group(&mut self) {
         self.group = None;

@@ -12,17 +12,22 @@ use ringtail_engine::ownership::action::Action;
 use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
 use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
+use ringtail_engine::rewrite::outgoing::Outgoing as Rewriter;
+use ringtail_engine::rewrite::redaction::Redaction;
+use ringtail_engine::rewrite::sampling::Mark;
 use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::custody::Delivered;
+use super::marked::Marked;
 use super::parcels::Parcels;
 use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::output::{Exported, Output};
 use crate::gateway::room::Room;
+use crate::gateway::span_metrics;
 use crate::ledger::Counters;
 
 /// Requests inserted before the shard looks at its deadlines again.
@@ -53,6 +58,8 @@ pub struct Outside {
     pub room: Arc<Room>,
     /// Where kept spans go.
     pub output: Output,
+    /// What must not leave with them.
+    pub redaction: Option<Arc<Redaction>>,
     /// How things stand.
     pub stands: Arc<ArcSwap<Stand>>,
     /// What goes to other gateways.
@@ -61,6 +68,8 @@ pub struct Outside {
     pub clock: Clock,
     /// So many of the last decisions a shard remembers.
     pub remember_max: usize,
+    /// How spans are counted, if they are.
+    pub span_metrics: Option<span_metrics::Config>,
 }
 
 /// How much of the shard's own counts is in the ledger of the process already.
@@ -87,6 +96,8 @@ pub(super) struct Worker {
     pub(super) deliveries: u64,
     /// Spans that are kept, and the traces among them that were decided here.
     pub(super) kept: Batch,
+    pub(super) marked: Marked,
+    rewriter: Rewriter,
     pub(super) kept_keys: Vec<TraceKey>,
     kept_since: Option<Instant>,
     ticked: u64,
@@ -129,6 +140,11 @@ impl Worker {
         let traces = Traces::new(config.shard, remember, outside.remember_max);
         let mut shard = Shard::new(config, Arc::clone(program));
         shard.set_members(stand.members());
+        let mut marked = Marked::default();
+        marked.adopt(program);
+        if let Some(config) = &outside.span_metrics {
+            shard.set_metrics(config.tally());
+        }
         Self {
             traces,
             shard,
@@ -141,6 +157,8 @@ impl Worker {
             inbound: BTreeMap::new(),
             deliveries: 0,
             kept: Batch::default(),
+            marked,
+            rewriter: Rewriter::default(),
             kept_keys: Vec::new(),
             kept_since: None,
             ticked: 0,
@@ -243,6 +261,12 @@ impl Worker {
                 traces.on_failed(stand, (&to, req, failure), now, actions);
             }
             Ask::Exported(keys) => traces.on_exported(stand, &keys),
+            Ask::Counted(done) => {
+                let drained = self.shard.metrics().map(|tally| tally.drain(now));
+                // Who asked may have given up; then the counts are lost with the process that ends.
+                let _ = done.send(drained.unwrap_or_default());
+                return;
+            }
             Ask::Reload(_) | Ask::Finish(_) => {}
         }
         self.perform(now);
@@ -252,6 +276,7 @@ impl Worker {
     fn reload(&mut self, sampling: &Sampling) {
         self.shard.set_limits(&sampling.limits);
         self.shard.set_program(Arc::clone(&sampling.program));
+        self.marked.adopt(&sampling.program);
         self.publish();
     }
 
@@ -327,25 +352,54 @@ impl Worker {
 
     /// Hands kept spans to the exporters once they are at least `bytes`.
     pub(super) fn flush(&mut self, bytes: u64) {
-        if self.kept.is_empty() {
+        if self.kept.is_empty() && self.marked.is_empty() {
             return;
         }
         self.kept_since.get_or_insert_with(Instant::now);
-        if self.kept.encoded_len_max() as u64 >= bytes {
+        let waiting = self.kept.encoded_len_max() + self.marked.encoded_len_max();
+        if waiting as u64 >= bytes {
             let keys = std::mem::take(&mut self.kept_keys);
             let exported = Exported::new(keys, self.own.clone());
-            self.outside.output.export(&self.kept, exported);
+            if self.outside.redaction.is_some() || !self.marked.is_empty() {
+                self.rewrite();
+                self.outside.output.export(self.rewriter.ready(), exported);
+                self.rewriter.clear();
+            } else {
+                self.outside.output.export(&self.kept, exported);
+            }
             self.kept.clear();
             self.shard.start_gathering();
             self.kept_since = None;
         }
     }
 
+    /// Rewrites all kept spans.
+    fn rewrite(&mut self) {
+        let Self { kept, marked, rewriter, outside, .. } = self;
+        let redaction = outside.redaction.as_deref();
+        let mut add = |batch: &Batch, mark: &Mark| {
+            if let Err(error) = rewriter.add(batch, redaction, mark) {
+                tracing::error!(%error, "a batch of our own does not parse; please report this");
+            }
+        };
+        add(kept, &Mark::default());
+        for (mark, batch) in marked.drain() {
+            add(&batch, &mark);
+            marked.recycle(batch);
+        }
+    }
+
+    fn all_sent(&self) -> bool {
+        self.kept.is_empty() && self.marked.is_empty()
+    }
+
     pub(super) fn publish(&mut self) {
         let held = self.shard.held();
         let bytes = held.bytes
             + self.kept.held_bytes() as u64
+            + (self.marked.held_bytes() + self.rewriter.held_bytes()) as u64
             + self.parcels.bytes()
+            + self.sighted_bytes()
             + self.traces.footprint();
         self.outside.room.replace(self.published, bytes);
         self.published = bytes;
@@ -354,7 +408,7 @@ impl Worker {
         let gauges = &self.gauges;
         let progress = self.stand.epoch << 2
             | u64::from(self.traces.is_complete(&self.stand)) << 1
-            | u64::from(self.traces.is_idle() && held.traces == 0 && self.kept.is_empty());
+            | u64::from(self.traces.is_idle() && held.traces == 0 && self.all_sent());
         // Seen by whoever sees what comes after it.
         gauges.progress.store(progress, std::sync::atomic::Ordering::Release);
         let pairs = [

@@ -246,3 +246,24 @@ fn lists_and_ids_have_an_end() {
     }
     assert_eq!(decisions_of(&DecideRequest::default()).unwrap_err(), Wrong::Missing("sender"));
 }
+
+#[test]
+fn only_what_comes_into_the_fleet_for_the_first_time_is_counted() {
+    let from = |role: Role| {
+        let role = role.into();
+        Some(Member { id: "x".to_owned(), inst: 1, state: 0, role })
+    };
+    let cases = [
+        (from(Role::Agent), false, false, true),
+        (None, false, false, true),
+        (from(Role::Agent), true, false, false),
+        (from(Role::Agent), false, true, false),
+        (from(Role::Gateway), false, false, false),
+        (from(Role::Gateway), true, true, false),
+    ];
+    for (from, again, counted, expected) in cases {
+        let request = DeliverRequest { from, again, counted, ..DeliverRequest::default() };
+        assert_eq!(Manner::of(&request).unwrap().counts, expected, "{request:?}");
+    }
+    assert!(Manner::uniform(message::Origin::Client).counts);
+}

@@ -78,13 +78,17 @@ fn a_trace_is_kept_up_to_the_threshold_and_it_included() {
         (0.0, [false, false, false, false]),
     ];
     for (percentage, expected) in cases {
-        let kept = IDS.map(|(id, _)| Probability::new(percentage, "").keeps(&id.to_be_bytes()));
+        let kept = IDS.map(|(id, _)| {
+            Probability::new(percentage, "").keeps(&TraceFacts::new(id.to_be_bytes()))
+        });
         assert_eq!(kept, expected, "{percentage} %");
     }
     let (id, hash) = IDS[0];
     let exact = Probability { threshold: hash, ..Probability::new(1.0, "") };
-    assert!(exact.keeps(&id.to_be_bytes()));
-    assert!(!Probability { threshold: hash - 1, ..exact }.keeps(&id.to_be_bytes()));
+    assert!(exact.keeps(&TraceFacts::new(id.to_be_bytes())));
+    assert!(
+        !Probability { threshold: hash - 1, ..exact }.keeps(&TraceFacts::new(id.to_be_bytes()))
+    );
 }
 
 #[test]
@@ -100,7 +104,7 @@ fn the_share_that_is_kept_is_the_percentage() {
         .filter(|n| {
             let mut id = [7; 16];
             id[..8].copy_from_slice(&crate::key::mix(*n).to_le_bytes());
-            tenth.keeps(&id)
+            tenth.keeps(&TraceFacts::new(id))
         })
         .count();
     assert!((9_700..10_300).contains(&kept), "{kept} of 100000");

@@ -89,7 +89,7 @@ fn facts_are_those_of_the_bytes() {
         status: Some(SpanStatus { code: 2, message: "no".into() }),
         ..Span::default()
     };
-    let expected = SpanFacts { start_ns: 5, end_ns: 7, statuses: 4, root: true, bits: 0 };
+    let expected = SpanFacts { start_ns: 5, end_ns: 7, statuses: 4, root: true, bits: 0, drawn: 0 };
     assert_eq!(program.span_facts(&span.encode_to_vec()), expected);
 }
 

@@ -1,0 +1,95 @@
+//! From the span metrics of a manifest to what shards count with, within a budget.
+
+use std::sync::Arc;
+
+use ringtail_crds::ValidPipeline;
+use ringtail_engine::span_metrics::{Exemplar, Histogram, Limits, Plan, SERIES_BYTES};
+
+use super::RoleError;
+use crate::gateway::span_metrics::{Config, Push};
+use crate::memory::{Budget, Tier, Wanted};
+
+/// Bytes of the labels of a series as most have them: service, name, job and three dimensions of 20 each,
+/// with their lengths, and room for as much again. Longer ones leave room for fewer series.
+const LABELS_BYTES: u64 = 256;
+/// What a table has at least: a dozen series with the longest labels that there can be.
+const TABLE_BYTES_MIN: u64 = 64 << 10;
+/// Tables beside those of the shards: the totals, and the copy that is shown.
+const TABLES: u64 = 2;
+
+/// The budget of a gateway, and what it counts with.
+pub(super) fn share(
+    pipeline: &ValidPipeline,
+    limit: u64,
+    shards: u32,
+) -> Result<(Budget, Option<Config>), RoleError> {
+    let send = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
+    let wanted = Wanted { send, retention: None, span_metrics: wanted(pipeline, shards) };
+    let budget = Budget::share(Tier::Gateway, limit, wanted);
+    Ok((budget, config(pipeline, shards, budget.span_metrics)?))
+}
+
+/// Bytes for all series that the manifest allows, in every table that may have them.
+fn wanted(pipeline: &ValidPipeline, shards: u32) -> u64 {
+    let Some(settings) = &pipeline.span_metrics else { return 0 };
+    // A list that grows may be twice what is in it.
+    let exemplars = (2 * settings.plan.exemplars * size_of::<Exemplar>()) as u64;
+    let histogram = Histogram::bytes_max(&settings.plan.buckets);
+    let series = SERIES_BYTES + LABELS_BYTES + histogram + exemplars;
+    // A table that counts events as well gives them a fourth of its bytes.
+    let shared = if settings.plan.event_dimensions.is_some() { 4 } else { 3 };
+    let table = u64::from(settings.max_series) * series / 3 * shared;
+    table.max(TABLE_BYTES_MIN) * (u64::from(shards) + TABLES)
+}
+
+/// What a gateway counts with, if it counts.
+fn config(pipeline: &ValidPipeline, shards: u32, budget: u64) -> Result<Option<Config>, RoleError> {
+    let Some(settings) = &pipeline.span_metrics else { return Ok(None) };
+    let limits = Limits {
+        series: settings.max_series as usize,
+        bytes: budget / (u64::from(shards) + TABLES),
+    };
+    let push = settings
+        .push
+        .as_ref()
+        .map(|push| Push { endpoint: push.endpoint.clone(), interval: push.interval });
+    let config = Config { plan: Arc::new(Plan::new(settings.plan.clone())), limits, push };
+    config.check()?;
+    Ok(Some(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MIB;
+
+    fn pipeline(metrics: &str) -> ValidPipeline {
+        let text = format!(
+            "apiVersion: ringtail.dev/v1alpha1\nkind: TracePipeline\nmetadata: {{name: a}}\nspec:\n  \
+             sampling: {{policies: [{{name: all, type: AlwaysSample}}]}}\n  \
+             exporters: [{{name: b, type: OTLP, otlp: {{endpoint: \"http://b:4317\"}}}}]\n  {metrics}\n"
+        );
+        ringtail_crds::validate(&text).unwrap()
+    }
+
+    #[test]
+    fn all_series_have_room_in_a_gateway_of_the_usual_size_and_few_in_a_small_one() {
+        assert_eq!(wanted(&pipeline(""), 1), 0);
+        assert!(config(&pipeline(""), 1, 0).unwrap().is_none());
+        let cases = [
+            ("spanMetrics: {}", 2048 * MIB, 1, true),
+            ("spanMetrics: {exemplars: {enabled: true}}", 2048 * MIB, 4, true),
+            ("spanMetrics: {exponential: {}, maxSeries: 100000}", 512 * MIB, 1, false),
+            ("spanMetrics: {maxSeries: 1}", 64 * MIB, 1, true),
+        ];
+        for (metrics, limit, shards, fits) in cases {
+            let pipeline = pipeline(metrics);
+            let span_metrics = wanted(&pipeline, shards);
+            let wanted = Wanted { span_metrics, ..Wanted::default() };
+            let budget = Budget::share(Tier::Gateway, limit, wanted).span_metrics;
+            assert_eq!(budget == span_metrics, fits, "{metrics}: {budget} of {span_metrics}");
+            let config = config(&pipeline, shards, budget).unwrap().unwrap();
+            assert!(config.limits.bytes * (u64::from(shards) + TABLES) <= budget, "{metrics}");
+        }
+    }
+}
