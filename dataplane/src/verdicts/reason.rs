@@ -35,7 +35,10 @@ pub(super) fn reason(
             percent(hash),
             percent(threshold)
         ),
-        (Why::Randomness, _) => "the randomness in the trace state of its spans decides".to_owned(),
+        (Why::Randomness, _) => {
+            "the trace state of its spans speaks of sampling, and the randomness of the trace decides"
+                .to_owned()
+        }
         (Why::Found(_), rule) => found(&question(rule)),
         (Why::Failed, _) => "a condition asked what a value cannot answer".to_owned(),
         (Why::Spans(count), Rule::SpanCount { min_spans, max_spans }) => {

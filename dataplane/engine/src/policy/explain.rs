@@ -32,7 +32,7 @@ pub enum Why {
         /// The highest that is kept.
         threshold: u64,
     },
-    /// The randomness that the trace state of the spans carries, in place of the trace ID.
+    /// The trace state of the spans speaks of sampling: its randomness, or that of the trace ID.
     Randomness,
     /// Whether any span or resource passes its test; some policies turn the answer around.
     Found(bool),
@@ -84,7 +84,7 @@ impl Question {
             Self::Always => Why::Always,
             Self::Status { .. } => Why::Statuses(facts.statuses),
             Self::Latency { .. } => Why::Duration(facts.duration_ms()),
-            Self::Probability(_) if facts.drawn > 1 => Why::Randomness,
+            Self::Probability(_) if facts.drawn > 0 => Why::Randomness,
             Self::Probability(probability) => {
                 let (hash, threshold) = probability.weigh(&facts.id);
                 Why::Hash { hash, threshold }
