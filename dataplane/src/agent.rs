@@ -60,8 +60,6 @@ pub struct Config {
     pub keyring: Option<Arc<Keyring>>,
     /// Whether it speaks nothing but OTLP: a sidecar is no part of the fleet.
     pub thin: bool,
-    /// Whether spans go by their service, and not by their trace.
-    pub by_service: bool,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -121,7 +119,6 @@ impl Agent {
             config.hop_encoding,
             config.send_budget,
             (keeps.then_some(keeper), config.processing),
-            config.by_service,
         ));
         let senders = Arc::default();
         let mut tasks = JoinSet::new();

@@ -48,7 +48,6 @@ macro_rules! table {
     };
 }
 
-mod discovery;
 mod exporters; // what exporters leave out, repeat, and read anew
 mod processing;
 mod receivers;
@@ -59,15 +58,13 @@ use table::*;
 
 /// Every metric that a role may expose, in the order in which it is shown.
 pub fn table() -> impl Iterator<Item = &'static Metric> {
-    let tables = [
-        table::TABLE,
-        receivers::TABLE,
-        exporters::TABLE,
-        processing::TABLE,
-        span_metrics::TABLE,
-        discovery::TABLE,
-    ];
-    tables.into_iter().flatten().copied()
+    table::TABLE
+        .iter()
+        .chain(receivers::TABLE)
+        .chain(exporters::TABLE)
+        .chain(processing::TABLE)
+        .chain(span_metrics::TABLE)
+        .copied()
 }
 
 /// One value of one metric.
@@ -195,7 +192,6 @@ impl Source {
             gauge(&FOREIGN, &[], counts.foreign.load(Relaxed)),
             gauge(&RING, &[&format!("{digest:016x}")], 1),
         ]);
-        samples.extend(discovery::samples(&self.discovery));
     }
 
     /// What is followed while the process runs.

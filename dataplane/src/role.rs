@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use clap::Args;
 use ringtail_crds::resolved::ReceiverPorts;
-use ringtail_crds::routing::RoutingKey;
 use ringtail_crds::{Compression, ValidPipeline};
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::ScanLimits;
@@ -210,10 +209,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let guard = guard::of_clients(&role, loaded.pipeline.guard)?;
     let seed = seed(&role)?;
     let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
-    let by_service = loaded.pipeline.routing_key == RoutingKey::Service;
     let budget = {
-        // Gateways that get services know nothing of each other, so nobody says what is to be sent again.
-        let retention = if by_service { Some(0) } else { loaded.pipeline.retention_bytes };
+        let retention = loaded.pipeline.retention_bytes;
         let limit = memory::limit(Tier::Agent, role.memory_limit);
         Budget::share(Tier::Agent, limit, Wanted { retention, ..Wanted::default() })
     };
@@ -226,7 +223,6 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         gateways: neighbours.discovery.clone(),
         keyring: keyring.clone(),
         thin,
-        by_service,
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,
@@ -245,7 +241,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let shown = Shown { keyring, guard: guard.clone() };
     let (source, follower) = neighbours.follow(&role, &loaded, tier, shown);
     let following = tokio::spawn(follower.run(Retain(Arc::clone(agent.core()))));
-    let clients = sockets::Door { handler: agent.intake(), guard };
+    let clients = sockets::Door::new(agent.intake(), guard);
     let receivers = sockets.serve(clients, None, source.clone(), budget.receive, &stopping)?;
     wait_for_stop(signals, parent).await;
     following.abort();
@@ -274,8 +270,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
     let shards = u32::try_from(shards(&role)).unwrap_or(1);
-    let limit = memory::limit(Tier::Gateway, role.memory_limit);
-    let (budget, span_metrics) = counting::share(pipeline, limit, shards)?;
+    let (budget, span_metrics) = counting::share(pipeline, role.memory_limit, shards)?;
     let identity = identity(&role, Role::Gateway)?;
     let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
     let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
@@ -315,11 +310,9 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
     let intake = |door| gateway::Intake { gateway: Arc::clone(&gateway), door };
     let door = if keyring.is_some() { Door::Clients } else { Door::Open };
-    let peers = keyring.map(|keyring| sockets::Door {
-        handler: intake(Door::Peers),
-        guard: guard.for_peers(keyring),
-    });
-    let clients = sockets::Door { handler: intake(door), guard };
+    let of_peers = |keyring| sockets::Door::new(intake(Door::Peers), guard.for_peers(keyring));
+    let peers = keyring.map(of_peers);
+    let clients = sockets::Door::new(intake(door), guard.clone());
     let receivers = sockets.serve(clients, peers, source.clone(), budget.receive, &stopping)?;
     // Others are asked once this gateway can be asked itself.
     tasks.spawn(fleet.run());

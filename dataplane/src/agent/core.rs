@@ -122,7 +122,6 @@ impl Core {
         hop_encoding: Encoding,
         send_budget: u64,
         (keeper, processing): (Option<mpsc::UnboundedSender<News>>, Option<Processing>),
-        by_service: bool,
     ) -> Self {
         let buffers = Buffers::default();
         Self {
@@ -141,9 +140,7 @@ impl Core {
             counts: Arc::default(),
             wanted,
             batch_bytes: AtomicU64::new(wanted.bytes as u64),
-            splitter: Mutex::new(
-                Splitter::new(seed, wanted, buffers.clone()).by_service(by_service),
-            ),
+            splitter: Mutex::new(Splitter::new(seed, wanted, buffers.clone())),
             buffers,
             ring: ArcSwapOption::empty(),
             links: LinkTable::default(),

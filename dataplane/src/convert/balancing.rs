@@ -1,5 +1,7 @@
 //! The loadbalancing exporter: how agents find gateways, and the hop to them.
 
+use ringtail_crds::schema;
+
 use super::conversion::Conversion;
 use super::source::{Entry, Fields};
 use super::tree::Tree;
@@ -97,6 +99,11 @@ impl Conversion<'_> {
             self.report.error(&entry.place, "needs a hostname");
             return;
         };
+        if !schema::takes("spec.routing.resolver.type", "DNS") {
+            let why = "this version of Ringtail finds external gateways by a list: name them under static";
+            self.report.error(&entry.place, why);
+            return;
+        }
         let interval =
             interval.and_then(|entry| bounded(&mut self.reader(), &entry, 1_000, 3_600_000));
         let timeout = timeout.and_then(|entry| bounded(&mut self.reader(), &entry, 100, 60_000));
