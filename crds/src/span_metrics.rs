@@ -55,6 +55,7 @@ pub struct SpanMetrics {
     /// 6ms, 8ms, 10ms, 50ms, 100ms, 200ms, 400ms, 800ms, 1s, 1400ms, 2s, 5s, 10s, 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = BUCKETS_MAX))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub buckets: Option<Vec<DurationText>>,
 
     /// Exponential buckets in place of explicit ones. They go out by otlp; on /metrics, whose text has no

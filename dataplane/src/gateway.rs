@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use prost::Message;
 use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::{Instance, State};
-use ringtail_engine::ownership::message::{Origin, Outcome};
+use ringtail_engine::ownership::message::Outcome;
 use ringtail_engine::ownership::rules::Rules;
 use ringtail_engine::ownership::timers::JOIN_SETTLE;
 use ringtail_engine::ownership::{
@@ -29,28 +29,28 @@ use self::fleet::{Fleet, FleetTask, Setting};
 pub use self::intake::{Door, Intake};
 use self::output::Output;
 use self::peers::Peers;
+use self::refusals::{no_holder, no_room, stopping, wrong};
 use self::room::Room;
 use self::shards::{Outside, PolicyGauge, Sampling, ShardHandle, Slot, Work};
 use self::span_metrics::SpanMetrics;
 use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
-use crate::otlp::{self, Checked, Malformed, invalid_ids};
+use crate::otlp::{Checked, Malformed, invalid_ids};
 use crate::peer::messages::{self, Manner, Wrong};
 use crate::peer::{DeliverRequest, DeliverResponse, Identity};
-use crate::transport::{Call, Keyring, Permit, Refusal, Reply};
+use crate::transport::{Keyring, Permit, Refusal, Reply};
 
 pub mod clock;
 pub mod fleet;
 mod intake;
 pub mod output;
 pub mod peers;
+mod refusals;
 pub mod room;
 pub mod shards;
 pub mod span_metrics;
 
-/// What a refused sender is asked to wait.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What the buffer stores beside a span's bytes, when the span opens a trace: its record's head, the
 /// trace's entry with its place in the index, its deadline and its duplicates (320), and what is known of its
 /// ownership (64 in a table that doubles).
@@ -333,17 +333,6 @@ impl Gateway {
         Ok(Reply { message: answer.encode_to_vec().into() })
     }
 
-    async fn export(&self, call: Call) -> Result<Reply, Refusal> {
-        let mut permit = call.permit;
-        let checked = otlp::check(call.message, &mut permit, call.left_out, &self.scan)?;
-        let malformed = checked.malformed.clone();
-        let stored = self.store(checked, Manner::uniform(Origin::Client), permit, false).await?;
-        if stored.refused > 0 {
-            return Err(no_holder());
-        }
-        Ok(otlp::export_reply(stored.invalid, &malformed))
-    }
-
     /// Finds a place for every valid span of a request, or for none.
     async fn store(
         &self,
@@ -455,27 +444,6 @@ fn ownership(config: &Config, discovery: &Discovery) -> OwnershipConfig {
         settle: if alone { 0 } else { JOIN_SETTLE },
         rules: Rules::ALL,
     }
-}
-
-fn wrong(error: Wrong) -> Refusal {
-    Refusal::Malformed(error.to_string())
-}
-
-fn no_holder() -> Refusal {
-    let why =
-        "this gateway is cut off from most others and cannot take spans now; send to another one";
-    Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
-}
-
-fn no_room() -> Refusal {
-    let why = "the gateway's buffer is full; retry after the given delay, add gateways, or raise \
-               their memory limit";
-    Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
-}
-
-fn stopping() -> Refusal {
-    let why = "the gateway is stopping; send to another one";
-    Refusal::Unavailable { message: why.to_owned(), retry_after: RETRY_AFTER }
 }
 
 // === impl Limits ===

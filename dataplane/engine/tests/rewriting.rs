@@ -63,12 +63,15 @@ impl Model {
             if self.plan.hash.contains(&pair.key) {
                 // Which hash it is others test.
                 pair.value = Some(AnyValue { value: Some(Value::StringValue("hash".to_owned())) });
+                // With a value goes whatever else there was.
+                pair.key_strindex = 0;
                 continue;
             }
             let whole = masks.iter().find(|place| self.patterns[**place].1.is_none());
             if let Some(place) = whole {
                 let text = self.plan.masks[*place].replacement.clone();
                 pair.value = Some(AnyValue { value: Some(Value::StringValue(text)) });
+                pair.key_strindex = 0;
             } else if let Some(any) = &mut pair.value {
                 self.any(any, &masks);
             }

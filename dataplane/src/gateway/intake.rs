@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use prost::Message;
 use ringtail_engine::key::shard_of;
-use ringtail_engine::ownership::message::{self, Agreement};
+use ringtail_engine::ownership::message::{self, Agreement, Origin};
 
 use super::fleet::Knock;
 use super::shards::{Ask, ShardHandle};
-use super::{Gateway, stopping, wrong};
-use crate::peer::messages;
+use super::{Gateway, no_holder, stopping, wrong};
+use crate::otlp;
+use crate::peer::messages::{self, Manner};
 use crate::peer::{DecideRequest, DeliverRequest, HelloRequest, Member, PollRequest, Role};
 use crate::transport::{Call, Handler, Method, Peer, Refusal, Reply};
 
@@ -105,9 +106,20 @@ fn read<M: Message + Default>(message: Bytes) -> Result<M, Refusal> {
         .map_err(|error| Refusal::Malformed(format!("not a message of ours: {error}")))
 }
 
-// === What peers ask ===
+// === What clients and peers ask ===
 
 impl Gateway {
+    async fn export(&self, call: Call) -> Result<Reply, Refusal> {
+        let mut permit = call.permit;
+        let checked = otlp::check(call.message, &mut permit, call.left_out, &self.scan)?;
+        let malformed = checked.malformed.clone();
+        let stored = self.store(checked, Manner::uniform(Origin::Client), permit, false).await?;
+        if stored.refused > 0 {
+            return Err(no_holder());
+        }
+        Ok(otlp::export_reply(stored.invalid, &malformed))
+    }
+
     async fn hello(&self, request: HelloRequest) -> Result<Reply, Refusal> {
         let plain = self.peers.answer(&request);
         let hello = messages::hello_of(&request).map_err(wrong)?;

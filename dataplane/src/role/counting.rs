@@ -7,7 +7,7 @@ use ringtail_engine::span_metrics::{Exemplar, Histogram, Limits, Plan, SERIES_BY
 
 use super::RoleError;
 use crate::gateway::span_metrics::{Config, Push};
-use crate::memory::{Budget, Tier, Wanted};
+use crate::memory::{self, Budget, Tier, Wanted};
 
 /// Bytes of the labels of a series as most have them: service, name, job and three dimensions of 20 each,
 /// with their lengths, and room for as much again. Longer ones leave room for fewer series.
@@ -17,14 +17,15 @@ const TABLE_BYTES_MIN: u64 = 64 << 10;
 /// Tables beside those of the shards: the totals, and the copy that is shown.
 const TABLES: u64 = 2;
 
-/// The budget of a gateway, and what it counts with.
+/// The budget of a gateway whose flag says so, or nothing, and what it counts with.
 pub(super) fn share(
     pipeline: &ValidPipeline,
-    limit: u64,
+    memory_limit: Option<u64>,
     shards: u32,
 ) -> Result<(Budget, Option<Config>), RoleError> {
     let send = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
     let wanted = Wanted { send, retention: None, span_metrics: wanted(pipeline, shards) };
+    let limit = memory::limit(Tier::Gateway, memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, wanted);
     Ok((budget, config(pipeline, shards, budget.span_metrics)?))
 }

@@ -27,6 +27,12 @@ pub(super) struct Door<H> {
     pub(super) guard: Guard,
 }
 
+impl<H> Door<H> {
+    pub(super) fn new(handler: H, guard: Guard) -> Self {
+        Self { handler, guard }
+    }
+}
+
 /// Receivers under way.
 pub(super) struct Receivers {
     tasks: JoinSet<usize>,
