@@ -186,12 +186,7 @@ mod tests {
             ("    replicas: 3", "    nodeSelector: {disk: fast}", false, false),
             ("  gateway:\n", "  redaction: {remove: [a]}\n  gateway:\n", false, true),
             ("decisionWait: 30s", "decisionWait: 30s\n    recordPolicy: true", false, false),
-            (
-                "    compression: Zstd\n",
-                "    compression: Zstd\n    filter: [IsRootSpan()]\n",
-                true,
-                false,
-            ),
+            ("  agent:\n", "  agent:\n    filter: [IsRootSpan()]\n", true, false),
             (
                 "  agent:\n",
                 "  agent:\n    receivers: {otlp: {tls: {certificateRef: {name: a}}}}\n",
