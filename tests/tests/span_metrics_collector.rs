@@ -3,8 +3,8 @@
 //! comparison here and listed in `docs/span-metrics.md`.
 //!
 //! Needs a Collector of v0.159 with the connector and the Prometheus exporter, named by `RINGTAIL_OTELCOL`;
-//! without it there is nothing to compare with. The one of `make bench` has neither: add `spanmetricsconnector`
-//! and `prometheusexporter` to `bench/otelcol/builder.yaml` and run its builder.
+//! without it there is nothing to compare with. The one of `make bench` has neither: add
+//! `spanmetricsconnector` and `prometheusexporter` to `bench/otelcol/builder.yaml` and run its builder.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
 
