@@ -118,6 +118,9 @@ pub mod reason {
     /// SamplingDegraded: kept spans are lost on their way to a backend.
     pub const EXPORTER_BACKPRESSURE: &str = "ExporterBackpressure";
 
+    /// SamplingDegraded, RingConverged: routing.key is Service, so that gateways decide parts of traces.
+    pub const ROUTED_BY_SERVICE: &str = "RoutedByService";
+
     /// PeersUnauthenticated: security.peerTLS.mode is Disabled.
     pub const PEER_TLS_DISABLED: &str = "PeerTLSDisabled";
     /// Paused: spec.paused is true.

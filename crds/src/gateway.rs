@@ -22,8 +22,8 @@ const SHARE_LENGTH_MAX: u32 = 4;
 #[x_kube(validation = ONE_ANTI_AFFINITY.rule())]
 pub struct Gateway {
     /// Who runs the gateways. Managed: the operator. External: somebody else, which may be OpenTelemetry
-    /// Collectors too; agents then send to routing.resolver.static, which must name them, and the operator
-    /// makes nothing for this tier, so that the other fields here have no effect.
+    /// Collectors too; agents then send to those that routing.resolver names, by a list or by DNS, and the
+    /// operator makes nothing for this tier, so that the other fields here have no effect.
     #[serde(default, rename = "type")]
     pub type_: GatewayType,
 

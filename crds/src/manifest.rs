@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{TracePipeline, schema};
+use crate::{TracePipeline, routing::RoutingKey, schema};
 
 /// A tier of the data plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,9 @@ fn gateway_settings(exporters: &Value, security: &Value, pipeline: &TracePipelin
     let otlp = &pipeline.spec.agent.receivers.otlp;
     if otlp.is_guarded() {
         settings["receivers"] = json!([otlp.tls, otlp.bearer_token_secret_ref]);
+    }
+    if pipeline.spec.routing.key == RoutingKey::Service {
+        settings["routing"] = json!("Service");
     }
     settings
 }

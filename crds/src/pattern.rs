@@ -112,6 +112,11 @@ pub(crate) const HOST_PORT: Pattern = Pattern {
 
 /// gRPC metadata names are lower case on the wire; asking for them so keeps `X-Org` and `x-org` from being
 /// two.
+pub(crate) const DNS_NAME: Pattern = Pattern {
+    regex: r"^[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\.?$",
+    wants: "a DNS name such as gateways.example.com or _otlp-grpc._tcp.gateways.example.com",
+};
+
 pub(crate) const HEADER_NAME: Pattern = Pattern {
     regex: "^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$",
     wants: "a header name in lower case, such as x-scope-orgid",
@@ -157,7 +162,7 @@ pub(crate) const ATTRIBUTE_NAME: Pattern = Pattern {
     wants: "a name of letters, digits, '.', '_', '-', '/' and ':', starting with a letter",
 };
 
-const ALL: [&Pattern; 18] = [
+const ALL: [&Pattern; 19] = [
     &DURATION,
     &SIZE,
     &PERCENTAGE,
@@ -168,6 +173,7 @@ const ALL: [&Pattern; 18] = [
     &SERVER_NAME,
     &FILE_PATH,
     &HOST_PORT,
+    &DNS_NAME,
     &HEADER_NAME,
     &HEADER_VALUE,
     &OBJECT_NAME,

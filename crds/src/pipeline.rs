@@ -150,21 +150,25 @@ fn is(spec: &Value, pointer: &str, word: &str) -> bool {
 
 /// Managed gateways come and go, so a list of them would be wrong soon.
 pub(crate) static STATIC_IS_EXTERNAL: NodeRule = NodeRule {
-    cel: "self.routing.resolver.type != 'Static' || self.gateway.type == 'External'",
+    cel: "self.routing.resolver.type == 'Kubernetes' || self.gateway.type == 'External'",
     holds: |spec| {
-        !is(spec, "/routing/resolver/type", "Static") || is(spec, "/gateway/type", "External")
+        let listed = ["Static", "DNS"].map(|word| is(spec, "/routing/resolver/type", word));
+        !listed.contains(&true) || is(spec, "/gateway/type", "External")
     },
-    message: "Static needs gateway.type External: the operator's own gateways are found by type Kubernetes",
+    message: "DNS and Static need gateway.type External: the operator's own gateways are found by type \
+              Kubernetes",
     field: ".routing.resolver.type",
 };
 
 /// There are no Services to watch when somebody else runs the gateways.
 pub(crate) static EXTERNAL_IS_STATIC: NodeRule = NodeRule {
-    cel: "self.gateway.type != 'External' || self.routing.resolver.type == 'Static'",
+    cel: "self.gateway.type != 'External' || self.routing.resolver.type != 'Kubernetes'",
     holds: |spec| {
-        !is(spec, "/gateway/type", "External") || is(spec, "/routing/resolver/type", "Static")
+        let listed = ["Static", "DNS"].map(|word| is(spec, "/routing/resolver/type", word));
+        !is(spec, "/gateway/type", "External") || listed.contains(&true)
     },
-    message: "must be Static when gateway.type is External: name the gateways in static.endpoints",
+    message: "must be Static or DNS when gateway.type is External: name the gateways in static.endpoints \
+              or by dns.hostname",
     field: ".routing.resolver.type",
 };
 

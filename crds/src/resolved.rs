@@ -14,6 +14,7 @@ use crate::{
     compression::Compression,
     exporter::{OtlpProtocol, Verbosity},
     processing::Detector,
+    routing::RoutingKey,
     security::PeerTlsMode,
 };
 
@@ -42,6 +43,8 @@ pub struct ValidPipeline {
     pub exporters: Vec<Exporter>,
     /// Where the list of gateways comes from.
     pub resolver: Resolver,
+    /// Which spans go to the same gateway.
+    pub routing_key: RoutingKey,
     /// Where an agent takes spans in.
     pub receivers: ReceiverPorts,
     /// What applications have to show.
@@ -107,6 +110,21 @@ pub enum Resolver {
     Kubernetes,
     /// These, as `host:port`; at least one.
     Static(Vec<String>),
+    /// What DNS says of a name.
+    Dns(Dns),
+}
+
+/// A name whose addresses are gateways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// A host name, or the name of SRV records, which begins with `_`.
+    pub hostname: String,
+    /// The port of the addresses.
+    pub port: u16,
+    /// The wait between two questions.
+    pub interval: Duration,
+    /// The wait for an answer; never longer than the interval.
+    pub timeout: Duration,
 }
 
 /// Where an agent takes spans in.

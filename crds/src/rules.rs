@@ -27,6 +27,9 @@ use crate::{
     processing::VALUE_IF_GIVEN,
     receivers::{GUARD_NEEDS_PEER_TLS, GUARD_NOT_OF_SIDECARS, PORT_IS_FREE, PORTS_DIFFER},
     redaction::{ONE_KEY, SECRET_WITH_HASH, SOME_AIM, SOME_REDACTION, TEXTS_WITH_MASKS},
+    routing::{
+        DNS_TIMEOUT, INTERVAL as RESOLVE_INTERVAL, PORT_OF_ADDRESSES, TIMEOUT_WITHIN_INTERVAL,
+    },
     sampling::{
         BOUNDS_IN_ORDER, BUDGET_BYTES, COUNTS_IN_ORDER, DECISION_WAIT, LATENCY,
         ROOT_BEFORE_DECISION, ROOT_WAIT, SOME_BOUND, SOME_CONDITION, SOME_COUNT, TRACE_BYTES,
@@ -65,7 +68,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 53] = [
+static TWINS: [Twin; 57] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -73,6 +76,8 @@ static TWINS: [Twin; 53] = [
     Twin::Duration(&RETRY_ELAPSED),
     Twin::Duration(&RETRY_INTERVAL),
     Twin::Duration(&BATCH_TIMEOUT),
+    Twin::Duration(&RESOLVE_INTERVAL),
+    Twin::Duration(&DNS_TIMEOUT),
     Twin::Size(&QUEUE_BYTES),
     Twin::Size(&BATCH_BYTES),
     Twin::Size(&RETENTION_BYTES),
@@ -101,6 +106,8 @@ static TWINS: [Twin; 53] = [
     Twin::Node(&SOME_TARGET),
     Twin::Node(&SECRETS_WITH_REF),
     Twin::Node(&ONE_VALUE),
+    Twin::Node(&PORT_OF_ADDRESSES),
+    Twin::Node(&TIMEOUT_WITHIN_INTERVAL),
     Twin::Size(&ROTATION_BYTES),
     Twin::Size(&DISK_BYTES),
     Twin::Node(&PATH_OF_HTTP),

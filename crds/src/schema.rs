@@ -38,6 +38,29 @@ pub(crate) fn root() -> &'static JSONSchemaProps {
     &ROOT
 }
 
+/// Whether the resource has the field at a path such as `spec.exporters[].otlp.tls`; `[]` stands for any
+/// entry of a list.
+pub fn knows(path: &str) -> bool {
+    field(path).is_some()
+}
+
+/// Whether the field at a path takes a word, of a closed set of them.
+pub fn takes(path: &str, word: &str) -> bool {
+    let values = field(path).and_then(|field| field.enum_.as_ref());
+    values.is_some_and(|values| values.iter().any(|value| value.0 == word))
+}
+
+fn field(path: &str) -> Option<&'static JSONSchemaProps> {
+    path.split('.').try_fold(root(), |schema, step| {
+        let found = schema.properties.as_ref()?.get(step.trim_end_matches("[]"))?;
+        match (step.ends_with("[]"), &found.items) {
+            (false, _) => Some(found),
+            (true, Some(JSONSchemaPropsOrArray::Schema(item))) => Some(item.as_ref()),
+            (true, _) => None,
+        }
+    })
+}
+
 // A null is as good as absent: without `nullable` the API server prunes it, and so does the offline check.
 // Lines of a doc comment end where the source's margin is, not where a reader's is.
 fn polish(schema: &mut JSONSchemaProps) {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use self::core::Core;
-use self::core::Offer;
+use self::core::{Offer, Wiring};
 use self::keeper::{Keeper, News};
 use self::link::Sender;
 use self::splitter::{BatchLimits, Ring};
@@ -60,6 +60,8 @@ pub struct Config {
     pub keyring: Option<Arc<Keyring>>,
     /// Whether it speaks nothing but OTLP: a sidecar is no part of the fleet.
     pub thin: bool,
+    /// Whether spans go by their service, and not by their trace.
+    pub by_service: bool,
     /// When a batch is full.
     pub batch: BatchLimits,
     /// When a batch is old.
@@ -118,7 +120,11 @@ impl Agent {
             config.batch,
             config.hop_encoding,
             config.send_budget,
-            (keeps.then_some(keeper), config.processing),
+            Wiring {
+                keeper: keeps.then_some(keeper),
+                processing: config.processing,
+                by_service: config.by_service,
+            },
         ));
         let senders = Arc::default();
         let mut tasks = JoinSet::new();

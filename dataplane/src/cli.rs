@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Loaded;
+use crate::convert::{self, ConvertOptions};
 use crate::inject::{self, InjectOptions};
 use crate::role::{self, AgentOptions, GatewayOptions, RoleError};
 use crate::run::control::client::{self, ControlOptions};
 use crate::run::{self, RunOptions};
+use crate::verdicts::{self, ExplainOptions, TestOptions};
 
 /// Whole traces, sampled at the tail: agents, gateways and a local fleet from one TracePipeline manifest.
 #[derive(Debug, Parser)]
@@ -39,6 +41,12 @@ pub enum Command {
     },
     /// Add an agent to the pods of workloads, as a sidecar, and print the manifests.
     Inject(InjectOptions),
+    /// Turn the configurations of a Collector's two tiers into a TracePipeline, and say what is not the same.
+    Convert(ConvertOptions),
+    /// Say what becomes of recorded traces, and why.
+    Explain(ExplainOptions),
+    /// Compare what becomes of recorded traces with what is expected.
+    Test(TestOptions),
 }
 
 // === impl Cli ===
@@ -53,7 +61,10 @@ impl Cli {
             | Command::Run(_)
             | Command::Control(_)
             | Command::Validate { .. }
-            | Command::Inject(_) => 1,
+            | Command::Inject(_)
+            | Command::Convert(_)
+            | Command::Explain(_)
+            | Command::Test(_) => 1,
         }
     }
 
@@ -86,6 +97,26 @@ impl Cli {
                     inject::run(&options).map_err(|e| RoleError::Usage(e.to_string()))?;
                 print!("{manifests}");
                 Ok(ExitCode::SUCCESS)
+            }
+            Command::Convert(options) => {
+                let converted =
+                    convert::run(&options).map_err(|e| RoleError::Usage(e.to_string()))?;
+                eprint!("{}", converted.report);
+                print!("{}", converted.manifest);
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Explain(options) => {
+                let loaded = load(&options.file)?;
+                let told = verdicts::explain(&options, &loaded.pipeline);
+                print!("{}", told.map_err(RoleError::Usage)?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Test(options) => {
+                let loaded = load(&options.file)?;
+                let outcome = verdicts::test(&options, &loaded.pipeline);
+                let outcome = outcome.map_err(RoleError::Usage)?;
+                print!("{}", outcome.text);
+                Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub mod cluster;
+pub mod dns;
 pub mod slices;
 
 /// Candidates that one process keeps in touch with: twice the 64 gateways that a pipeline may have, since
@@ -56,8 +57,10 @@ pub struct Discovery {
 pub struct Health {
     /// What kind of source it is, as the Collector's metrics call it.
     pub resolver: &'static str,
-    /// Attempts to list or watch that failed.
+    /// Attempts to list, watch or resolve that failed.
     pub failures: AtomicU64,
+    /// Attempts that succeeded.
+    pub resolutions: AtomicU64,
     /// Requests sent to the API server.
     pub requests: AtomicU64,
     /// Candidates that were left out for [`CANDIDATES_MAX`].
@@ -117,6 +120,7 @@ impl Health {
         Self {
             resolver,
             failures: AtomicU64::new(0),
+            resolutions: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
             failing_since: Mutex::new(None),
@@ -131,6 +135,7 @@ impl Health {
 
     /// The source answered.
     pub fn succeed(&self) {
+        self.resolutions.fetch_add(1, Relaxed);
         *self.since() = None;
     }
 

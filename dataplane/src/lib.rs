@@ -8,6 +8,7 @@
 //! | [`agent`] | receive -> scan -> route -> queue -> send |
 //! | [`cli`] | the command line |
 //! | [`config`] | the manifest while the process runs |
+//! | [`convert`] | a Collector's configurations as a manifest |
 //! | [`discovery`] | where gateways may be: lists, EndpointSlices |
 //! | [`export`] | kept spans to one backend |
 //! | [`gateway`] | receive -> scan -> insert -> decide -> export |
@@ -23,11 +24,13 @@
 //! | [`run`] | a local fleet |
 //! | [`stats`] | what processes tell about themselves |
 //! | [`transport`] | sockets, frames, compression, answers |
+//! | [`verdicts`] | recorded traces against policies |
 
 pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod discovery;
 pub mod export;
 pub mod gateway;
@@ -43,3 +46,4 @@ pub mod role;
 pub mod run;
 pub mod stats;
 pub mod transport;
+pub mod verdicts;

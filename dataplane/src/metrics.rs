@@ -48,6 +48,7 @@ macro_rules! table {
     };
 }
 
+mod discovery;
 mod exporters; // what exporters leave out, repeat, and read anew
 mod processing;
 mod receivers;
@@ -64,6 +65,7 @@ pub fn table() -> impl Iterator<Item = &'static Metric> {
         .chain(exporters::TABLE)
         .chain(processing::TABLE)
         .chain(span_metrics::TABLE)
+        .chain(discovery::TABLE)
         .copied()
 }
 
@@ -192,6 +194,7 @@ impl Source {
             gauge(&FOREIGN, &[], counts.foreign.load(Relaxed)),
             gauge(&RING, &[&format!("{digest:016x}")], 1),
         ]);
+        samples.extend(discovery::samples(&self.discovery));
     }
 
     /// What is followed while the process runs.

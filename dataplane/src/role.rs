@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ringtail_crds::resolved::ReceiverPorts;
+use ringtail_crds::routing::RoutingKey;
 use ringtail_crds::{Compression, ValidPipeline};
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::scan::ScanLimits;
@@ -209,8 +210,10 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     let guard = guard::of_clients(&role, loaded.pipeline.guard)?;
     let seed = seed(&role)?;
     let sockets = Sockets::bind(&role, loaded.pipeline.receivers, None)?;
+    let by_service = loaded.pipeline.routing_key == RoutingKey::Service;
     let budget = {
-        let retention = loaded.pipeline.retention_bytes;
+        // Gateways that get services know nothing of each other, so nobody says what is to be sent again.
+        let retention = if by_service { Some(0) } else { loaded.pipeline.retention_bytes };
         let limit = memory::limit(Tier::Agent, role.memory_limit);
         Budget::share(Tier::Agent, limit, Wanted { retention, ..Wanted::default() })
     };
@@ -223,6 +226,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         gateways: neighbours.discovery.clone(),
         keyring: keyring.clone(),
         thin,
+        by_service,
         batch: BatchLimits {
             bytes: usize::try_from(pipeline.batch.max_bytes).unwrap_or(usize::MAX),
             spans: pipeline.batch.max_spans as usize,

@@ -41,6 +41,8 @@ pub struct Observed {
     pub failure: Option<(Category, String)>,
     /// Whether somebody else runs the gateways.
     pub external_gateways: bool,
+    /// Whether gateways get services and not traces.
+    pub routed_by_service: bool,
     /// Whether agents are pods of this pipeline.
     pub managed_agents: bool,
     /// Whether agents and gateways trust whoever reaches them.

@@ -25,10 +25,13 @@ enum Proof {
 }
 
 /// The first entry whose words a command starts with says how it is proven.
-const PROOFS: [(&str, Proof); 24] = [
+const PROOFS: [(&str, Proof); 27] = [
     ("make", Proof::Target),
     ("cargo run --bin ringtail -- validate", Proof::Runs),
     ("ringtail validate", Proof::Runs),
+    ("ringtail convert", Proof::Runs),
+    ("ringtail explain", Proof::Runs),
+    ("ringtail test", Proof::Runs),
     (
         "cargo run --bin ringtail -- run",
         Proof::Listed("the same command, with flags, is tests/run.rs"),

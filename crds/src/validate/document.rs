@@ -21,7 +21,7 @@ const DEPTH_MAX: usize = 64;
 
 /// A value with the line where it begins.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub struct Node {
     line: u64,
     content: Content,
 }
@@ -41,14 +41,32 @@ struct Entry {
 }
 
 /// The documents of a text, in order; empty ones do not count.
-pub(crate) fn read(yaml: &str) -> Result<Vec<Node>, Problem> {
+///
+/// # Errors
+/// When it is not YAML, or longer than any manifest.
+pub fn read(yaml: &str) -> Result<Vec<Node>, Problem> {
+    read_with(yaml, options())
+}
+
+/// The same for texts of programs that read YAML 1.2, where only `true` and `false` are no texts: an
+/// attribute may be called `n`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_plainly(yaml: &str) -> Result<Vec<Node>, Problem> {
+    let mut options = options();
+    options.strict_booleans = true;
+    read_with(yaml, options)
+}
+
+fn read_with(yaml: &str, options: Options) -> Result<Vec<Node>, Problem> {
     if yaml.len() > TEXT_BYTES_MAX {
         let message =
             format!("is {} bytes long, and at most {TEXT_BYTES_MAX} are read", yaml.len());
         return Err(Problem { path: String::new(), message, line: None });
     }
     let nodes: Vec<Node> =
-        serde_saphyr::from_multiple_with_options(yaml, options()).map_err(syntax_problem)?;
+        serde_saphyr::from_multiple_with_options(yaml, options).map_err(syntax_problem)?;
     Ok(nodes
         .into_iter()
         .filter(|node| !matches!(node.content, Content::Scalar(Value::Null)))
@@ -71,9 +89,32 @@ fn syntax_problem(error: serde_saphyr::Error) -> Problem {
 }
 
 impl Node {
+    /// The line where it begins, counted from 1; 0 when nobody knows.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Keys, their lines and what they hold, in the order of the text; `None` when this is no map.
+    pub fn fields(&self) -> Option<impl Iterator<Item = (&str, u64, &Node)>> {
+        let Content::Map(entries) = &self.content else { return None };
+        Some(entries.iter().map(|entry| (entry.key.as_str(), entry.line, &entry.node)))
+    }
+
+    /// What a list holds; `None` when this is none.
+    pub fn items(&self) -> Option<&[Self]> {
+        let Content::List(nodes) = &self.content else { return None };
+        Some(nodes)
+    }
+
+    /// A single value; `None` when this is a map or a list.
+    pub fn scalar(&self) -> Option<&Value> {
+        let Content::Scalar(value) = &self.content else { return None };
+        Some(value)
+    }
+
     /// The value without its lines and without nulls in maps: a field without a value is as good as absent,
     /// for the API server too.
-    pub(crate) fn to_value(&self) -> Value {
+    pub fn to_value(&self) -> Value {
         match &self.content {
             Content::Scalar(value) => value.clone(),
             Content::List(nodes) => nodes.iter().map(Self::to_value).collect(),

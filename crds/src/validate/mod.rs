@@ -7,7 +7,7 @@
 //! real ([`policies`], [`exporters`]), and overlays of pods are read as pods ([`pods`]).
 
 mod defaults; //  what the API server fills in
-mod document; //  text -> tree with lines
+pub mod document; // text -> tree with lines
 mod exporters; // their conditions, and as written -> as they are used
 mod findings; //  the problems so far
 mod list; //      counts and duplicates

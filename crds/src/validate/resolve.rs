@@ -5,8 +5,8 @@ use crate::{
     agent::Agent,
     pipeline::TracePipeline,
     resolved::{
-        Batch, Processing, ReceiverGuard, ReceiverPorts, Resolver, SpanMetrics, SpanMetricsPush,
-        ValidPipeline,
+        Batch, Dns, Processing, ReceiverGuard, ReceiverPorts, Resolver, SpanMetrics,
+        SpanMetricsPush, ValidPipeline,
     },
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
@@ -16,6 +16,9 @@ use ringtail_engine::policy::{Policy, Records};
 
 use super::processing::{action_of, redaction_of};
 use ringtail_engine::span_metrics::{Buckets, Dimension, PlanConfig, Unit};
+
+/// Where gateways listen when nothing else is said.
+const GRPC_PORT: u16 = 4_317;
 
 /// The pipeline as plain data. `None` when a text in it cannot be read, which the walk does not let pass.
 pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<ValidPipeline> {
@@ -45,6 +48,7 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
             attributes: spec.agent.attributes.iter().map(action_of).collect::<Option<_>>()?,
         },
         exporters: exporters.collect::<Option<_>>()?,
+        routing_key: spec.routing.key,
         resolver: resolver(spec.routing)?,
         receivers: receivers(&spec.agent),
         guard: guard(&spec.agent),
@@ -134,6 +138,15 @@ fn resolver(routing: Routing) -> Option<Resolver> {
     match routing.resolver.type_ {
         ResolverType::Kubernetes => Some(Resolver::Kubernetes),
         ResolverType::Static => Some(Resolver::Static(routing.resolver.static_?.endpoints)),
+        ResolverType::Dns => {
+            let dns = routing.resolver.dns?;
+            Some(Resolver::Dns(Dns {
+                hostname: dns.hostname,
+                port: dns.port.unwrap_or(GRPC_PORT),
+                interval: dns.interval.parse()?,
+                timeout: dns.timeout.parse()?,
+            }))
+        }
     }
 }
 

@@ -61,6 +61,12 @@ impl KeySeed {
         TraceKey(self.hash(id))
     }
 
+    /// The key of a service, for fleets that route by service: the same hash of its name's bytes.
+    #[inline]
+    pub fn service_key(&self, name: &[u8]) -> TraceKey {
+        TraceKey(self.hash(name))
+    }
+
     /// A hash that tells seeds apart and may be shown: it does not reveal the seed.
     pub fn id(&self) -> u64 {
         self.hash(SEED_ID_LABEL)

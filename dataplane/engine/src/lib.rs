@@ -17,6 +17,7 @@
 //! | [`ring`] | members, views, owners |
 //! | [`scan`] | check a request once, then walk its groups and spans without decoding them |
 //! | [`schema`] | which fields of OTLP trace messages hold messages, for the validating walk |
+//! | [`service`] | the name of the service that a resource is of |
 //! | [`shard`] | one shard of a gateway: insert, decide, hand out |
 //! | [`span_metrics`] | requests, errors and durations of all spans, before any sampling |
 //! | [`wire`] | varints, tags and fields of the protobuf wire format |
@@ -33,6 +34,7 @@ pub mod rewrite;
 pub mod ring;
 pub mod scan;
 pub mod schema;
+pub mod service;
 pub mod shard;
 pub mod span_metrics;
 pub mod wire;

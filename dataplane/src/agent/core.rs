@@ -111,6 +111,17 @@ pub enum Offer {
     NoGateway,
 }
 
+/// What else an agent has to do with spans than send them by their trace.
+#[derive(Debug, Default)]
+pub(super) struct Wiring {
+    /// Who keeps what was delivered.
+    pub(super) keeper: Option<mpsc::UnboundedSender<News>>,
+    /// What is done to spans.
+    pub(super) processing: Option<Processing>,
+    /// Spans go by their service.
+    pub(super) by_service: bool,
+}
+
 // === impl Core ===
 
 impl Core {
@@ -121,7 +132,7 @@ impl Core {
         wanted: BatchLimits,
         hop_encoding: Encoding,
         send_budget: u64,
-        (keeper, processing): (Option<mpsc::UnboundedSender<News>>, Option<Processing>),
+        Wiring { keeper, processing, by_service }: Wiring,
     ) -> Self {
         let buffers = Buffers::default();
         Self {
@@ -140,7 +151,9 @@ impl Core {
             counts: Arc::default(),
             wanted,
             batch_bytes: AtomicU64::new(wanted.bytes as u64),
-            splitter: Mutex::new(Splitter::new(seed, wanted, buffers.clone())),
+            splitter: Mutex::new(
+                Splitter::new(seed, wanted, buffers.clone()).by_service(by_service),
+            ),
             buffers,
             ring: ArcSwapOption::empty(),
             links: LinkTable::default(),

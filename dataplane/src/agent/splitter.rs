@@ -7,6 +7,7 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::rewrite::processing::{Done, Processing, Processor};
 use ringtail_engine::ring::View;
 use ringtail_engine::scan::{self, Group, ScanError, Shape, TraceId, Visit};
+use ringtail_engine::service;
 
 use super::frame::Buffers;
 
@@ -68,6 +69,8 @@ pub struct Sealed {
 #[derive(Debug)]
 pub struct Splitter {
     seed: KeySeed,
+    /// Whether spans go by their service.
+    by_service: bool,
     limits: BatchLimits,
     open: Vec<Open>,
     spare: Vec<Batch>,
@@ -132,6 +135,9 @@ struct Router<'a> {
     accepting: &'a [bool],
     now: Instant,
     routed: Routed,
+    /// The link of the service whose spans follow, and whether it is that of a lower choice, when spans go by
+    /// their service.
+    service: Option<(LinkIndex, bool)>,
 }
 
 // === impl Splitter ===
@@ -141,7 +147,13 @@ impl Splitter {
     pub(super) fn new(seed: KeySeed, limits: BatchLimits, buffers: Buffers) -> Self {
         let places = Places { request: 0, slots: vec![Place::default(); PLACES] };
         let (open, spare, sealed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { seed, limits, open, spare, sealed, buffers, places, counted: false }
+        let (by_service, counted) = (false, false);
+        Self { seed, by_service, limits, open, spare, sealed, buffers, places, counted }
+    }
+
+    /// Sends spans by their service, or by their trace.
+    pub(super) fn by_service(self, by_service: bool) -> Self {
+        Self { by_service, ..self }
     }
 
     /// Appends every span of `request` to the batch of its gateway, changed by `processing` if there is any.
@@ -163,7 +175,8 @@ impl Splitter {
             self.open.resize_with(accepting.len(), Open::default);
         }
         self.places.request += 1;
-        let mut router = Router { splitter: self, ring, accepting, now, routed: Routed::default() };
+        let routed = Routed::default();
+        let mut router = Router { splitter: self, ring, accepting, now, routed, service: None };
         let Some(processing) = processing else {
             scan::walk(request, shape, &mut router)?;
             return Ok(router.routed);
@@ -287,6 +300,9 @@ impl Router<'_> {
     #[inline]
     fn place_of(&mut self, id: &TraceId) -> Option<Place> {
         let request = self.splitter.places.request;
+        if self.splitter.by_service {
+            return self.place_in_service(id);
+        }
         if let Some(place) = self.splitter.places.slot(id)
             && place.request == request
             && place.id == *id
@@ -299,6 +315,30 @@ impl Router<'_> {
         let link = self.choose(key)? as u32;
         let rerouted = self.routed.rerouted > before;
         Some(Place { id: *id, request, link, rerouted, key: key.0, entry: 0, batch: NO_BATCH })
+    }
+
+    /// The place of a trace among the spans of its service; another service may have another one.
+    fn place_in_service(&mut self, id: &TraceId) -> Option<Place> {
+        let (link, rerouted) = self.service?;
+        let request = self.splitter.places.request;
+        self.routed.rerouted += u64::from(rerouted);
+        let link = link as u32;
+        if let Some(place) = self.splitter.places.slot(id)
+            && (place.request, place.link, place.id) == (request, link, *id)
+        {
+            return Some(*place);
+        }
+        let key = self.splitter.seed.key(id).0;
+        Some(Place { id: *id, request, link, rerouted, key, entry: 0, batch: NO_BATCH })
+    }
+
+    fn link_of_service(&mut self, group: &Group<'_>) -> Option<(LinkIndex, bool)> {
+        let key = self.splitter.seed.service_key(service::name(&group.resource));
+        let before = self.routed.rerouted;
+        let link = self.choose(key)?;
+        // Spans are counted, not services.
+        let rerouted = std::mem::replace(&mut self.routed.rerouted, before) > before;
+        Some((link, rerouted))
     }
 
     /// The link of the best-ranked member that takes spans now.
@@ -321,7 +361,10 @@ impl Router<'_> {
 }
 
 impl Visit for Router<'_> {
-    fn group(&mut self, _group: &Group<'_>) {
+    fn group(&mut self, group: &Group<'_>) {
+        if self.splitter.by_service {
+            self.service = self.link_of_service(group);
+        }
         for open in &mut self.splitter.open {
             open.group = None;
         }
@@ -423,5 +466,58 @@ mod tests {
         let sealed: Vec<(bool, u32)> =
             splitter.take_sealed().map(|one| (one.counted, one.batch.spans())).collect();
         assert_eq!(sealed, [(false, 400), (true, 400), (true, 400), (false, 400)]);
+    }
+
+    #[test]
+    fn spans_of_a_service_go_to_one_gateway_whatever_their_trace() {
+        use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+        use opentelemetry_proto::tonic::resource::v1::Resource;
+
+        let of = |service: u64| ResourceSpans {
+            resource: Some(Resource {
+                attributes: vec![KeyValue {
+                    key: "service.name".to_owned(),
+                    value: Some(AnyValue {
+                        value: Some(any_value::Value::StringValue(format!("service-{service}"))),
+                    }),
+                    ..KeyValue::default()
+                }],
+                ..Resource::default()
+            }),
+            // Every service has a span of each of these traces.
+            scope_spans: vec![ScopeSpans {
+                spans: (0..30_u64)
+                    .map(|number| Span {
+                        trace_id: [number.to_be_bytes(), [1; 8]].concat(),
+                        ..Span::default()
+                    })
+                    .collect(),
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        };
+        let request =
+            ExportTraceServiceRequest { resource_spans: (0..40).map(of).collect() }.encode_to_vec();
+        let seed = KeySeed::new([1; 16]);
+        let member = |id: &str| Member { id: id.to_owned(), inst: 1 };
+        let view = View::new(vec![member("a"), member("b"), member("c")], &seed);
+        let ring = Ring { view, links: vec![0, 1, 2] };
+        let limits = BatchLimits { bytes: 1 << 20, spans: 100_000 };
+        let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
+        for accepting in [[true; 3], [true, false, true]] {
+            let mut splitter = Splitter::new(seed, limits, Buffers::default()).by_service(true);
+            let now = Instant::now();
+            let routed = splitter.split(&request, &shape, (&ring, &accepting), None, now).unwrap();
+            assert_eq!(routed.spans, 1_200);
+            assert_eq!(routed.rerouted > 0, accepting != [true; 3], "{routed:?}");
+            assert_eq!(routed.rerouted % 30, 0, "whole services go elsewhere");
+            splitter.seal_older(now);
+            let sealed: Vec<Sealed> = splitter.take_sealed().collect();
+            assert_eq!(sealed.len(), accepting.iter().filter(|open| **open).count());
+            for batch in sealed {
+                assert!(accepting[batch.link]);
+                assert_eq!(batch.batch.spans() % 30, 0, "a service is in one batch");
+            }
+        }
     }
 }

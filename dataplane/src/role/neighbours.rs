@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ringtail_crds::ValidPipeline;
-use ringtail_crds::resolved::Resolver;
+use ringtail_crds::resolved::{Dns, Resolver};
+use ringtail_crds::routing::RoutingKey;
 
 use super::stop::Parent;
 use super::{RoleError, RoleOptions};
@@ -53,14 +54,15 @@ impl Neighbours {
         match &pipeline.resolver {
             _ if !given.is_empty() => Ok(Self::fixed(given)),
             Resolver::Static(endpoints) => Ok(Self::fixed(endpoints)),
+            Resolver::Dns(settings) => Self::named(settings),
             Resolver::Kubernetes if has_cluster(role) => {
                 let service = format!("{}-gateway-headless", pipeline.name);
                 Self::in_cluster(role, &service, pipeline).await
             }
             Resolver::Kubernetes => Err(RoleError::Usage(
                 "the agent knows no gateway: run it in a pod, set KUBECONFIG or --kubeconfig, name \
-                 gateways with --gateway HOST:PORT, or in spec.routing.resolver.static.endpoints \
-                 with spec.gateway.type External"
+                 gateways with --gateway HOST:PORT, or in spec.routing.resolver with \
+                 spec.gateway.type External"
                     .to_owned(),
             )),
         }
@@ -73,10 +75,14 @@ impl Neighbours {
         pipeline: &ValidPipeline,
         parent: Option<&Parent>,
     ) -> Result<Self, RoleError> {
+        if pipeline.routing_key == RoutingKey::Service {
+            return Self::alone(role, pipeline).await;
+        }
         match (&pipeline.resolver, parent) {
             _ if !given.is_empty() => Ok(Self::fixed(given)),
             (_, Some(parent)) => Ok(Self::told(parent)),
             (Resolver::Static(endpoints), None) => Ok(Self::fixed(endpoints)),
+            (Resolver::Dns(settings), None) => Self::named(settings),
             (Resolver::Kubernetes, None) if has_cluster(role) => {
                 let service = format!("{}-gateway-peers", pipeline.name);
                 Self::in_cluster(role, &service, pipeline).await
@@ -97,6 +103,25 @@ impl Neighbours {
 
     fn fixed(addresses: &[String]) -> Self {
         Self { discovery: Discovery::fixed(addresses), remote: None }
+    }
+
+    fn named(settings: &Dns) -> Result<Self, RoleError> {
+        let discovery = Discovery::dns(settings.clone())
+            .map_err(|problem| RoleError::Usage(problem.to_string()))?;
+        Ok(Self { discovery, remote: None })
+    }
+
+    /// A gateway that gets services decides what it has: to pass spans on to the owner of their trace would
+    /// undo what agents do.
+    async fn alone(role: &RoleOptions, pipeline: &ValidPipeline) -> Result<Self, RoleError> {
+        let alone = Self::fixed(&[]);
+        let watches = pipeline.resolver == Resolver::Kubernetes && has_cluster(role);
+        if !watches {
+            return Ok(alone);
+        }
+        let service = format!("{}-gateway-peers", pipeline.name);
+        let Self { remote, .. } = Self::in_cluster(role, &service, pipeline).await?;
+        Ok(Self { remote, ..alone })
     }
 
     async fn in_cluster(

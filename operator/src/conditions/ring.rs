@@ -8,6 +8,11 @@ pub(super) fn converged(observed: &Observed) -> Verdict {
     if observed.external_gateways {
         return Verdict::holds(reason::EXTERNAL, "agents use the list of the resource");
     }
+    if observed.routed_by_service {
+        let message =
+            "routing.key is Service: each gateway decides what it is sent, and there is no ring";
+        return Verdict::holds(reason::ROUTED_BY_SERVICE, message);
+    }
     let Some(view) = &observed.view else {
         return Verdict::unknown(reason::STALE_OBSERVATIONS, "gateways were not asked yet");
     };
@@ -37,7 +42,8 @@ pub(super) fn converged(observed: &Observed) -> Verdict {
 }
 
 pub(super) fn sampling_degraded(observed: &Observed) -> Option<Verdict> {
-    let worst = observed.view.as_ref()?.degraded.first()?;
+    let measured = observed.view.as_ref().and_then(|view| view.degraded.first());
+    let Some(worst) = measured else { return by_service(observed) };
     Some(match worst {
         Degraded::Evictions => Verdict::holds(
             reason::BUFFER_EVICTIONS,
@@ -52,4 +58,11 @@ pub(super) fn sampling_degraded(observed: &Observed) -> Option<Verdict> {
             "more than 1 % of spans arrive after the decision: sampling.decisionWait may be too short",
         ),
     })
+}
+
+// Not measured, but so by design: what is measured is told first.
+fn by_service(observed: &Observed) -> Option<Verdict> {
+    let message =
+        "routing.key is Service: gateways see and decide parts of traces; TraceID keeps them whole";
+    observed.routed_by_service.then(|| Verdict::holds(reason::ROUTED_BY_SERVICE, message))
 }

@@ -167,6 +167,10 @@ fn what_is_wrong_is_told_by_its_name() {
             with(|o| (o.external_gateways, o.gateways) = (true, Tier::default())),
             "GatewayAvailable=True/External Programmed=True/External RingConverged=True/External",
         ),
+        (
+            with(|o| o.routed_by_service = true),
+            "RingConverged=True/RoutedByService SamplingDegraded=True/RoutedByService",
+        ),
         (with(|o| o.agents = tier(0, 0, 0)), "AgentsAvailable=True/NoEligibleNodes"),
         (
             with(|o| o.agents = tier(12, 11, 12)),

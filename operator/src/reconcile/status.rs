@@ -7,8 +7,8 @@ use kube::{
     core::{ApiResource, error_boundary::InvalidObject},
 };
 use ringtail_crds::{
-    TracePipeline, agent::AgentMode, conditions as types, gateway::GatewayType, schema,
-    security::PeerTlsMode, status::TracePipelineStatus,
+    TracePipeline, agent::AgentMode, conditions as types, gateway::GatewayType,
+    routing::RoutingKey, schema, security::PeerTlsMode, status::TracePipelineStatus,
 };
 use serde_json::{Value, json};
 
@@ -80,6 +80,7 @@ fn complete(pipeline: &TracePipeline, world: &World, progress: &mut Progress) {
     observed.generation = pipeline.metadata.generation.unwrap_or_default();
     observed.paused = spec.paused;
     observed.external_gateways = spec.gateway.type_ == GatewayType::External;
+    observed.routed_by_service = spec.routing.key == RoutingKey::Service;
     observed.managed_agents = spec.agent.mode == AgentMode::DaemonSet;
     observed.peers_unauthenticated = spec.security.peer_tls.mode == PeerTlsMode::Disabled;
     observed.gateways = observe::observe(&world.stores, pipeline, Component::Gateway);

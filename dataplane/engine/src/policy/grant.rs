@@ -19,6 +19,11 @@ impl Receipt {
     pub fn is_empty(&self) -> bool {
         self.spent.is_empty()
     }
+
+    /// Whether something was taken from a budget.
+    pub(super) fn took(&self, budget: usize) -> bool {
+        self.spent.iter().any(|spent| spent.budget == budget)
+    }
 }
 
 /// The budgets of a program and who asks them.

@@ -30,6 +30,11 @@ impl Probability {
         Self { state, threshold: threshold(percentage), rank: 0 }
     }
 
+    /// The hash of a trace ID and the highest that is kept.
+    pub(super) fn weigh(&self, id: &[u8; 16]) -> (u64, u64) {
+        (fnv1a(self.state, id), self.threshold)
+    }
+
     /// Whether a trace is kept: by its ID, or by the randomness that its spans agreed on, where the program
     /// asks for that.
     #[inline]

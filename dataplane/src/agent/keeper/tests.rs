@@ -8,6 +8,7 @@ use ringtail_engine::ownership::message::PollAnswer;
 use ringtail_engine::ownership::rules::Rules;
 
 use super::*;
+use crate::agent::core::Wiring;
 use crate::agent::splitter::BatchLimits;
 use crate::peer::{Identity, Role};
 
@@ -16,8 +17,14 @@ fn keeper() -> (mpsc::UnboundedSender<News>, Keeper) {
     let identity = Identity { id: "agent-0".to_owned(), inst: 1, role: Role::Agent };
     let seed = KeySeed::new([1; 16]);
     let batch = BatchLimits { bytes: 1 << 16, spans: 100 };
-    let core =
-        Core::new(identity, seed, batch, Encoding::Identity, 1 << 20, (Some(tell.clone()), None));
+    let core = Core::new(
+        identity,
+        seed,
+        batch,
+        Encoding::Identity,
+        1 << 20,
+        Wiring { keeper: Some(tell.clone()), ..Wiring::default() },
+    );
     let config = AgentConfig {
         name: "agent-0".into(),
         seed,
