@@ -2,12 +2,14 @@
 //! of ours: both show the same series with the same numbers. What differs on purpose is left out of the
 //! comparison here and listed in `docs/span-metrics.md`.
 //!
-//! Needs a Collector of v0.159 with the connector and the Prometheus exporter, such as `make bench` builds,
-//! named by `RINGTAIL_OTELCOL`; without it there is nothing to compare with.
+//! Needs a Collector of v0.159 with the connector and the Prometheus exporter, named by `RINGTAIL_OTELCOL`;
+//! without it there is nothing to compare with. The one of `make bench` has neither: add
+//! `spanmetricsconnector` and `prometheusexporter` to `bench/otelcol/builder.yaml` and run its builder.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
 
 use std::ffi::OsString;
+use std::process::Command;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -167,6 +169,23 @@ fn expected(requests: &[ExportTraceServiceRequest]) -> f64 {
 
 // === The Collector ===
 
+/// The program, if it has what is compared with.
+fn collector() -> Option<OsString> {
+    const TEST: &str = "span_metrics_collector";
+    let binary = collector::binary(TEST)?;
+    let told = Command::new(&binary).arg("components").output().unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    for component in ["name: span_metrics", "name: prometheus"] {
+        if !told.contains(component) {
+            eprintln!(
+                "skipped: {TEST}: the Collector that RINGTAIL_OTELCOL names has no {component}"
+            );
+            return None;
+        }
+    }
+    Some(binary)
+}
+
 /// One with these settings of the connector, and this exporter of metrics.
 fn start(binary: &OsString, mut connector: Value, exporter: &Value) -> Collector {
     connector["metrics_flush_interval"] = json!("300ms");
@@ -302,7 +321,7 @@ fn compare(theirs: Samples, ours: Samples) {
 
 /// Both with their own settings get the same spans.
 fn check(connector: Value, metrics: &Value, resources: &[Vec<KeyValue>], threads: &str) {
-    let Some(binary) = collector::binary("span_metrics_collector") else { return };
+    let Some(binary) = collector() else { return };
     let requests = requests(resources);
     let port = free_port();
     let exporter = json!({"prometheus": {"endpoint": format!("127.0.0.1:{port}")}});
@@ -362,7 +381,7 @@ fn what_has_no_room_is_in_the_connectors_overflow_series() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exponential_buckets_are_the_connectors() {
-    let Some(binary) = collector::binary("span_metrics_collector") else { return };
+    let Some(binary) = collector() else { return };
     let (theirs, ours) = (MetricsSink::start().await, MetricsSink::start().await);
     let dimensions = json!([{"name": "http.method", "default": "GET"}]);
     let connector = json!({
