@@ -37,7 +37,7 @@ use crate::discovery::Discovery;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
 use crate::otlp::{Checked, Malformed, invalid_ids};
-use crate::peer::messages::{self, Manner, Wrong};
+use crate::peer::messages::{self, Manner};
 use crate::peer::{DeliverRequest, DeliverResponse, Identity};
 use crate::transport::{Keyring, Permit, Refusal, Reply};
 

@@ -68,6 +68,9 @@ impl Conversion<'_> {
             if let Some(endpoint) = fields.take("endpoint") {
                 ports.extend(self.port(&endpoint, name, default, tier));
             }
+            if let Some(tls) = fields.take("tls") {
+                self.receiver_tls(&tls);
+            }
             fields.built_in(
                 "max_recv_msg_size_mib",
                 &mut self.report,
