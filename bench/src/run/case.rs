@@ -44,6 +44,10 @@ pub(super) enum Extra {
     Nothing,
     /// Seven more policies, of which four ask in OTTL. None of them says yes to anything.
     Policies,
+    /// Span metrics with three dimensions beside the fixed ones.
+    SpanMetrics,
+    /// Kept spans are redacted: a key removed, one hashed, one masked.
+    Redaction,
 }
 
 /// One row of the table.
@@ -138,6 +142,12 @@ pub(super) fn cases() -> Vec<Case> {
             "gateway, as before, 10 policies of which 4 in OTTL",
             Extra::Policies,
         ),
+        with(
+            "gateway-span-metrics",
+            "gateway, as before, span metrics with three dimensions",
+            Extra::SpanMetrics,
+        ),
+        with("gateway-redaction", "gateway, as before, kept spans redacted", Extra::Redaction),
         Case {
             measure: Measure::Memory,
             contenders: trio("None", true, "none").split_off(1),

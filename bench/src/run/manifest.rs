@@ -16,13 +16,39 @@ pub(super) struct Manifest {
 
 /// Policies that read attributes of every span and say yes to none.
 const POLICIES: &str = r#"
-    - {name: route, type: StringAttribute, stringAttribute: {key: http.route, values: [/nowhere, /none]}}
-    - {name: agents, type: StringAttribute, stringAttribute: {key: user_agent.original, values: ["^curl/"], enabledRegexMatching: true}}
-    - {name: codes, type: NumericAttribute, numericAttribute: {key: http.response.status_code, minValue: 900}}
-    - {name: old, type: OTTLCondition, ottlCondition: {span: ['resource.attributes["service.version"] == "1.0.0" and kind == SPAN_KIND_SERVER']}}
-    - {name: ports, type: OTTLCondition, ottlCondition: {span: ['attributes["server.port"] == 1 or attributes["url.scheme"] == "ftp"']}}
-    - {name: place, type: OTTLCondition, ottlCondition: {span: ['IsMatch(attributes["http.route"], "^/nowhere")']}}
-    - {name: long, type: OTTLCondition, ottlCondition: {span: ['end_time - start_time > Duration("1h")']}}"#;
+    - name: route
+      type: StringAttribute
+      stringAttribute: {key: http.route, values: [/nowhere, /none]}
+    - name: agents
+      type: StringAttribute
+      stringAttribute: {key: user_agent.original, values: ["^curl/"], enabledRegexMatching: true}
+    - name: codes
+      type: NumericAttribute
+      numericAttribute: {key: http.response.status_code, minValue: 900}
+    - name: old
+      type: OTTLCondition
+      ottlCondition:
+        span: ['resource.attributes["service.version"] == "1.0.0" and kind == SPAN_KIND_SERVER']
+    - name: ports
+      type: OTTLCondition
+      ottlCondition:
+        span: ['attributes["server.port"] == 1 or attributes["url.scheme"] == "ftp"']
+    - name: place
+      type: OTTLCondition
+      ottlCondition: {span: ['IsMatch(attributes["http.route"], "^/nowhere")']}
+    - name: long
+      type: OTTLCondition
+      ottlCondition: {span: ['end_time - start_time > Duration("1h")']}"#;
+
+const SPAN_METRICS: &str = "
+  spanMetrics:
+    dimensions: [{name: http.route}, {name: http.response.status_code}, {name: network.protocol.version}]";
+
+const REDACTION: &str = r#"
+  redaction:
+    remove: [client.address]
+    hash: [server.address]
+    mask: [{key: user_agent.original, valuePattern: "[(].*[)]", replacement: "(…)"}]"#;
 
 impl Manifest {
     pub(super) fn render(&self) -> String {
@@ -37,7 +63,7 @@ spec:
     policies:
     - {{name: errors, type: StatusCode, statusCode: {{statusCodes: [Error]}}}}
     - {{name: slow, type: Latency, latency: {{threshold: 500ms}}}}
-    - {{name: tenth, type: Probabilistic, probabilistic: {{samplingPercentage: 10}}}}{}
+    - {{name: tenth, type: Probabilistic, probabilistic: {{samplingPercentage: 10}}}}{}{}
   exporters:
   - name: sink
     type: OTLP
@@ -50,6 +76,11 @@ spec:
 ",
             self.decision_wait_s,
             if self.extra == Extra::Policies { POLICIES } else { "" },
+            match self.extra {
+                Extra::SpanMetrics => SPAN_METRICS,
+                Extra::Redaction => REDACTION,
+                Extra::Nothing | Extra::Policies => "",
+            },
             self.export,
             gateways.join(", "),
             self.hop_compression

@@ -60,7 +60,8 @@ fn attributes() -> Pipeline {
 /// Containers in containers, and one that drops.
 fn nested() -> Pipeline {
     let slow = json!({"name": "slow", "type": "latency", "latency": {"threshold_ms": 250}});
-    let gold = json!({"name": "gold", "type": "trace_state", "trace_state": {"key": "tier", "values": ["gold"]}});
+    let gold = json!({"name": "gold", "type": "trace_state", "trace_state":
+        {"key": "tier", "values": ["gold"]}});
     let few = json!({"name": "few", "type": "span_count", "span_count": {"min_spans": 2, "max_spans": 3}});
     let probes = json!({"name": "probes", "type": "string_attribute", "string_attribute":
         {"key": "route", "values": ["/healthz"]}});
@@ -74,7 +75,8 @@ fn nested() -> Pipeline {
     ]);
     let ours = json!([
         {"name": "slow", "type": "Latency", "role": "Part", "latency": {"threshold": "250ms"}},
-        {"name": "gold", "type": "TraceState", "role": "Part", "traceState": {"key": "tier", "values": ["gold"]}},
+        {"name": "gold", "type": "TraceState", "role": "Part", "traceState":
+            {"key": "tier", "values": ["gold"]}},
         {"name": "few", "type": "SpanCount", "role": "Part", "spanCount": {"minSpans": 2, "maxSpans": 3}},
         {"name": "probes", "type": "StringAttribute", "role": "Part", "stringAttribute":
             {"key": "route", "values": ["/healthz"]}},

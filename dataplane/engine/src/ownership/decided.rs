@@ -85,8 +85,8 @@ pub(super) struct DecidedTraces {
     max: usize,
     /// Those that gave way to others before their time.
     crowded_out: u64,
-    /// Decisions that are not in the table yet, told by others and made here; empty between calls of the state
-    /// machine, and never more than one message or one turn of judging has.
+    /// Decisions that are not in the table yet, told by others and made here; empty between calls of the
+    /// state machine, and never more than one message or one turn of judging has.
     fresh: Vec<(TraceKey, Decided)>,
     made: Vec<(TraceKey, Decided)>,
     /// How many were put into the table ever, ...
