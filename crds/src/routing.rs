@@ -47,7 +47,7 @@ pub enum RoutingKey {
 /// Where the list of gateways comes from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = member("Static", "static"), validation = member("DNS", "dns"))]
+#[x_kube(validation = member("DNS", "dns"), validation = member("Static", "static"))]
 pub struct Resolver {
     /// Where the list of gateways comes from. Kubernetes: agents and gateways watch the EndpointSlices of
     /// the pipeline's Services. DNS: the addresses of a name, asked for again and again. Static: a list in

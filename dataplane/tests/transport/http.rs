@@ -121,7 +121,7 @@ async fn http_refusals() {
         assert_eq!(status, expected, "{name}: {head}");
         assert!(head.contains(header), "{name}: {head}");
         let text = String::from_utf8_lossy(&body).into_owned();
-        let telling = ["send", "serves", "served", "take", "use", "not valid", "not JSON"];
+        let telling = ["send", "serves", "served", "take", "use", "not valid", "not OTLP/JSON"];
         assert!(telling.iter().any(|word| text.contains(word)), "{name}: {text}");
     }
     assert_eq!((server.seen().len(), server.probe.budget.used()), (0, 0));
