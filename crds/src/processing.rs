@@ -28,7 +28,7 @@ pub struct AttributeAction {
 
     /// Whose attribute: Span, of every span; Resource, of their resource.
     #[serde(default)]
-    pub on: AttributeHome,
+    pub context: AttributeHome,
 
     /// The name of the attribute.
     #[schemars(length(min = 1, max = MAX_KEY_BYTES))]

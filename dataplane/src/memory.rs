@@ -73,7 +73,7 @@ impl Budget {
     /// 16 MiB fits), retention what is wanted or 1/4 of the limit, but at most half of the rest, send 2/3 of
     /// what is left, and the other third slack for open batches' spare capacity and compression state.
     /// Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB), send what is wanted up to 1/4,
-    /// decisions 1/16, span metrics what is wanted up to 1/4, slack 1/8 (tables that double are there twice
+    /// decisions 1/16, span metrics what is wanted up to 1/4, slack 5/32 (tables that double are there twice
     /// for a moment), and the buffer takes what is left.
     pub fn share(tier: Tier, limit: u64, wanted: Wanted) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
@@ -89,7 +89,7 @@ impl Budget {
                 let receive = (rest / 8).clamp(4 * MIB, 256 * MIB);
                 let send = wanted.send.min(rest / 4);
                 let decisions = rest / 16;
-                let slack = rest / 8;
+                let slack = rest / 32 * 5;
                 let span_metrics = wanted.span_metrics.min(rest / 4);
                 let others = receive + send + decisions + span_metrics + slack;
                 let buffer = rest.saturating_sub(others);

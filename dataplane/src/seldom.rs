@@ -1,5 +1,5 @@
-//! Failures that are told now and then: whoever is away must not fill a disk with that, or the pipe of somebody
-//! who does not read, which would stop the process.
+//! Failures that are told now and then: whoever is away must not fill a disk with that, or the pipe of
+//! somebody who does not read, which would stop the process.
 
 use std::time::{Duration, Instant};
 

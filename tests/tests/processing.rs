@@ -194,7 +194,7 @@ const PROCESSED: &str = r#"
       - {action: Upsert, key: team, value: payments}
       - {action: Insert, key: retries, value: "5", valueType: Int}
       - {action: Delete, key: peer}
-      - {action: Upsert, on: Resource, key: tier, value: front}
+      - {action: Upsert, context: Resource, key: tier, value: front}
 "#;
 
 #[tokio::test(flavor = "multi_thread")]

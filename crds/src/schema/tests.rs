@@ -122,6 +122,15 @@ fn every_field_is_described() {
 }
 
 #[test]
+fn no_field_is_a_boolean_of_yaml() {
+    // The API server's reader of YAML takes these for true and false, also where a name stands.
+    for (path, _) in nodes() {
+        let name = path.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+        assert!(!["y", "n", "yes", "no", "on", "off"].contains(&name.as_str()), "{path}");
+    }
+}
+
+#[test]
 fn unions_are_the_same_for_the_api_server_and_offline() {
     let mut unions = 0;
     for (path, node) in nodes() {

@@ -91,7 +91,7 @@ pub(super) fn action_of(written: &AttributeAction) -> Option<Action> {
             AttributeType::Bool => Given::Bool(text.parse().ok()?),
         })
     };
-    let home = match written.on {
+    let home = match written.context {
         AttributeHome::Span => Home::Span,
         AttributeHome::Resource => Home::Resource,
     };

@@ -356,8 +356,8 @@ impl Conversion<'_> {
         let tree = Tree::map([("action", Tree::text(name)), ("key", Tree::Text(key))]);
         let tree = tree.with_some("value", value.map(Tree::Text));
         let tree = tree.with_some("valueType", type_.map(Tree::text));
-        let on = schema::takes("spec.agent.attributes[].on", target);
-        Some(tree.with_some("on", on.then(|| Tree::text(target))))
+        let takes = schema::takes("spec.agent.attributes[].context", target);
+        Some(tree.with_some("context", takes.then(|| Tree::text(target))))
     }
 
     fn agent_exporters(&mut self, config: &Config<'_>, pipeline: &Pipeline) {
