@@ -461,12 +461,13 @@ impl Exporter {
         // again.
         let (left, reason) = answer.left.unwrap_or((0, Dropped::PartialSuccess));
         let left = left.min(job.spans);
-        if left > 0 && reason == Dropped::PartialSuccess {
-            if let Some(untold) = self.failures.tells(Instant::now()) {
-                let words = self.inner.mask(&answer.words);
-                let exporter = &self.inner.name;
-                tracing::warn!(exporter, rejected = left, words, untold, "partial success");
-            }
+        if left > 0
+            && reason == Dropped::PartialSuccess
+            && let Some(untold) = self.failures.tells(Instant::now())
+        {
+            let words = self.inner.mask(&answer.words);
+            let exporter = &self.inner.name;
+            tracing::warn!(exporter, rejected = left, words, untold, "partial success");
         }
         self.inner.counters.sent.fetch_add(job.spans - left, Relaxed);
         self.inner.counters.dropped.add(reason, left);

@@ -146,7 +146,7 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     let Ok(body) = body.collect().await else { return said(400, "a broken body") };
     let manner = *state.manner.lock().unwrap();
     let unavailable = matches!(manner, Manner::Unavailable | Manner::Later)
-        || manner == Manner::HalfUnavailable && call % 2 == 0;
+        || manner == Manner::HalfUnavailable && call.is_multiple_of(2);
     if manner == Manner::Stalled {
         std::future::pending::<()>().await;
     }

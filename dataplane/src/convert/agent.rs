@@ -99,7 +99,7 @@ impl Conversion<'_> {
     fn receiver_tls(&mut self, entry: &Entry<'_>) {
         if schema::knows("spec.agent.receivers.otlp.tls") {
             let why = "put the files into a Secret and name it in agent.receivers.otlp.tls.certificateRef";
-            self.report.to_do(&entry.place, why);
+            self.report.yours_to_do(&entry.place, why);
         } else {
             let why = "this version of Ringtail has no spec.agent.receivers.otlp.tls";
             self.report.lost(&entry.place, why);
@@ -128,7 +128,7 @@ impl Conversion<'_> {
             }
             return None;
         }
-        if port < PORT_MIN || port > PORT_MAX || OWN_PORTS.contains(&port) {
+        if !(PORT_MIN..=PORT_MAX).contains(&port) || OWN_PORTS.contains(&port) {
             let why = format!("the port {port} is not free for Ringtail: {default} is used");
             self.report.differs(&place, why);
             return None;

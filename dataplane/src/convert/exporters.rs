@@ -189,7 +189,7 @@ impl Backend<'_, '_> {
             let place = &found.first()?.place;
             let secret = format!("{}-{key}", self.name);
             let why = format!("put the files into a Secret {secret} of the pipeline's namespace");
-            reader.report.to_do(place, why);
+            reader.report.yours_to_do(place, why);
             Some(Tree::map([("name", Tree::text(secret))]))
         };
         let ca = secret(&["ca_file", "ca_pem"], "ca", self.reader);
@@ -250,7 +250,7 @@ impl Backend<'_, '_> {
             false => format!(", the whole value: {raw}"),
         };
         let why = format!("put it into the Secret {secret} under the key {key}{shape}");
-        self.reader.report.to_do(place, why);
+        self.reader.report.yours_to_do(place, why);
         let reference = Tree::map([("name", Tree::text(secret)), ("key", Tree::text(key))]);
         Some(Tree::map([("name", Tree::text(name)), ("secretKeyRef", reference)]))
     }
@@ -265,7 +265,7 @@ impl Backend<'_, '_> {
         }
         let (secret, key) = self.secrets.place_of(variable);
         let why = format!("put the token into the Secret {secret} under the key {key}");
-        self.reader.report.to_do(&token.place, why);
+        self.reader.report.yours_to_do(&token.place, why);
         Some(Tree::map([("name", Tree::text(secret)), ("key", Tree::text(key))]))
     }
 
@@ -409,7 +409,7 @@ impl Backend<'_, '_> {
         }
         fields.finish(self.reader.report);
         let why = "mount a volume there with gateway.volumes and gateway.volumeMounts";
-        self.reader.report.to_do(&place, why);
+        self.reader.report.yours_to_do(&place, why);
         let rotation = rotation.map(|entry| {
             let mut fields = Fields::of(&entry, self.reader.report);
             let mut number = |name: &str, reader: &mut Reader<'_>| {

@@ -230,7 +230,7 @@ impl Conversion<'_> {
             _ => {
                 let why =
                     format!("put what {id} sends into the headers of the exporter, from a Secret");
-                self.report.to_do(&auth.place, why);
+                self.report.yours_to_do(&auth.place, why);
                 None
             }
         }

@@ -333,7 +333,7 @@ fn fitting(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let text: String = name.chars().map(|c| if plain(c) { c } else { '-' }).collect();
     let ends = |c: char| !c.is_ascii_alphanumeric();
-    let text = &text.trim_matches(ends)[..];
+    let text = text.trim_matches(ends);
     let text = text[..text.len().min(NAME_BYTES_MAX)].trim_matches(ends);
     if text.is_empty() { "policy".to_owned() } else { text.to_owned() }
 }

@@ -55,7 +55,7 @@ impl Report {
     }
 
     /// Somebody has to do something.
-    pub(super) fn to_do(&mut self, place: &Place, text: impl Into<String>) {
+    pub(super) fn yours_to_do(&mut self, place: &Place, text: impl Into<String>) {
         self.note(Kind::Do, place, text.into());
     }
 

@@ -48,7 +48,8 @@ pub(super) fn of_clients(role: &RoleOptions, asked: ReceiverGuard) -> Result<Gua
         ),
         (asked.tokens, role.otlp_tokens.is_some(), "bearerTokenSecretRef", "--otlp-tokens FILE"),
     ];
-    for (_, _, field, flag) in given.iter().filter(|(asked, given, ..)| *asked && !given) {
+    let missing = given.iter().find(|(asked, given, ..)| *asked && !given);
+    if let Some((_, _, field, flag)) = missing {
         let text =
             format!("the manifest has agent.receivers.otlp.{field}: give its files with {flag}");
         return Err(RoleError::Usage(text));

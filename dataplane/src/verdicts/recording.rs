@@ -30,6 +30,9 @@ pub(super) struct Trace {
     pub(super) spans: Vec<Span>,
 }
 
+/// The headers of a resource and of a scope, as bytes.
+type GroupHeaders = (Arc<[u8]>, Arc<[u8]>);
+
 /// Traces in the order in which they are first seen.
 #[derive(Debug, Default)]
 pub(super) struct Recording {
@@ -40,7 +43,7 @@ pub(super) struct Recording {
     pub(super) duplicates: u64,
     places: HashMap<TraceId, usize>,
     seen: HashSet<(TraceId, Arc<[u8]>)>,
-    headers: Option<(Arc<[u8]>, Arc<[u8]>)>,
+    headers: Option<GroupHeaders>,
     bytes: u64,
 }
 

@@ -180,7 +180,8 @@ mod tests {
             any
         };
         let long = [0xaa; 131];
-        let cases: [(Option<&[u8]>, &[u8], &str); 4] = [
+        type Case<'a> = (Option<&'a [u8]>, &'a [u8], &'a str);
+        let cases: [Case<'_>; 4] = [
             (None, b"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
             (
                 Some(&[0x0b; 20]),
