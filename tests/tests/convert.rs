@@ -33,7 +33,7 @@ fn trace(number: u64) -> Trace {
     Trace {
         number,
         spans: 2 + u32::try_from(number % 5).unwrap(),
-        error: number % 11 == 0,
+        error: number.is_multiple_of(11),
         duration_ms: DURATIONS_MS[place],
     }
 }

@@ -106,7 +106,7 @@ fn gateway(directory: &Path, manifest: &str) -> Process {
 }
 
 fn trace(number: u64) -> Trace {
-    Trace { number, spans: SPANS as u32, error: number % 2 == 0, duration_ms: 20 }
+    Trace { number, spans: SPANS as u32, error: number.is_multiple_of(2), duration_ms: 20 }
 }
 
 /// In several waves, so that there are several requests.

@@ -335,7 +335,8 @@ async fn a_wrong_span_costs_itself_and_an_odd_one_nothing() {
         change(&mut request.resource_spans[0].scope_spans[0].spans[0]);
         request.encode_to_vec()
     };
-    let cases: [(&str, fn(&mut Span)); 8] = [
+    type Case = (&'static str, fn(&mut Span));
+    let cases: [Case; 8] = [
         ("end before start", |span| span.end_time_unix_nano = 1),
         ("of 1970", |span| (span.start_time_unix_nano, span.end_time_unix_nano) = (0, 1)),
         ("of 2554", |span| span.end_time_unix_nano = u64::MAX),
