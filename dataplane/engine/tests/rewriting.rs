@@ -211,8 +211,8 @@ fn gathered(request: &[u8]) -> Option<(Batch, Vec<u8>)> {
     Some((gather.0, encoded))
 }
 
-/// Each span with what it is in, in order of its text. Resources and scopes may move: those that are equal once
-/// rewritten, or are but encoded in two ways, become one.
+/// Each span with what it is in, in order of its text. Resources and scopes may move: those that are equal
+/// once rewritten, or are but encoded in two ways, become one.
 fn spans(request: &ExportTraceServiceRequest) -> Vec<String> {
     let resources = request.resource_spans.iter();
     let scopes = resources.flat_map(|group| group.scope_spans.iter().map(move |s| (group, s)));
