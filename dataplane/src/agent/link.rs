@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 use prost::Message as _;
+use ringtail_crds::logs::Signal;
 use ringtail_engine::Millis;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -248,11 +249,12 @@ impl Sender {
     fn send(&mut self, frame: Frame) {
         let client = Arc::clone(&self.client);
         self.under_way.push(frame.born);
-        let pieces = frame.message(&self.head(&frame));
+        let (pieces, signal) = (frame.message(&self.head(&frame)), self.core.signal);
         self.in_flight.spawn(async move {
             let started = Instant::now();
             let method = match frame.dialect {
                 Dialect::Ringtail => Method::Deliver,
+                Dialect::Otlp if signal == Signal::Logs => Method::ExportLogs,
                 Dialect::Otlp => Method::ExportTraces,
             };
             let none = http::HeaderMap::new();
@@ -307,8 +309,9 @@ impl Sender {
             }
             Err(error) => {
                 self.link.failures.fetch_add(1, Relaxed);
+                let what = self.core.signal.items();
                 tracing::warn!(endpoint = %self.link.endpoint, %error, spans = frame.spans,
-                    "the gateway refused spans for good; they are dropped");
+                    "the gateway refused {what} for good; they are dropped");
                 self.core.counters.dropped.add(Dropped::RefusedForGood, frame.spans);
                 self.forget(&frame);
             }

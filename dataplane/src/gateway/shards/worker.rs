@@ -25,6 +25,7 @@ use super::parcels::Parcels;
 use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
+use crate::gateway::logs::Told;
 use crate::gateway::output::{Exported, Output};
 use crate::gateway::room::Room;
 use crate::gateway::span_metrics;
@@ -70,6 +71,8 @@ pub struct Outside {
     pub remember_max: usize,
     /// How spans are counted, if they are.
     pub span_metrics: Option<span_metrics::Config>,
+    /// Who waits for verdicts, if anybody does.
+    pub verdicts: Option<mpsc::UnboundedSender<Told>>,
 }
 
 /// How much of the shard's own counts is in the ledger of the process already.
@@ -259,6 +262,16 @@ impl Worker {
             Ask::Agreement(req, answer) => traces.on_agreement(stand, req, &answer, now, actions),
             Ask::Failed(to, req, failure) => {
                 traces.on_failed(stand, (&to, req, failure), now, actions);
+            }
+            Ask::Recall(keys) => {
+                let Some(verdicts) = &self.outside.verdicts else { return };
+                for key in keys {
+                    if let Some(verdict) = traces.verdict(key) {
+                        // Who waited has ended.
+                        let _ = verdicts.send((key, verdict.keep));
+                    }
+                }
+                return;
             }
             Ask::Exported(keys) => traces.on_exported(stand, &keys),
             Ask::Counted(done) => {
