@@ -461,3 +461,11 @@ async fn a_queue_on_disk_keeps_records_over_a_kill() {
     let ended = second.stop_balanced();
     assert_eq!(books(&ended).exporters["backend"].recovered, 5);
 }
+
+#[test]
+fn the_example_is_a_pipeline_of_both_signals() {
+    let example = include_str!("../../examples/logs.yaml");
+    let pipeline = ringtail_crds::validate(example).unwrap();
+    assert!(pipeline.logs.is_some());
+    assert!(pipeline.exporters.iter().all(|exporter| exporter.signals.len() == 1));
+}

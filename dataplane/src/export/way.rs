@@ -34,10 +34,10 @@ impl Way {
             let why = "queue.persistent needs a place: start with --data-dir DIR";
             return Err(ConfigError::of(name, why));
         };
-        // Names have no dots.
+        // One volume is mounted for both; segments have other names.
         let directory = match config.signal {
             Signal::Traces => data_dir.join(name),
-            Signal::Logs => data_dir.join(format!("{name}.logs")),
+            Signal::Logs => data_dir.join(name).join("logs"),
         };
         let share = size_limit / config.exporter.signals.len().max(1) as u64;
         let store = Store::start(inner, &directory, share, items);

@@ -24,7 +24,7 @@ use super::Gateway;
 use super::clock::Clock;
 use super::output::Output;
 use super::refusals::stopping;
-use super::shards::Ask;
+use super::shards::Slot;
 use crate::export::ExporterHandle;
 use crate::ledger::{Counters, Refused};
 use crate::otlp::{self, CheckedLogs};
@@ -321,34 +321,33 @@ impl Gateway {
         let Some(logs) = &self.logs else { return Err(Method::ExportLogs.unserved()) };
         let mut permit = call.permit;
         let checked = otlp::check_logs(call.message, &mut permit, call.left_out, &self.scan)?;
+        // Slots first: until all are there, the sender may go away and nothing has happened.
+        let slots = if logs.waiting.is_some() { self.slots().await } else { Some(Vec::new()) };
         let (records, malformed) = (u64::from(checked.records.shape.spans), &checked.malformed);
         let counters = &logs.counters;
         counters.from_clients.fetch_add(records + malformed.spans, Relaxed);
         counters.refused.add(Refused::Malformed, malformed.spans);
-        if self.stopped.load(Relaxed) {
+        let Some(slots) = slots.filter(|_| !self.stopped.load(Relaxed)) else {
             counters.refused.add(Refused::Stopping, records);
             return Err(stopping());
-        }
+        };
         counters.left_out.add(&checked.records.shape);
         match &logs.waiting {
             None => logs.forward(&checked),
-            Some(waiting) => {
-                let keys = logs.hold(waiting, &checked.request);
-                self.recall(&keys).await;
-            }
+            Some(waiting) => recall(&logs.hold(waiting, &checked.request), slots),
         }
         Ok(otlp::logs_reply(malformed))
     }
+}
 
-    /// Asks the shards for verdicts that they have given.
-    async fn recall(&self, keys: &[TraceKey]) {
-        let shards = u32::try_from(self.shards.len()).unwrap_or(1);
-        for (index, shard) in (0..).zip(&self.shards) {
-            let own = keys.iter().copied().filter(|key| shard_of(*key, shards) == index);
-            let own: Vec<TraceKey> = own.collect();
-            if !own.is_empty() {
-                shard.ask(Ask::Recall(own)).await;
-            }
+/// Asks the shards for verdicts that they have given.
+fn recall(keys: &[TraceKey], slots: Vec<Slot<'_>>) {
+    let shards = u32::try_from(slots.len()).unwrap_or(1);
+    for (index, slot) in (0..).zip(slots) {
+        let own = keys.iter().copied().filter(|key| shard_of(*key, shards) == index);
+        let own: Vec<TraceKey> = own.collect();
+        if !own.is_empty() {
+            slot.recall(own);
         }
     }
 }

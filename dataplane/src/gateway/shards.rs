@@ -250,4 +250,9 @@ impl Slot<'_> {
         self.0.send(Ask::Deliver { work: Arc::clone(work), done });
         taken
     }
+
+    /// Has the shard say again which verdicts were given on these traces.
+    pub fn recall(self, keys: Vec<TraceKey>) {
+        self.0.send(Ask::Recall(keys));
+    }
 }
