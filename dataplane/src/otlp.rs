@@ -98,9 +98,10 @@ pub fn check_logs(
     mut malformed: Malformed,
     limits: &ScanLimits,
 ) -> Result<CheckedLogs, Refusal> {
-    let wrong = |error: scan::ScanError| {
-        Refusal::Malformed(error.to_string().replace("OTLP trace request", "OTLP log request"))
+    let told = |error: scan::ScanError| {
+        error.to_string().replace("OTLP trace request", "OTLP log request")
     };
+    let wrong = |error| Refusal::Malformed(told(error));
     let (request, records) = match scan::check_logs(&request, limits) {
         Ok(records) => (request, records),
         Err(error) => {
@@ -111,7 +112,7 @@ pub fn check_logs(
             if mended.left_out == 0 {
                 return Err(wrong(error));
             }
-            malformed.add(mended.left_out, mended.why.map_or_else(String::new, |e| e.to_string()));
+            malformed.add(mended.left_out, mended.why.map_or_else(String::new, told));
             let request = Bytes::from(mended.request);
             let records = scan::check_logs(&request, limits).map_err(wrong)?;
             (request, records)

@@ -415,3 +415,6 @@ impl Visit for Sorter<'_> {
         kept.push(place, record);
     }
 }
+
+#[cfg(test)]
+mod tests;
