@@ -215,7 +215,8 @@ impl Agent {
     }
 }
 
-/// The same state for log records. Nothing keeps what was delivered, so a gateway that is lost takes it along.
+/// The same state for log records. Nothing keeps what was delivered, so that a gateway which is lost takes
+/// it along.
 fn core_of_logs(config: &Config, budget: u64) -> Arc<Core> {
     let dice = Some(fastrand::Rng::new());
     let wiring = Wiring { by_service: config.by_service, dice, ..Wiring::default() };

@@ -119,8 +119,8 @@ pub struct Exporter {
 // === impl ExporterHandle ===
 
 impl ExporterHandle {
-    /// An exporter and the task that must be spawned for it. `twin` is the same exporter for another signal, if
-    /// there is one. Must be called inside a tokio runtime.
+    /// An exporter and the task that must be spawned for it. `twin` is the same exporter for another
+    /// signal, if there is one. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When an address, a condition or a file cannot be used.

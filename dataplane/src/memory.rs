@@ -24,8 +24,8 @@ const RETENTION_SHARE: u64 = 4;
 /// Share of what an agent may send that is for log records, where a pipeline has them: 1/3 (5 MiB with the
 /// default limit). Bytes of their own, so that neither spans nor records take the others' room.
 const LOGS_SHARE_OF_SEND: u64 = 3;
-/// Share of a gateway's memory for log records that wait for a verdict: 1/8, which is 189 MiB with the default
-/// limit: 40 s of 4.7 MiB/s.
+/// Share of a gateway's memory for log records that wait for a verdict: 1/8, which is 189 MiB with the
+/// default limit: 40 s of 4.7 MiB/s.
 const LOGS_SHARE_OF_REST: u64 = 8;
 /// Below this a process cannot hold even one large request beside its base: 24 base + 8 receive + 16 for
 /// the rest, divided by 3/4.

@@ -194,7 +194,8 @@ const fn rejected_name(signal: Signal) -> &'static str {
     }
 }
 
-/// How many spans or records a backend says that it did not take, and its words. What cannot be read says nothing.
+/// How many spans or records a backend says that it did not take, and its words. What cannot be read says
+/// nothing.
 pub fn rejected(response: Bytes) -> Option<(u64, String)> {
     let partial = ExportResponse::decode(response).ok()?.partial_success?;
     let rejected = u64::try_from(partial.rejected_spans).ok()?;

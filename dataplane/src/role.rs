@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use ringtail_crds::resolved::{Logs, ReceiverPorts};
+use ringtail_crds::resolved::ReceiverPorts;
 use ringtail_crds::routing::RoutingKey;
 use ringtail_crds::{Compression, ValidPipeline};
 use ringtail_engine::key::KeySeed;
@@ -298,14 +298,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         scan: ScanLimits::default(),
         redaction,
         span_metrics,
-        logs: pipeline.logs.map(|logs| gateway::logs::Config {
-            exporters: log_exporters,
-            undecided: match logs {
-                Logs::All => None,
-                Logs::OfKeptTraces(undecided) => Some(undecided),
-            },
-            hold_bytes: budget.logs,
-        }),
+        logs: backends::of_logs(pipeline, log_exporters, budget.logs),
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);

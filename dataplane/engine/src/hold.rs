@@ -105,8 +105,8 @@ impl Piece {
 // === impl Hold ===
 
 impl Hold {
-    /// Holds a record of a trace. Records that come at the same time under the same heading, which is new with
-    /// every group of a request, lie together.
+    /// Holds a record of a trace. Records that come at the same time under the same heading, which is new
+    /// with every group of a request, lie together.
     pub fn insert(&mut self, key: TraceKey, heading: &Arc<Heading>, record: &[u8], now: Millis) {
         let pieces = self.traces.entry(key).or_insert_with(|| {
             self.bytes += TRACE_BYTES;

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use ringtail_crds::ValidPipeline;
 use ringtail_crds::exporter::OtlpProtocol;
 use ringtail_crds::logs::Signal;
-use ringtail_crds::resolved::{Destination, Endpoint, Exporter};
+use ringtail_crds::resolved::{Destination, Endpoint, Exporter, Logs};
 use tokio::task::JoinSet;
 
 use super::RoleError;
 use crate::export::{self, ExporterHandle};
+use crate::gateway::logs;
 
 /// What exporters need to know of the process.
 pub(super) struct Local {
@@ -21,8 +22,8 @@ pub(super) struct Local {
     pub(super) data_dir: Option<PathBuf>,
 }
 
-/// The exporters, once for each signal, with the endpoints that flags replace, their queues scaled down together when the budget
-/// is smaller.
+/// The exporters, once for each signal, with the endpoints that flags replace. Their queues are scaled down
+/// together when the budget is smaller.
 pub(super) fn configs(
     pipeline: &ValidPipeline,
     exports: &[String],
@@ -74,6 +75,19 @@ pub(super) fn start(
         }
     }
     Ok((of_traces, of_logs))
+}
+
+/// What becomes of log records, if any are taken; so many bytes of them may wait.
+pub(super) fn of_logs(
+    pipeline: &ValidPipeline,
+    exporters: Vec<ExporterHandle>,
+    hold_bytes: u64,
+) -> Option<logs::Config> {
+    let undecided = match pipeline.logs? {
+        Logs::All => None,
+        Logs::OfKeptTraces(undecided) => Some(undecided),
+    };
+    Some(logs::Config { exporters, undecided, hold_bytes })
 }
 
 /// Carries out one `--export NAME=[SCHEME://]HOST:PORT`.

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
+use ringtail_engine::ownership::message::{Agreement, Decision};
 use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
 use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
@@ -248,6 +249,9 @@ impl Worker {
             Ask::Deliver { work, done } => return self.deliver(&work, done, now),
             Ask::Decisions(told, done) => {
                 let agreement = traces.on_decisions(stand, &told, now, actions);
+                if let Some(verdicts) = &self.outside.verdicts {
+                    tell(&told.list, &agreement, verdicts);
+                }
                 self.perform(now);
                 // Published first: who hears of the agreement may ask whether anything is left here.
                 self.publish();
@@ -443,6 +447,19 @@ impl Worker {
             gauge.store(value, Relaxed);
         }
         publish_policies(gauges, stats);
+    }
+}
+
+/// Tells whoever waits for verdicts what another gateway decides: records of its traces may be here, because
+/// it has the traces from here, or because a client brought them.
+fn tell(list: &[Decision], agreement: &Agreement, verdicts: &mpsc::UnboundedSender<Told>) {
+    let Agreement { known, refused, .. } = agreement;
+    for Decision { key, verdict, .. } in list {
+        let stands = !refused.contains(key) && known.iter().all(|known| known.key != *key);
+        if stands {
+            // Who waited has ended.
+            let _ = verdicts.send((*key, verdict.keep));
+        }
     }
 }
 
