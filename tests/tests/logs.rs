@@ -382,7 +382,7 @@ spec:
       signals: [Traces]
       otlp: {endpoint: "http://SPANS", protocol: HTTPJSON}
     - {name: file, type: File, file: {path: "FILE"}}
-    - {name: print, type: Debug, debug: {}}
+    - {name: print, type: Debug, debug: {verbosity: Normal}}
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -468,4 +468,30 @@ fn the_example_is_a_pipeline_of_both_signals() {
     let pipeline = ringtail_crds::validate(example).unwrap();
     assert!(pipeline.logs.is_some());
     assert!(pipeline.exporters.iter().all(|exporter| exporter.signals.len() == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_wait_for_gateways_that_take_no_records_yet() {
+    let backend = Backend::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (without, with) = (directory.path().join("a.yaml"), directory.path().join("b.yaml"));
+    std::fs::write(&without, ERRORS_AND_SLOW).unwrap();
+    std::fs::write(&with, manifest("{}")).unwrap();
+    let export = format!("backend={}", backend.address);
+    let gateway = |file: &std::path::Path, address: &str| {
+        let file = file.to_str().unwrap();
+        let args = ["gateway", "--pipeline", file, "--identity", "gw", "--export", &export];
+        Process::start(&[&args[..], &["--otlp-grpc", address]].concat())
+    };
+    let old = gateway(&without, "127.0.0.1:0");
+    let address = old.grpc();
+    let args = ["agent", "--pipeline", with.to_str().unwrap(), "--gateway", &address];
+    let agent = Process::start(&args);
+    agent.wait_for("a ring", |stats| stats.ring.members.len() == 1);
+    logs::send(&agent.grpc(), request("a", vec![record(vec![], "patient")])).await.unwrap();
+    old.stop_balanced();
+    let new = gateway(&with, &address);
+    wait_until("the record to arrive", || bodies(&backend.logs()).contains_key("patient"));
+    let agent = agent.stop_balanced();
+    assert_eq!((books(&agent).out, books(&new.stop_balanced()).kept), (1, 1));
 }

@@ -46,7 +46,7 @@ fn attributes_of_records_are_as_those_of_spans() {
     let attributes = vec![text("secret", "x"), text("card", "4111 of 2"), text("plain", "y")];
     for trace_id in [vec![1; 16], Vec::new()] {
         let record = LogRecord { trace_id, attributes: attributes.clone(), ..LogRecord::default() };
-        let (resource, record) = redacted(&digits(), record.clone());
+        let (resource, record) = redacted(&digits(), record);
         let expected = vec![text("card", "**** of ****"), text("plain", "y")];
         assert_eq!(record.attributes, expected);
         assert_eq!(resource, expected);
