@@ -7,8 +7,6 @@ use tokio::sync::mpsc;
 
 use super::*;
 
-use super::*;
-
 const WAIT: Duration = Duration::from_secs(30);
 const SLACKED: Duration = Duration::from_millis(30_000 + SLACK);
 
