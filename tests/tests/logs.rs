@@ -12,12 +12,15 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use ringtail::stats::LedgerReport;
+use ringtail_tests::api::SERVING;
 use ringtail_tests::backend::Backend;
+use ringtail_tests::certificates::Authority;
 use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
 use ringtail_tests::http::post;
 use ringtail_tests::http_backend::{HttpBackend, Manner};
 use ringtail_tests::logs::{self, bodies, body, record, records, request};
 use ringtail_tests::process::{Ended, Process, wait_until};
+use ringtail_tests::shop::{self, Shop};
 use ringtail_tests::traces::Trace;
 use tonic::Code;
 
@@ -494,4 +497,24 @@ async fn agents_wait_for_gateways_that_take_no_records_yet() {
     wait_until("the record to arrive", || bodies(&backend.logs()).contains_key("patient"));
     let agent = agent.stop_balanced();
     assert_eq!((books(&agent).out, books(&new.stop_balanced()).kept), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_go_through_mutual_tls_between_the_tiers() {
+    let (backend, authority) = (Backend::start().await, Authority::generate());
+    let text = shop::manifest("1s", shop::ALL).replace("spec:\n", "spec:\n  logs: {}\n");
+    let mut shop = Shop::open(&text, &backend.address.to_string());
+    shop.certify(&authority, &[&authority]);
+    for index in 0..2 {
+        shop.add_gateway(&format!("gw-{index}"), &[]);
+        shop.list(index, SERVING);
+    }
+    shop.add_agent("agent-0");
+    shop.await_members(2);
+    let all = (0..40).map(|number| record(trace(number, false).id(), &number.to_string()));
+    logs::send(&shop.agents[0].grpc(), request("a", all.collect())).await.unwrap();
+    let (agents, gateways) = shop.stop();
+    assert_eq!(bodies(&backend.logs()).len(), 40);
+    assert_eq!(books(&agents[0]).out, 40);
+    assert!(gateways.iter().all(|ended| books(ended).kept > 0), "each has a share");
 }

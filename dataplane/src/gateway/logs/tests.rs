@@ -54,12 +54,12 @@ async fn a_verdict_frees_its_records_and_no_others() {
     let (logs, verdicts) = start(Undecided::Drop, 1 << 20);
     let keys = take(&logs, &[1, 2, 3, 1, 0], 9);
     assert_eq!(keys.len(), 3, "each trace is asked about once");
-    pass(TICK).await;
+    pass(2 * TICK).await;
     assert_eq!(fates(&logs), (1, 0, 0, 4), "a record of no trace waits for nothing");
     let seed = KeySeed::new([1; 16]);
     verdicts.send((seed.key(&[1; 16]), true)).unwrap();
     verdicts.send((seed.key(&[2; 16]), false)).unwrap();
-    pass(TICK).await;
+    pass(2 * TICK).await;
     assert_eq!(fates(&logs), (3, 1, 0, 1));
 }
 
