@@ -1,6 +1,6 @@
 //! The check and the walk of log requests against prost, on random requests and on what is left of them when
 //! bytes are cut off or changed.
-#![expect(clippy::unwrap_used, reason = "a failing test should say where")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failing test should say where")]
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
