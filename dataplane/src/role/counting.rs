@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ringtail_crds::ValidPipeline;
+use ringtail_crds::resolved::Logs;
 use ringtail_engine::span_metrics::{Exemplar, Histogram, Limits, Plan, SERIES_BYTES};
 
 use super::RoleError;
@@ -24,7 +25,12 @@ pub(super) fn share(
     shards: u32,
 ) -> Result<(Budget, Option<Config>), RoleError> {
     let send = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
-    let wanted = Wanted { send, retention: None, span_metrics: wanted(pipeline, shards) };
+    let wanted = Wanted {
+        send,
+        retention: None,
+        span_metrics: wanted(pipeline, shards),
+        logs: matches!(pipeline.logs, Some(Logs::OfKeptTraces(_))),
+    };
     let limit = memory::limit(Tier::Gateway, memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, wanted);
     Ok((budget, config(pipeline, shards, budget.span_metrics)?))
