@@ -233,7 +233,8 @@ impl ExporterHandle {
     /// a backend to show them to.
     pub fn credentials(&self) -> Option<(u64, u64)> {
         let credentials = self.inner.backend.credentials()?;
-        Some((credentials.reloads.load(Relaxed), credentials.refusals.load(Relaxed)))
+        let renewals = &credentials.renewals;
+        Some((renewals.applied.load(Relaxed), renewals.refused.load(Relaxed)))
     }
 
     /// Waits until nothing is held, at most `within`.

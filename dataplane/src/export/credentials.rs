@@ -5,19 +5,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ringtail_crds::resolved::{self, Otlp, SecretKey};
 use sha2::{Digest, Sha256};
-use tokio::time::{MissedTickBehavior, interval};
 
+use crate::renewal::{self, Renewals};
 use crate::transport::{Alpn, Material, Trust};
 
-/// How often the files are read: a few small files in memory.
-const READ_EVERY: Duration = Duration::from_secs(1);
 /// A header's value is read up to this size: four times what a manifest may write.
 const SECRET_BYTES_MAX: u64 = 16_384;
 /// A file of certificates is read up to this size: 100 of some 1.3 KiB.
@@ -34,10 +31,7 @@ pub(super) struct Credentials {
     sources: Sources,
     headers: ArcSwap<Headers>,
     trust: Option<Arc<Trust>>,
-    /// New files that were taken into use.
-    pub(super) reloads: AtomicU64,
-    /// New files that cannot be used.
-    pub(super) refusals: AtomicU64,
+    pub(super) renewals: Renewals,
 }
 
 /// Where they come from.
@@ -98,8 +92,7 @@ impl Credentials {
             sources,
             headers: ArcSwap::from_pointee(headers),
             trust,
-            reloads: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            renewals: Renewals::default(),
         })
     }
 
@@ -125,26 +118,23 @@ impl Credentials {
         if !self.sources.are_files() {
             return std::future::pending().await;
         }
-        let mut every = interval(READ_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut judged = self.sources.read().map(|read| read.fingerprint).ok();
-        let mut complained = false;
-        loop {
-            every.tick().await;
-            let outcome = match self.sources.read() {
-                Ok(read) if judged == Some(read.fingerprint) => continue,
-                Ok(read) => {
-                    judged = Some(read.fingerprint);
-                    self.adopt(read)
+        let judged = self.sources.read().map(|read| read.fingerprint).ok();
+        let complained = AtomicBool::new(false);
+        let told = |outcome: Result<(), String>| {
+            complained.store(outcome.is_err(), Relaxed);
+            self.renewals.count(&format!("secrets of exporter {}", self.sources.exporter), outcome);
+        };
+        let read = || match self.sources.read() {
+            Ok(read) => Some((read.fingerprint, read)),
+            Err(why) => {
+                // The next turn may find what is away; one complaint about what stays away is enough.
+                if !complained.load(Relaxed) {
+                    told(Err(why));
                 }
-                // Files that are being replaced may be away for a moment, and the next turn finds them; one
-                // complaint about those that stay away is enough.
-                Err(_) if complained => continue,
-                Err(why) => Err(why),
-            };
-            complained = outcome.is_err();
-            self.count(outcome);
-        }
+                None
+            }
+        };
+        renewal::follow(judged, read, |read| told(self.adopt(read))).await;
     }
 
     fn adopt(&self, mut read: Read) -> Result<(), String> {
@@ -159,20 +149,6 @@ impl Credentials {
         read.headers.secrets.truncate(SECRETS_MAX);
         self.headers.store(Arc::new(read.headers));
         Ok(())
-    }
-
-    fn count(&self, outcome: Result<(), String>) {
-        let exporter = &self.sources.exporter;
-        match outcome {
-            Ok(()) => {
-                self.reloads.fetch_add(1, Relaxed);
-                tracing::info!(exporter, "new secrets are in use");
-            }
-            Err(why) => {
-                self.refusals.fetch_add(1, Relaxed);
-                tracing::warn!(%why, exporter, "new secrets cannot be used; the old ones stay");
-            }
-        }
     }
 }
 
