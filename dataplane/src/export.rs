@@ -29,7 +29,7 @@ use crate::transport::Backoff;
 
 mod backend; //     one attempt to give a request to a backend
 mod config; //      what an exporter needs to know
-mod credentials; // headers, tokens and certificates, from files that change
+pub(crate) mod credentials; // headers, tokens and certificates, from files that change
 mod disk; //        a queue that survives a kill
 mod file; //        to a file
 mod filter; //      which spans

@@ -274,7 +274,8 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
     let shards = u32::try_from(shards(&role)).unwrap_or(1);
-    let (budget, span_metrics) = counting::share(pipeline, role.memory_limit, shards)?;
+    let (budget, span_metrics) =
+        counting::share(pipeline, role.memory_limit, shards, &secrets_dir)?;
     let identity = identity(&role, Role::Gateway)?;
     let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
     let configs = backends::configs(pipeline, &exports, &local, budget.send)?;

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 const SPANS: u64 = 24_000;
 const SPANS_PER_REQUEST: u64 = 500;
+const SUM: &str = "traces.span.metrics.calls";
 const CALLS: &str = "traces_span_metrics_calls_total";
 
 fn any_of(random: &mut Random, list: &[Option<Any>]) -> Option<Any> {
@@ -382,10 +383,46 @@ async fn exponential_buckets_are_the_connectors() {
     }
     let calls = expected(&requests) as i64;
     for sink in [&theirs, &ours] {
-        wait_until("all calls", || sink.sum("traces.span.metrics.calls") >= calls);
+        wait_until("all calls", || sink.sum(SUM) >= calls);
     }
     assert_eq!(points(&theirs), points(&ours));
     assert!(points(&ours).len() > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_add_up_to_the_connectors() {
+    let Some(program) = collector() else { return };
+    let (theirs, ours) = (MetricsSink::start().await, MetricsSink::start().await);
+    let dimensions = json!([{"name": "http.method", "default": "GET"}]);
+    let connector = json!({
+        "dimensions": dimensions, "aggregation_temporality": "AGGREGATION_TEMPORALITY_DELTA",
+    });
+    let settings = json!({"dimensions": dimensions, "otlp": {
+        "endpoint": format!("http://{}", ours.address), "interval": "1s",
+        "aggregationTemporality": "Delta",
+    }});
+    let requests = requests(&resources()[..3]);
+    let exporter = json!({"otlp_grpc": {
+        "endpoint": theirs.address.to_string(), "tls": {"insecure": true},
+    }});
+    let collector = start(&program, connector, &exporter);
+    let gateway = Gateway::start(&settings, "2");
+    // In two halves, of which the second is not sent before the first has arrived.
+    let (first, second) = requests.split_at(requests.len() / 2);
+    let mut calls = 0;
+    for half in [first, second] {
+        for request in half {
+            collector.send(request);
+            gateway.send(request);
+        }
+        calls += expected(half) as i64;
+        for sink in [&theirs, &ours] {
+            wait_until("all calls", || sink.sum(SUM) >= calls);
+        }
+    }
+    assert_eq!(points(&theirs), points(&ours));
+    assert!(points(&ours).len() > 100);
+    assert_eq!(sum(&gateway.samples(), CALLS), calls as f64, "what is scraped is cumulative");
 }
 
 /// What a point says without times and who says it, the sum aside.

@@ -173,7 +173,8 @@ impl Backend<'_, '_> {
         Some(otlp.with_some("queue", queue).with_some("retry", retry))
     }
 
-    fn tls(&mut self, entry: &Entry<'_>, secure: bool) -> Option<Tree> {
+    /// Whom to trust and what to show.
+    pub(super) fn tls(&mut self, entry: &Entry<'_>, secure: bool) -> Option<Tree> {
         let mut fields = Fields::of(entry, self.reader.report);
         fields.take("insecure");
         if !secure {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use ringtail_crds::resolved::{self, Otlp, SecretKey};
+use ringtail_crds::resolved::{self, Endpoint, Otlp, SecretKey};
 use sha2::{Digest, Sha256};
 
 use crate::renewal::{self, Renewals};
@@ -27,17 +27,18 @@ const MASK: &str = "[secret]";
 
 /// The credentials of one exporter.
 #[derive(Debug)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     sources: Sources,
     headers: ArcSwap<Headers>,
     trust: Option<Arc<Trust>>,
-    pub(super) renewals: Renewals,
+    pub(crate) renewals: Renewals,
 }
 
 /// Where they come from.
 #[derive(Debug)]
 struct Sources {
-    exporter: String,
+    /// As messages call it.
+    who: String,
     directory: PathBuf,
     headers: Vec<(String, resolved::HeaderValue)>,
     token: Option<SecretKey>,
@@ -76,15 +77,30 @@ impl Credentials {
         alpn: Alpn,
     ) -> Result<Self, String> {
         let sources = Sources {
-            exporter: exporter.to_owned(),
+            who: format!("exporter {exporter}"),
             directory,
             headers: otlp.headers.clone(),
             token: otlp.bearer_token.clone(),
             tls: otlp.endpoint.tls.clone(),
         };
+        Self::read(sources, &otlp.endpoint, alpn)
+    }
+
+    /// The same of somebody who shows a certificate at most, and speaks gRPC.
+    pub(crate) fn of_endpoint(
+        who: &str,
+        endpoint: &Endpoint,
+        directory: PathBuf,
+    ) -> Result<Self, String> {
+        let (who, tls) = (who.to_owned(), endpoint.tls.clone());
+        let sources = Sources { who, directory, headers: Vec::new(), token: None, tls };
+        Self::read(sources, endpoint, Alpn::Http2)
+    }
+
+    fn read(sources: Sources, endpoint: &Endpoint, alpn: Alpn) -> Result<Self, String> {
         let Read { headers, material, .. } = sources.read()?;
         let trust = sources.tls.as_ref().map(|tls| {
-            let (address, name) = (&otlp.endpoint.address, tls.server_name.as_deref());
+            let (address, name) = (&endpoint.address, tls.server_name.as_deref());
             Trust::new(address, name, alpn, tls.skip_verify, &material).map(Arc::new)
         });
         let trust = trust.transpose().map_err(|why| sources.tls_trouble(&why))?;
@@ -102,7 +118,7 @@ impl Credentials {
     }
 
     /// Whom connections trust, if they are in TLS.
-    pub(super) fn trust(&self) -> Option<Arc<Trust>> {
+    pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
         self.trust.clone()
     }
 
@@ -114,7 +130,7 @@ impl Credentials {
     }
 
     /// Reads the files again and again; never ends.
-    pub(super) async fn follow(&self) {
+    pub(crate) async fn follow(&self) {
         if !self.sources.are_files() {
             return std::future::pending().await;
         }
@@ -122,7 +138,7 @@ impl Credentials {
         let complained = AtomicBool::new(false);
         let told = |outcome: Result<(), String>| {
             complained.store(outcome.is_err(), Relaxed);
-            self.renewals.count(&format!("secrets of exporter {}", self.sources.exporter), outcome);
+            self.renewals.count(&format!("secrets of {}", self.sources.who), outcome);
         };
         let read = || match self.sources.read() {
             Ok(read) => Some((read.fingerprint, read)),
@@ -178,10 +194,7 @@ impl Sources {
                 }
             };
             // The value may be a secret and is not repeated.
-            let wrong = || {
-                let exporter = &self.exporter;
-                format!("exporter {exporter}: header {name:?}: not a header name or value")
-            };
+            let wrong = || format!("{}: header {name:?}: not a header name or value", self.who);
             let name = HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
             headers.insert(name, &text).ok_or_else(wrong)?;
         }
@@ -189,8 +202,7 @@ impl Sources {
             let token = headers.hide(self.text("bearerTokenSecretRef", key, &mut digest)?);
             let bearer = format!("Bearer {token}");
             headers.insert(header::AUTHORIZATION, &bearer).ok_or_else(|| {
-                let exporter = &self.exporter;
-                format!("exporter {exporter}: bearerTokenSecretRef: not the value of a header")
+                format!("{}: bearerTokenSecretRef: not the value of a header", self.who)
             })?;
         }
         let material = self.material(&mut digest)?;
@@ -242,7 +254,7 @@ impl Sources {
 
     fn trouble(&self, what: &str, key: &SecretKey, why: &str) -> String {
         let path = self.directory.join(&key.name).join(&key.key);
-        format!("exporter {}: {what}: {}: {why}", self.exporter, path.display())
+        format!("{}: {what}: {}: {why}", self.who, path.display())
     }
 
     /// With the files that may be meant.
@@ -251,8 +263,8 @@ impl Sources {
         let authorities = tls.authorities.map(|key| format!("{}/{}", key.name, key.key));
         let shown = tls.client_certificate.map(|name| format!("{name}/tls.crt and tls.key"));
         let files: Vec<String> = authorities.into_iter().chain(shown).collect();
-        let (exporter, directory) = (&self.exporter, self.directory.display());
-        format!("exporter {exporter}: tls: {why} (in {directory}: {})", files.join(", "))
+        let (who, directory) = (&self.who, self.directory.display());
+        format!("{who}: tls: {why} (in {directory}: {})", files.join(", "))
     }
 }
 
