@@ -211,6 +211,20 @@ fn gathered(request: &[u8]) -> Option<(Batch, Vec<u8>)> {
     Some((gather.0, encoded))
 }
 
+/// Each span with what it is in, in order of its text. Resources and scopes may move: those that are equal
+/// once rewritten, or are but encoded in two ways, become one.
+fn spans(request: &ExportTraceServiceRequest) -> Vec<String> {
+    let resources = request.resource_spans.iter();
+    let scopes = resources.flat_map(|group| group.scope_spans.iter().map(move |s| (group, s)));
+    let spans = scopes.flat_map(|(group, scope)| {
+        let around = (&group.resource, &group.schema_url, &scope.scope, &scope.schema_url);
+        scope.spans.iter().map(move |span| format!("{around:?} {span:?}"))
+    });
+    let mut lines: Vec<String> = spans.collect();
+    lines.sort();
+    lines
+}
+
 /// Every key of a request, so that a plan can name some of them.
 fn keys(request: &ExportTraceServiceRequest) -> Vec<String> {
     let spans = request.resource_spans.iter();
@@ -279,22 +293,12 @@ proptest! {
             prop_assert!(check(&bytes, &ScanLimits::default()).is_ok());
             let mut told = ExportTraceServiceRequest::decode(bytes.as_slice()).unwrap();
             hashes_shown(&mut told, &plan.hash);
-            // Resources that have become equal are one now.
-            let spans = |request: &ExportTraceServiceRequest| {
-                let mut lines: Vec<String> = request.resource_spans.iter().flat_map(|r| {
-                    r.scope_spans.iter().flat_map(move |s| s.spans.iter().map(move |span| {
-                        format!("{:?} {:?} {} {} {span:?}", r.resource, s.scope, r.schema_url, s.schema_url)
-                    }))
-                }).collect();
-                lines.sort();
-                lines
-            };
             prop_assert_eq!(spans(&told), spans(&expected));
         }
     }
 
     #[test]
-    fn nothing_to_do_leaves_the_bytes_alone(entropy in vec(any::<u8>(), 0..3000)) {
+    fn nothing_to_do_leaves_the_spans_alone(entropy in vec(any::<u8>(), 0..3000)) {
         let request = wild::request(&entropy);
         if let Some((batch, encoded)) = gathered(&request) {
             let plan = Plan { remove: vec!["no such key".to_owned()], ..Plan::default() };
@@ -304,7 +308,7 @@ proptest! {
             let mut bytes = Vec::new();
             outgoing.ready().encode(&mut bytes);
             let decode = |bytes: &[u8]| ExportTraceServiceRequest::decode(bytes).unwrap();
-            prop_assert_eq!(format!("{:?}", decode(&bytes)), format!("{:?}", decode(&encoded)));
+            prop_assert_eq!(spans(&decode(&bytes)), spans(&decode(&encoded)));
         }
     }
 }

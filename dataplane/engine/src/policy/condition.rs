@@ -1,4 +1,4 @@
-//! One OTTL condition on a span, asked of its bytes wherever spans are chosen.
+//! OTTL conditions within their bounds, and one on a span, asked of its bytes wherever spans are chosen.
 
 use super::limits::{MAX_CONDITION_BYTES, MAX_CONDITION_PATTERNS, MAX_REGEX_BYTES};
 use super::ottl::{self, Context, Expression, Failed, Subject};
@@ -21,20 +21,11 @@ impl Condition {
         if text.trim().is_empty() {
             return Err("is empty: write a condition, or leave it out".to_owned());
         }
-        if text.len() > MAX_CONDITION_BYTES {
-            let length = text.len();
-            return Err(format!("has {length} bytes, at most {MAX_CONDITION_BYTES} are possible"));
+        let (bytes, wrong) = pattern_bytes([text]);
+        match wrong {
+            Some(wrong) if text.len() <= MAX_CONDITION_BYTES => Err(wrong),
+            _ => parse(text, Context::Span, bytes).map(Self),
         }
-        let patterns = text.matches("IsMatch").count();
-        if patterns > MAX_CONDITION_PATTERNS {
-            return Err(format!(
-                "calls IsMatch {patterns} times, at most {MAX_CONDITION_PATTERNS} are possible: join \
-                 patterns with |"
-            ));
-        }
-        let bytes = MAX_REGEX_BYTES / patterns.max(1);
-        let parsed = ottl::parse(text, Context::Span, bytes);
-        parsed.map(Self).map_err(|refusal| refusal.explain(text))
     }
 
     /// Whether it holds for a span.
@@ -44,6 +35,30 @@ impl Condition {
     pub fn holds(&self, group: &Group<'_>, span: &[u8]) -> Result<bool, Unanswered> {
         self.0.holds(&Subject::new(group, span)).map_err(|Failed| Unanswered)
     }
+}
+
+/// A condition parsed, or what is wrong with it and where. Each of its patterns may take `bytes`.
+pub(super) fn parse(text: &str, context: Context, bytes: usize) -> Result<Expression, String> {
+    if text.len() > MAX_CONDITION_BYTES {
+        let length = text.len();
+        return Err(format!("has {length} bytes, at most {MAX_CONDITION_BYTES} are possible"));
+    }
+    ottl::parse(text, context, bytes).map_err(|refusal| refusal.explain(text))
+}
+
+/// How many bytes each pattern of conditions may take that are compiled together, and what is wrong when they
+/// have too many.
+pub(super) fn pattern_bytes<'a>(
+    texts: impl IntoIterator<Item = &'a str>,
+) -> (usize, Option<String>) {
+    let patterns: usize = texts.into_iter().map(|text| text.matches("IsMatch").count()).sum();
+    let wrong = (patterns > MAX_CONDITION_PATTERNS).then(|| {
+        format!(
+            "calls IsMatch {patterns} times, at most {MAX_CONDITION_PATTERNS} are possible: join \
+             patterns with |"
+        )
+    });
+    (MAX_REGEX_BYTES / patterns.clamp(1, MAX_CONDITION_PATTERNS), wrong)
 }
 
 #[cfg(test)]

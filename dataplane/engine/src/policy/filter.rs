@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-use super::limits::{MAX_CONDITION_BYTES, MAX_CONDITION_PATTERNS, MAX_CONDITIONS, MAX_REGEX_BYTES};
+use super::condition::{parse, pattern_bytes};
+use super::limits::MAX_CONDITIONS;
 use super::ottl::{self, Context, Expression, Subject};
 use crate::scan::Group;
 
@@ -34,27 +35,15 @@ impl Filter {
             let many = texts.len();
             report(None, format!("has {many} conditions, at most {MAX_CONDITIONS} are possible"));
         }
-        let patterns: usize = texts.iter().map(|text| text.matches("IsMatch").count()).sum();
-        if patterns > MAX_CONDITION_PATTERNS {
-            let message = format!(
-                "calls IsMatch {patterns} times, at most {MAX_CONDITION_PATTERNS} are possible: join \
-                 patterns with |"
-            );
-            report(None, message);
+        let (bytes, wrong) = pattern_bytes(texts.iter().map(String::as_str));
+        if let Some(wrong) = wrong {
+            report(None, wrong);
         }
-        let bytes = MAX_REGEX_BYTES / patterns.clamp(1, MAX_CONDITION_PATTERNS);
         let mut conditions = Vec::new();
         for (place, text) in texts.iter().enumerate() {
-            if text.len() > MAX_CONDITION_BYTES {
-                let long = text.len();
-                let message =
-                    format!("has {long} bytes, at most {MAX_CONDITION_BYTES} are possible");
-                report(Some(place), message);
-                continue;
-            }
-            match ottl::parse(text, Context::Span, bytes) {
+            match parse(text, Context::Span, bytes) {
                 Ok(condition) => conditions.push(condition),
-                Err(refusal) => report(Some(place), refusal.explain(text)),
+                Err(message) => report(Some(place), message),
             }
         }
         if problems.is_empty() { Ok(Self { conditions }) } else { Err(problems) }

@@ -2,11 +2,11 @@
 
 use super::super::ast::ErrorMode;
 use super::super::attributes::{Leaf, Test};
+use super::super::condition::{self, pattern_bytes};
 use super::super::limits::{
-    MAX_CONDITION_BYTES, MAX_CONDITION_PATTERNS, MAX_CONDITIONS, MAX_KEY_BYTES, MAX_REGEX_BYTES,
-    MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
+    MAX_CONDITIONS, MAX_KEY_BYTES, MAX_SALT_BYTES, MAX_VALUE_BYTES, MAX_VALUES,
 };
-use super::super::ottl::{self, Context, Expression};
+use super::super::ottl::Context;
 use super::super::predicates::{Conditions, Predicate};
 use super::super::{pattern, trace_state};
 use super::Compiler;
@@ -158,19 +158,14 @@ impl Compiler {
             self.report(FIELD, message);
         }
         let texts = span.iter().chain(span_event);
-        let patterns: usize = texts.map(|text| text.matches("IsMatch").count()).sum();
-        if patterns > MAX_CONDITION_PATTERNS {
-            let message = format!(
-                "calls IsMatch {patterns} times, at most {MAX_CONDITION_PATTERNS} are possible: join \
-                 patterns with |"
-            );
-            self.report(FIELD, message);
+        let (bytes, wrong) = pattern_bytes(texts.map(String::as_str));
+        if let Some(wrong) = wrong {
+            self.report(FIELD, wrong);
         }
-        let bytes = MAX_REGEX_BYTES / patterns.clamp(1, MAX_CONDITION_PATTERNS);
         let mut parse = |list: &[String], name: &str, context| {
             let mut parsed = Vec::with_capacity(list.len());
             for (index, text) in list.iter().enumerate() {
-                match condition(text, context, bytes) {
+                match condition::parse(text, context, bytes) {
                     Ok(expression) => parsed.push(expression),
                     Err(message) => self.report(format!("{FIELD}.{name}[{index}]"), message),
                 }
@@ -183,17 +178,6 @@ impl Compiler {
         (self.problems.len() == before)
             .then(|| Predicate::Condition(Conditions { texts, on_span, on_event, mode }))
     }
-}
-
-/// A condition parsed, or what is wrong with it and where.
-fn condition(text: &str, context: Context, bytes: usize) -> Result<Expression, String> {
-    if text.len() > MAX_CONDITION_BYTES {
-        return Err(format!(
-            "has {} bytes, at most {MAX_CONDITION_BYTES} are possible",
-            text.len()
-        ));
-    }
-    ottl::parse(text, context, bytes).map_err(|refusal| refusal.explain(text))
 }
 
 fn attribute(key: &str, test: Test) -> Predicate {
