@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn the_push_of_span_metrics_has_files_too() {
-        let text = "{apiVersion: ringtail.dev/v1alpha1, kind: TracePipeline, metadata: {name: a}, spec: {
+        let text =
+            "{apiVersion: ringtail.dev/v1alpha1, kind: TracePipeline, metadata: {name: a}, spec: {
             sampling: {policies: [{name: all, type: AlwaysSample}]},
             exporters: [{name: b, type: OTLP, otlp: {endpoint: 'http://b:1'}}],
             spanMetrics: {otlp: {endpoint: 'https://c', tls: {

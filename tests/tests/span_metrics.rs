@@ -234,8 +234,9 @@ async fn pushes_are_in_mutual_tls_and_their_certificates_change() {
     };
     // A certificate that nobody there knows, first.
     let stranger = other.sign("client");
-    let files = [("tls.crt", stranger.certificate.as_str()), ("tls.key", &stranger.key)];
-    put(&[&files[..], &[("ca.crt", &ours.pem())]].concat());
+    let trusted = ours.pem();
+    let (certificate, key) = (stranger.certificate.as_str(), stranger.key.as_str());
+    put(&[("tls.crt", certificate), ("tls.key", key), ("ca.crt", trusted.as_str())]);
     let url = format!("http://{}", backend.address);
     let metrics = format!(
         "  spanMetrics: {{otlp: {{endpoint: \"https://{}\", interval: 1s, tls: {{caRef: {{name: push}}, \
@@ -251,9 +252,9 @@ async fn pushes_are_in_mutual_tls_and_their_certificates_change() {
     wait_until("a push that is refused", || told("pushes", "failed") >= 1.0);
     assert_eq!(sink.sum("traces.span.metrics.calls"), 0);
     let known = ours.sign("client");
-    put(&[("tls.key", &known.key)]);
+    put(&[("tls.key", known.key.as_str())]);
     wait_until("a key that fits nothing", || told("credentials", "refused") >= 1.0);
-    put(&[("tls.crt", &known.certificate)]);
+    put(&[("tls.crt", known.certificate.as_str())]);
     wait_until("a certificate that is known", || told("credentials", "applied") >= 1.0);
     wait_until("all spans", || sink.sum("traces.span.metrics.calls") == 30);
     gateway.stop_balanced();
