@@ -122,6 +122,8 @@ impl Conversion<'_> {
         let plain = plain.and_then(|plain| self.reader().truth(&plain)).unwrap_or_default();
         let place = &tls.unwrap_or(hop).place;
         match (self.gateways, plain) {
+            // Nothing is written there.
+            (Gateways::Managed, _) if tls.is_none() => {}
             (Gateways::Managed, _) => {
                 let why = "a certificate for each tier, which the operator makes and renews \
                            (spec.security.peerTLS)";

@@ -83,8 +83,9 @@ mod tests {
         ringtail_crds::validate(&text).unwrap()
     }
 
-    #[test]
-    fn all_series_have_room_in_a_gateway_of_the_usual_size_and_few_in_a_small_one() {
+    // A client, as of a push, needs a runtime.
+    #[tokio::test]
+    async fn all_series_have_room_in_a_gateway_of_the_usual_size_and_few_in_a_small_one() {
         assert_eq!(wanted(&pipeline(""), 1), 0);
         assert!(config(&pipeline(""), 1, 0, Path::new("")).unwrap().is_none());
         let cases = [
