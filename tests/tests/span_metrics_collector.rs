@@ -451,7 +451,9 @@ fn points(sink: &MetricsSink) -> Vec<String> {
                     one.sum.unwrap_or_default() / one.max.unwrap_or(1.0).max(1.0)
                 )
             }
-            other => format!("{other:?}"),
+            // Sums of the same numbers in another order differ in their last digit.
+            Point::Explicit(counts, sum) => format!("{counts:?} {sum:.9e}"),
+            Point::Sum(value) => value.to_string(),
         };
         format!("{name} {resource:?} {labels:?} {point}")
     };
