@@ -1,8 +1,6 @@
 //! Connections that are meant to cost more than they bring: each abuse ends or is bounded, an honest client
 //! is served during and after it, memory stays within the budget, and the ledger is exact.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
