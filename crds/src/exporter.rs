@@ -5,7 +5,7 @@ use ringtail_engine::policy::limits::MAX_CONDITION_BYTES;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{pattern, union::member};
+use crate::{logs::Signal, pattern, union::member};
 
 mod header; // headers, and references to Secrets
 mod local; //  Debug and File
@@ -30,6 +30,8 @@ pub(crate) use tls::TRUST_OR_NOT;
 /// More backends than anybody has been seen to feed; each one costs a queue.
 pub(crate) const EXPORTERS_MAX: usize = 8;
 const NAME_LENGTH_MAX: u32 = 63;
+/// There are no more.
+const SIGNALS_MAX: usize = Signal::ALL.len();
 
 /// One backend that kept traces go to. Each has its own queue, so a slow one does not hold up the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -55,6 +57,13 @@ pub struct Exporter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = MAX_CONDITION_BYTES))]
     pub filter: Option<String>,
+
+    /// What it gets: Traces, Logs. Without it everything that the pipeline takes. An exporter of both has a
+    /// queue for each, of half the bytes, so that neither holds up the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = SIGNALS_MAX))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub signals: Option<Vec<Signal>>,
 
     /// An OTLP backend, such as Tempo, Jaeger or an OpenTelemetry Collector. Set it when type is OTLP.
     #[serde(skip_serializing_if = "Option::is_none")]

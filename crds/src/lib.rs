@@ -18,6 +18,7 @@ pub mod duration; //    30s, 500ms, 1m30s
 pub mod exporter; //    where kept traces go
 pub mod gateway; //     the tier that decides
 pub mod generated; //   the files that are made from the types
+pub mod logs; //        log records beside the spans
 pub mod manifest; //    the text that pods read
 pub mod percentage; //  25, "0.1"
 pub mod pipeline; //    the resource itself

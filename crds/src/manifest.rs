@@ -42,6 +42,8 @@ const AGENT_FIELDS: [&str; 8] = [
 const GATEWAY_FIELDS: [&str; 1] = ["type"];
 /// A part of `spec` that need not be there.
 const SPAN_METRICS: &str = "spanMetrics";
+/// Another.
+const LOGS: &str = "logs";
 
 /// The manifest that pods read.
 ///
@@ -74,6 +76,9 @@ pub fn resolved_manifest(pipeline: &TracePipeline) -> Result<String, ManifestErr
     if let Some(metrics) = spec.get(SPAN_METRICS) {
         manifest["spec"][SPAN_METRICS] = metrics.clone();
     }
+    if let Some(logs) = spec.get(LOGS) {
+        manifest["spec"][LOGS] = logs.clone();
+    }
     Ok(serde_saphyr::to_string(&sorted(&manifest))?)
 }
 
@@ -99,6 +104,10 @@ pub fn startup_settings(pipeline: &TracePipeline, tier: Tier) -> Result<String, 
     // Only where it is set: pods that do not count spans are not restarted because others can.
     if let (Tier::Gateway, Some(metrics)) = (tier, spec.get(SPAN_METRICS)) {
         settings[SPAN_METRICS] = metrics.clone();
+    }
+    // Agents take all records or none; what becomes of them is the gateways' business.
+    if let Some(logs) = spec.get(LOGS) {
+        settings[LOGS] = if tier == Tier::Gateway { logs.clone() } else { json!(true) };
     }
     Ok(serde_saphyr::to_string(&sorted(&settings))?)
 }
@@ -185,6 +194,7 @@ mod tests {
             ("  gateway:\n", "  spanMetrics: {}\n  gateway:\n", false, true),
             ("    replicas: 3", "    nodeSelector: {disk: fast}", false, false),
             ("  gateway:\n", "  redaction: {remove: [a]}\n  gateway:\n", false, true),
+            ("  gateway:\n", "  logs: {}\n  gateway:\n", true, true),
             ("decisionWait: 30s", "decisionWait: 30s\n    recordPolicy: true", false, false),
             ("  agent:\n", "  agent:\n    filter: [IsRootSpan()]\n", true, false),
             (
@@ -205,5 +215,16 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_becomes_of_log_records_restarts_gateways_alone() {
+        let with = |logs: &str| read(&SHOP.replacen("  gateway:\n", logs, 1));
+        let all = with("  logs: {}\n  gateway:\n");
+        let sampled = with("  logs: {keep: SampledTraces}\n  gateway:\n");
+        let settings = |of: &TracePipeline, tier| startup_settings(of, tier).unwrap();
+        assert_eq!(settings(&all, Tier::Agent), settings(&sampled, Tier::Agent));
+        assert_ne!(settings(&all, Tier::Gateway), settings(&sampled, Tier::Gateway));
+        assert!(resolved_manifest(&sampled).unwrap().contains("keep: SampledTraces"));
     }
 }

@@ -10,6 +10,10 @@ use crate::{
     agent::Agent,
     exporter::{EXPORTERS_MAX, Exporter},
     gateway::Gateway,
+    logs::{
+        FILTERS_ARE_OF_SPANS, KEPT_BY_GATEWAYS, LOGS_HAVE_A_TAKER, Logs, TAKERS_HAVE_LOGS,
+        TRACES_HAVE_A_TAKER,
+    },
     receivers::GUARD_NEEDS_PEER_TLS,
     redaction::Redaction,
     routing::Routing,
@@ -93,7 +97,12 @@ use crate::{
     validation = EXTERNAL_IS_STATIC.rule(),
     validation = SOMETHING_RUNS.rule(),
     validation = GUARD_NEEDS_PEER_TLS.rule(),
-    validation = REDACTION_BY_GATEWAYS.rule()
+    validation = REDACTION_BY_GATEWAYS.rule(),
+    validation = TRACES_HAVE_A_TAKER.rule(),
+    validation = LOGS_HAVE_A_TAKER.rule(),
+    validation = TAKERS_HAVE_LOGS.rule(),
+    validation = FILTERS_ARE_OF_SPANS.rule(),
+    validation = KEPT_BY_GATEWAYS.rule()
 )]
 pub struct TracePipelineSpec {
     /// How long to wait for a trace, and which traces to keep.
@@ -107,6 +116,10 @@ pub struct TracePipelineSpec {
     /// Requests, errors and durations of all spans, counted before any sampling; nothing without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_metrics: Option<SpanMetrics>,
+
+    /// Log records, by the traces that they belong to. Without it none are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Logs>,
 
     /// How agents find gateways. `ringtail run` starts both tiers and takes its own gateways instead, and
     /// `ringtail agent --gateway HOST:PORT` takes those of its command line.

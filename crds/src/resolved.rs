@@ -13,6 +13,7 @@ use ringtail_engine::span_metrics::PlanConfig;
 use crate::{
     compression::Compression,
     exporter::{OtlpProtocol, Verbosity},
+    logs::{Signal, Undecided},
     processing::Detector,
     routing::RoutingKey,
     security::PeerTlsMode,
@@ -61,6 +62,17 @@ pub struct ValidPipeline {
     pub replicas: u32,
     /// What is counted of all spans, if anything is.
     pub span_metrics: Option<SpanMetrics>,
+    /// What becomes of log records, if any are taken.
+    pub logs: Option<Logs>,
+}
+
+/// What becomes of log records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logs {
+    /// They are forwarded.
+    All,
+    /// Those of kept traces are.
+    OfKeptTraces(Undecided),
 }
 
 /// What is counted of all spans.
@@ -174,6 +186,8 @@ pub struct Exporter {
     pub name: String,
     /// A condition that compiles: spans for which it holds are exported. None: all are.
     pub filter: Option<String>,
+    /// What it gets, at least one.
+    pub signals: Vec<Signal>,
     /// What the backend is.
     pub destination: Destination,
     /// The most bytes that wait for it in one gateway.

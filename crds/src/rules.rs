@@ -20,6 +20,10 @@ use crate::{
         TRUST_OR_NOT,
     },
     gateway::ONE_ANTI_AFFINITY,
+    logs::{
+        FILTERS_ARE_OF_SPANS, KEPT_BY_GATEWAYS, LOGS_HAVE_A_TAKER, TAKERS_HAVE_LOGS,
+        TRACES_HAVE_A_TAKER, UNDECIDED_OF_TRACES,
+    },
     pipeline::{
         BATCH_BEFORE_DECISION, EXTERNAL_IS_STATIC, REDACTION_BY_GATEWAYS, SOMETHING_RUNS,
         STATIC_IS_EXTERNAL,
@@ -68,7 +72,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 58] = [
+static TWINS: [Twin; 64] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -127,6 +131,12 @@ static TWINS: [Twin; 58] = [
     Twin::Node(&ONE_KIND_OF_BUCKETS),
     Twin::Node(&NO_PATH),
     Twin::Node(&LABEL_IS_FREE),
+    Twin::Node(&UNDECIDED_OF_TRACES),
+    Twin::Node(&TRACES_HAVE_A_TAKER),
+    Twin::Node(&LOGS_HAVE_A_TAKER),
+    Twin::Node(&TAKERS_HAVE_LOGS),
+    Twin::Node(&FILTERS_ARE_OF_SPANS),
+    Twin::Node(&KEPT_BY_GATEWAYS),
 ];
 
 /// The twin of a rule of the schema.

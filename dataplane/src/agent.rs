@@ -4,10 +4,12 @@
 //! its spans are in this process's bounded memory. Batches go out by size or age through one link a
 //! gateway.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ringtail_crds::logs::Signal;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::ownership::agent::AgentConfig;
 use ringtail_engine::ownership::rules::Rules;
@@ -24,10 +26,10 @@ use self::splitter::{BatchLimits, Ring};
 use crate::discovery::Discovery;
 use crate::ledger::{Dropped, Refused};
 use crate::membership::{self, Membership, Place, Roster, Tier};
-use crate::otlp::{self, Checked};
+use crate::otlp::{self, Checked, CheckedLogs};
 use crate::peer::{Dialect, Identity};
 use crate::transport::{
-    Call, Client, ClientLimits, Encoding, EndpointError, Handler, Keyring, Refusal, Reply,
+    Call, Client, ClientLimits, Encoding, EndpointError, Handler, Keyring, Method, Refusal, Reply,
 };
 
 pub mod core;
@@ -78,6 +80,8 @@ pub struct Config {
     pub scan: ScanLimits,
     /// What is done to spans before they are split.
     pub processing: Option<Processing>,
+    /// Bytes for log records on their way, if any are taken.
+    pub logs_budget: Option<u64>,
 }
 
 /// A running agent.
@@ -95,6 +99,8 @@ struct Links {
     core: Arc<Core>,
     keyring: Option<Arc<Keyring>>,
     senders: Arc<Mutex<JoinSet<()>>>,
+    /// By the place of a link, that of the link for log records to the same gateway.
+    of_logs: HashMap<Place, Place>,
 }
 
 /// The agent's side of its receivers.
@@ -114,6 +120,7 @@ impl Agent {
         // A sidecar's spans are kept by the agent behind it.
         let keeps = !config.thin && config.retention_budget > 0;
         let (keeper, news) = tokio::sync::mpsc::unbounded_channel();
+        let logs = config.logs_budget.map(|budget| core_of_logs(&config, budget));
         let core = Arc::new(Core::new(
             config.identity.clone(),
             config.seed,
@@ -124,6 +131,8 @@ impl Agent {
                 keeper: keeps.then_some(keeper),
                 processing: config.processing,
                 by_service: config.by_service,
+                logs: logs.clone(),
+                dice: None,
             },
         ));
         let senders = Arc::default();
@@ -152,9 +161,12 @@ impl Agent {
             core: Arc::clone(&core),
             keyring: config.keyring,
             senders: Arc::clone(&senders),
+            of_logs: HashMap::new(),
         };
         tasks.spawn(Membership::run(membership, links));
-        tasks.spawn(flush_by_age(Arc::clone(&core), config.batch_timeout));
+        for core in [Some(&core), logs.as_ref()].into_iter().flatten() {
+            tasks.spawn(flush_by_age(Arc::clone(core), config.batch_timeout));
+        }
         Self { core, senders, scan: config.scan, stopping, tasks }
     }
 
@@ -174,11 +186,16 @@ impl Agent {
     /// The receivers must have stopped before.
     pub async fn drain(mut self, within: Duration) {
         let deadline = tokio::time::Instant::now() + within;
-        while self.core.held_spans() > 0 && tokio::time::Instant::now() < deadline {
-            let room = self.core.room();
-            self.core.flush(Duration::ZERO);
-            let poll = tokio::time::sleep(Duration::from_millis(20));
-            tokio::select! { () = room => {}, () = poll => {} }
+        let cores = [Some(&self.core), self.core.logs.as_ref()];
+        for core in cores.into_iter().flatten() {
+            // Records go on while spans do: their links have tasks of their own.
+            while core.held_spans() > 0 && tokio::time::Instant::now() < deadline {
+                let room = core.room();
+                self.core.flush(Duration::ZERO);
+                self.core.logs.iter().for_each(|logs| logs.flush(Duration::ZERO));
+                let poll = tokio::time::sleep(Duration::from_millis(20));
+                tokio::select! { () = room => {}, () = poll => {} }
+            }
         }
         // What came back from a gateway that would not hold it is sent from there.
         while !self.core.kept.settled.load(Relaxed) && tokio::time::Instant::now() < deadline {
@@ -191,7 +208,21 @@ impl Agent {
         if left > 0 {
             tracing::error!(spans = left, "stopped before the gateways took everything");
         }
+        let left = self.core.logs.as_ref().map_or(0, |logs| logs.abandon());
+        if left > 0 {
+            tracing::error!(records = left, "stopped before the gateways took all log records");
+        }
     }
+}
+
+/// The same state for log records. Nothing keeps what was delivered, so that a gateway which is lost takes
+/// it along.
+fn core_of_logs(config: &Config, budget: u64) -> Arc<Core> {
+    let dice = Some(fastrand::Rng::new());
+    let wiring = Wiring { by_service: config.by_service, dice, ..Wiring::default() };
+    let identity = config.identity.clone();
+    let (batch, encoding) = (config.batch, config.hop_encoding);
+    Arc::new(Core::new(identity, config.seed, batch, encoding, budget, wiring))
 }
 
 fn lock(senders: &Mutex<JoinSet<()>>) -> std::sync::MutexGuard<'_, JoinSet<()>> {
@@ -221,17 +252,30 @@ impl Tier for Links {
         let (link, queue) = self.core.add_link(address);
         let place = link.index;
         self.core.keep(|| News::Opened(place, Arc::clone(&client)));
-        let sender = Sender::new(link, Arc::clone(&self.core), client, dialect, queue);
+        let sender = Sender::new(link, Arc::clone(&self.core), Arc::clone(&client), dialect, queue);
+        let of_logs = self.core.logs.as_ref().map(|logs| {
+            let (link, queue) = logs.add_link(address);
+            self.of_logs.insert(place, link.index);
+            // Gateways and Collectors take log records by the same name.
+            let otlp = watch::channel(Dialect::Otlp).1;
+            Sender::new(link, Arc::clone(logs), client, otlp, queue)
+        });
         let mut senders = lock(&self.senders);
         // The results of those that have ended are of no interest, but they take room.
         while senders.try_join_next().is_some() {}
         senders.spawn(sender.run());
+        if let Some(sender) = of_logs {
+            senders.spawn(sender.run());
+        }
         Ok(place)
     }
 
     fn close(&mut self, place: Place) {
         self.core.keep(|| News::Closed(place));
         self.core.retire_link(place);
+        if let (Some(logs), Some(place)) = (&self.core.logs, self.of_logs.remove(&place)) {
+            logs.retire_link(place);
+        }
     }
 
     fn publish(&mut self, roster: Roster) {
@@ -242,7 +286,13 @@ impl Tier for Links {
         self.core.keep(|| News::Roster(named));
         if roster.view.is_empty() {
             tracing::warn!("no gateway serves; requests are refused until one does");
+            self.core.logs.iter().for_each(|logs| logs.publish(None));
             return self.core.publish(None);
+        }
+        if let Some(logs) = &self.core.logs {
+            let links = roster.places.iter().flatten();
+            let links = links.filter_map(|place| self.of_logs.get(place).copied()).collect();
+            logs.publish(Some(Ring { view: roster.view.clone(), links }));
         }
         let links = roster.places.into_iter().flatten().collect();
         self.core.publish(Some(Ring { view: roster.view, links }));
@@ -258,7 +308,7 @@ impl Intake {
         let Checked { request, shape, malformed } =
             otlp::check(call.message, &mut permit, call.left_out, &self.scan)?;
         let (valid, invalid) = (u64::from(shape.spans), u64::from(shape.invalid_ids));
-        let taken = if valid > 0 { self.take(&request, &shape).await } else { Ok(0) };
+        let taken = if valid > 0 { self.take(&self.core, &request, &shape).await } else { Ok(0) };
         // Counted together with what became of them: a client that goes away while its request waits for
         // room drops this future at the await above, and then the spans were never ours.
         counters.from_clients.fetch_add(valid + invalid + malformed.spans, Relaxed);
@@ -277,32 +327,62 @@ impl Intake {
         }
     }
 
+    async fn export_logs(&self, call: Call) -> Result<Reply, Refusal> {
+        let Some(logs) = &self.core.logs else { return Err(Method::ExportLogs.unserved()) };
+        let (counters, mut permit) = (&logs.counters, call.permit);
+        let CheckedLogs { request, records, malformed } =
+            otlp::check_logs(call.message, &mut permit, call.left_out, &self.scan)?;
+        let count = u64::from(records.shape.spans);
+        let taken = if count > 0 { self.take(logs, &request, &records.shape).await } else { Ok(0) };
+        // Together, as with spans.
+        counters.from_clients.fetch_add(count + malformed.spans, Relaxed);
+        counters.refused.add(Refused::Malformed, malformed.spans);
+        match taken {
+            Ok(_) => {
+                counters.left_out.add(&records.shape);
+                Ok(otlp::logs_reply(&malformed))
+            }
+            Err((reason, refusal)) => {
+                counters.refused.add(reason, count);
+                Err(refusal)
+            }
+        }
+    }
+
     /// Takes all spans of the request into memory but those that the filter drops, and says how many those
     /// are; waits a little for room.
-    async fn take(&self, message: &[u8], shape: &Shape) -> Result<u64, (Refused, Refusal)> {
+    async fn take(
+        &self,
+        core: &Core,
+        message: &[u8],
+        shape: &Shape,
+    ) -> Result<u64, (Refused, Refusal)> {
         let deadline = tokio::time::Instant::now() + WAIT_FOR_ROOM;
         loop {
             if *self.stopping.borrow() {
                 let refusal = unavailable("the agent is stopping; send elsewhere");
                 return Err((Refused::Stopping, refusal));
             }
-            let room = self.core.room();
-            let full = match self.core.offer(message, shape) {
+            let room = core.room();
+            let full = match core.offer(message, shape) {
                 Offer::Taken(routed) => return Ok(routed.filtered),
                 Offer::Full => true,
                 Offer::NoGateway => false,
             };
             if tokio::time::timeout_at(deadline, room).await.is_err() {
-                return Err(if full { no_room() } else { no_gateway() });
+                return Err(if full { no_room(core.signal) } else { no_gateway() });
             }
         }
     }
 }
 
-fn no_room() -> (Refused, Refusal) {
-    let why = "the agent's queues are full because gateways take spans more slowly than they come; \
-               retry after the given delay";
-    (Refused::NoRoom, unavailable(why))
+fn no_room(signal: Signal) -> (Refused, Refusal) {
+    let what = signal.items();
+    let why = format!(
+        "the agent's queues are full because gateways take {what} more slowly than they come; \
+         retry after the given delay"
+    );
+    (Refused::NoRoom, unavailable(&why))
 }
 
 fn no_gateway() -> (Refused, Refusal) {
@@ -316,7 +396,18 @@ fn unavailable(why: &str) -> Refusal {
 }
 
 impl Handler for Intake {
+    fn admits(&self, method: Method) -> Result<(), Refusal> {
+        match method {
+            Method::ExportTraces => Ok(()),
+            Method::ExportLogs if self.core.logs.is_some() => Ok(()),
+            other => Err(other.unserved()),
+        }
+    }
+
     async fn handle(&self, call: Call) -> Result<Reply, Refusal> {
-        self.export(call).await
+        match call.method {
+            Method::ExportLogs => self.export_logs(call).await,
+            _ => self.export(call).await,
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ringtail_crds::logs::Signal;
 use ringtail_crds::resolved::{Destination, Retry};
 use ringtail_engine::policy::Condition;
 use tokio::sync::mpsc;
@@ -20,6 +21,7 @@ pub use self::config::{Config, ConfigError};
 use self::disk::RecordId;
 pub use self::store::DiskCounters;
 use self::store::Store;
+use self::way::Way;
 use crate::gateway::output::{Exported, Kept};
 use crate::ledger::{Dropped, ExporterCounters};
 use crate::pause;
@@ -36,6 +38,7 @@ mod filter; //      which spans
 mod json; //        OTLP/JSON
 mod print; //       to the log
 mod store; //       the thread behind a queue on disk
+mod way; //         of a request to the task
 
 /// A server may ask for a longer pause than this, and gets this one: after it nobody remembers that a retry
 /// is due. It is what `retry.maxInterval` may be at most.
@@ -52,13 +55,6 @@ const LOCAL_RETRY: Retry = Retry {
 pub struct ExporterHandle {
     inner: Arc<Inner>,
     way: Way,
-}
-
-/// The way of a request to the task.
-#[derive(Clone, Debug)]
-enum Way {
-    Memory(mpsc::UnboundedSender<Item>),
-    Disk(Store),
 }
 
 /// A request on its way to the task.
@@ -79,6 +75,7 @@ struct Inner {
     place: String,
     retry: Retry,
     filter: Option<Condition>,
+    signal: Signal,
     backend: Backend,
     counters: ExporterCounters,
     /// Bytes that may be in memory.
@@ -122,11 +119,12 @@ pub struct Exporter {
 // === impl ExporterHandle ===
 
 impl ExporterHandle {
-    /// An exporter and the task that must be spawned for it. Must be called inside a tokio runtime.
+    /// An exporter and the task that must be spawned for it. `twin` is the same exporter for another
+    /// signal, if there is one. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When an address, a condition or a file cannot be used.
-    pub fn new(config: &Config) -> Result<(Self, Exporter), ConfigError> {
+    pub fn new(config: &Config, twin: Option<&Self>) -> Result<(Self, Exporter), ConfigError> {
         let exporter = &config.exporter;
         let compiled = exporter.filter.as_deref().map(Condition::compile).transpose();
         let filter =
@@ -141,7 +139,8 @@ impl ExporterHandle {
             place,
             retry,
             filter,
-            backend: Backend::new(config)?,
+            signal: config.signal,
+            backend: Backend::new(config, twin.map(|twin| &twin.inner.backend))?,
             counters: ExporterCounters::default(),
             queue_bytes: config.queue_bytes,
             queued_bytes: AtomicU64::new(0),
@@ -274,35 +273,6 @@ impl ExporterHandle {
     }
 }
 
-// === impl Way ===
-
-impl Way {
-    fn new(
-        config: &Config,
-        inner: &Arc<Inner>,
-        items: mpsc::UnboundedSender<Item>,
-    ) -> Result<Self, ConfigError> {
-        let name = &config.exporter.name;
-        let Destination::Otlp(otlp) = &config.exporter.destination else {
-            return Ok(Self::Memory(items));
-        };
-        let Some(size_limit) = otlp.disk_max_bytes else { return Ok(Self::Memory(items)) };
-        let Some(data_dir) = &config.data_dir else {
-            let why = "queue.persistent needs a place: start with --data-dir DIR";
-            return Err(ConfigError::of(name, why));
-        };
-        let store = Store::start(inner, &data_dir.join(name), size_limit, items);
-        store.map(Self::Disk).map_err(|why| ConfigError::of(name, &why))
-    }
-
-    fn send(&self, kept: Kept) -> bool {
-        match self {
-            Self::Memory(items) => items.send(Item::of(kept, None)).is_ok(),
-            Self::Disk(store) => store.keep(kept),
-        }
-    }
-}
-
 // === impl Item ===
 
 impl Item {
@@ -390,9 +360,9 @@ impl Exporter {
         while self.resume_at.is_none() && self.in_flight.len() < self.inner.backend.in_flight_max()
         {
             let Some(job) = self.pending.pop_front() else { return };
-            let backend = self.inner.backend.clone();
+            let (backend, signal) = (self.inner.backend.clone(), self.inner.signal);
             self.in_flight.spawn(async move {
-                let result = backend.send(job.body.clone(), job.spans).await;
+                let result = backend.send(signal, job.body.clone(), job.spans).await;
                 Outcome { job, result }
             });
         }
@@ -416,6 +386,7 @@ impl Exporter {
         };
         let untold = self.failures.tells(Instant::now());
         let (exporter, place) = (&self.inner.name, &self.inner.place);
+        let what = self.inner.signal.items();
         let told = self.inner.mask(&error.to_string());
         let max_elapsed = self.inner.retry.max_elapsed;
         if !error.is_retryable() {
@@ -426,7 +397,7 @@ impl Exporter {
                     error = told,
                     spans = job.spans,
                     untold,
-                    "the backend refused spans for good; they are dropped"
+                    "the backend refused {what} for good; they are dropped"
                 );
             }
             self.give_up(&job, Dropped::RefusedForGood);
@@ -439,7 +410,7 @@ impl Exporter {
                     spans = job.spans,
                     ?max_elapsed,
                     untold,
-                    "the backend did not take spans for as long as retry.maxElapsed; they are dropped"
+                    "the backend did not take {what} for as long as retry.maxElapsed; they are dropped"
                 );
             }
             self.give_up(&job, Dropped::RetriesExhausted);

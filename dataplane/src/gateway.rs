@@ -27,6 +27,7 @@ use ringtail_engine::shard::{ShardConfig, TraceLimits};
 use self::clock::Clock;
 use self::fleet::{Fleet, FleetTask, Setting};
 pub use self::intake::{Door, Intake};
+use self::logs::Logs;
 use self::output::Output;
 use self::peers::Peers;
 use self::refusals::{no_holder, no_room, stopping, wrong};
@@ -44,6 +45,7 @@ use crate::transport::{Keyring, Permit, Refusal, Reply};
 pub mod clock;
 pub mod fleet;
 mod intake;
+pub mod logs;
 pub mod output;
 pub mod peers;
 mod refusals;
@@ -85,6 +87,8 @@ pub struct Config {
     pub redaction: Option<Arc<Redaction>>,
     /// How spans are counted before any sampling, if they are.
     pub span_metrics: Option<span_metrics::Config>,
+    /// What becomes of log records, if any are taken.
+    pub logs: Option<logs::Config>,
 }
 
 /// When a trace is decided, as a manifest says it.
@@ -111,6 +115,8 @@ pub struct Gateway {
     pub exporters: Arc<[ExporterHandle]>,
     /// What is counted of all spans, if anything is.
     pub span_metrics: Option<Arc<SpanMetrics>>,
+    /// Log records, if any are taken.
+    pub logs: Option<Arc<Logs>>,
     policies: ArcSwap<Vec<PolicyInfo>>,
     /// The policies in force, compiled.
     program: ArcSwap<Program>,
@@ -168,6 +174,11 @@ impl Gateway {
         let steward = Steward::new(&ownership(&config, &discovery), clock.now());
         let stand = steward.stand().clone();
         let peers = Arc::new(Peers::new(config.identity.clone(), config.seed, stand));
+        let (verdicts, told) = logs::channel(config.logs.as_ref());
+        let logs = config.logs.as_ref().map(|logs| {
+            let of = (config.seed, config.redaction.clone());
+            Logs::start(logs, of, (clock, config.limits.decision_wait), told)
+        });
         let (letters, outgoing) = tokio::sync::mpsc::unbounded_channel();
         let outside = Outside {
             counters: Arc::clone(&counters),
@@ -179,6 +190,7 @@ impl Gateway {
             clock,
             remember_max: remembered_keys(&config),
             span_metrics: config.span_metrics.clone(),
+            verdicts,
         };
         let shards: Vec<ShardHandle> = (0..config.shards)
             .map(|shard| {
@@ -202,6 +214,7 @@ impl Gateway {
             counters,
             exporters,
             span_metrics,
+            logs,
             policies: ArcSwap::from_pointee(policies.iter().map(PolicyInfo::of).collect()),
             program: ArcSwap::new(program),
             seed: config.seed,
@@ -246,6 +259,9 @@ impl Gateway {
         program.adopt_budgets(&self.program.load());
         let program = Arc::new(program);
         self.program.store(Arc::clone(&program));
+        if let Some(logs) = &self.logs {
+            logs.set_decision_wait(limits.decision_wait);
+        }
         let limits = limits.of_buffer(self.buffer_bytes);
         let sampling = Arc::new(Sampling { program, limits });
         self.policies.store(Arc::new(policies.iter().map(PolicyInfo::of).collect()));
@@ -305,9 +321,14 @@ impl Gateway {
         for shard in &self.shards {
             shard.finish().await;
         }
+        let mut exporters: Vec<&ExporterHandle> = self.exporters.iter().collect();
+        if let Some(logs) = &self.logs {
+            logs.finish().await;
+            exporters.extend(logs.exporters.iter());
+        }
         // Side by side: one dead backend must not take the others' time.
-        futures::future::join_all(self.exporters.iter().map(|one| one.drain(within))).await;
-        self.exporters.iter().for_each(ExporterHandle::abandon);
+        futures::future::join_all(exporters.iter().map(|one| one.drain(within))).await;
+        exporters.into_iter().for_each(ExporterHandle::abandon);
     }
 
     async fn deliver(&self, request: DeliverRequest, permit: Permit) -> Result<Reply, Refusal> {

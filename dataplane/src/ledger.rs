@@ -49,6 +49,8 @@ pub enum Dropped {
     WriteFailed,
     /// The exporter's queue on disk lost it.
     DiskLost,
+    /// A log record of whose trace no decision is known, where the manifest says Drop.
+    Undecided,
 }
 
 /// Why a field of a request is not passed on. No span that the ledger knows is in it.
@@ -136,7 +138,7 @@ impl Refused {
 
 impl Dropped {
     /// Every reason, in the order of their counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RefusedForGood,
         Self::QueueFull,
         Self::RetriesExhausted,
@@ -147,6 +149,7 @@ impl Dropped {
         Self::NotPrinted,
         Self::WriteFailed,
         Self::DiskLost,
+        Self::Undecided,
     ];
 
     /// The labels of what an exporter leaves out because it was told to: no failure to send.
@@ -165,6 +168,7 @@ impl Dropped {
             Self::NotPrinted => "not_printed",
             Self::WriteFailed => "write_failed",
             Self::DiskLost => "disk_lost",
+            Self::Undecided => "undecided",
         }
     }
 }
@@ -257,6 +261,7 @@ impl Counters {
             dropped: self.dropped.report(Dropped::ALL.iter().map(|reason| reason.label())),
             held,
             exporters: exporters.map(|(name, line)| (name.to_owned(), line)).collect(),
+            logs: None,
             balanced: false,
         }
         .settle()

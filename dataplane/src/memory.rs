@@ -21,6 +21,12 @@ const AGENT_DEFAULT_LIMIT: u64 = 128 * MIB;
 const GATEWAY_DEFAULT_LIMIT: u64 = 2048 * MIB;
 /// Share of an agent's limit for what it has delivered: 1/4.
 const RETENTION_SHARE: u64 = 4;
+/// Share of what an agent may send that is for log records, where a pipeline has them: 1/3 (5 MiB with the
+/// default limit). Bytes of their own, so that neither spans nor records take the others' room.
+const LOGS_SHARE_OF_SEND: u64 = 3;
+/// Share of a gateway's memory for log records that wait for a verdict: 1/8, which is 189 MiB with the
+/// default limit: 40 s of 4.7 MiB/s.
+const LOGS_SHARE_OF_REST: u64 = 8;
 /// Below this a process cannot hold even one large request beside its base: 24 base + 8 receive + 16 for
 /// the rest, divided by 3/4.
 pub const LEAST_LIMIT: u64 = 64 * MIB;
@@ -53,6 +59,8 @@ pub struct Budget {
     pub decisions: u64,
     /// Series of span metrics (gateways).
     pub span_metrics: u64,
+    /// Log records on their way to gateways (agents), or that wait for a verdict (gateways).
+    pub logs: u64,
 }
 
 /// What a manifest asks for.
@@ -64,6 +72,8 @@ pub struct Wanted {
     pub retention: Option<u64>,
     /// Series of span metrics (gateways): `maxSeries` times the bytes of one, times the tables of them.
     pub span_metrics: u64,
+    /// Whether log records are gathered (agents), or wait for a verdict (gateways).
+    pub logs: bool,
 }
 
 impl Budget {
@@ -73,8 +83,8 @@ impl Budget {
     /// 16 MiB fits), retention what is wanted or 1/4 of the limit, but at most half of the rest, send 2/3 of
     /// what is left, and the other third slack for open batches' spare capacity and compression state.
     /// Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB), send what is wanted up to 1/4,
-    /// decisions 1/16, span metrics what is wanted up to 1/4, slack 5/32 (tables that double are there twice
-    /// for a moment), and the buffer takes what is left.
+    /// decisions 1/16, span metrics what is wanted up to 1/4, log records that wait 1/8 if any do, slack 5/32
+    /// (tables that double are there twice for a moment), and the buffer takes what is left.
     pub fn share(tier: Tier, limit: u64, wanted: Wanted) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
         let rest = total.saturating_sub(BASE_BYTES);
@@ -82,8 +92,10 @@ impl Budget {
             Tier::Agent => {
                 let retention = wanted.retention.unwrap_or(limit / RETENTION_SHARE).min(rest / 2);
                 let receive = rest / 4;
-                let send = (rest - receive - retention) / 3 * 2;
-                Self { total, receive, send, retention, buffer: 0, decisions: 0, span_metrics: 0 }
+                let both = (rest - receive - retention) / 3 * 2;
+                let logs = if wanted.logs { both / LOGS_SHARE_OF_SEND } else { 0 };
+                let (send, buffer, decisions, span_metrics) = (both - logs, 0, 0, 0);
+                Self { total, receive, send, retention, buffer, decisions, span_metrics, logs }
             }
             Tier::Gateway => {
                 let receive = (rest / 8).clamp(4 * MIB, 256 * MIB);
@@ -91,9 +103,10 @@ impl Budget {
                 let decisions = rest / 16;
                 let slack = rest / 32 * 5;
                 let span_metrics = wanted.span_metrics.min(rest / 4);
-                let others = receive + send + decisions + span_metrics + slack;
-                let buffer = rest.saturating_sub(others);
-                Self { total, receive, send, retention: 0, buffer, decisions, span_metrics }
+                let logs = if wanted.logs { rest / LOGS_SHARE_OF_REST } else { 0 };
+                let others = receive + send + decisions + span_metrics + logs + slack;
+                let (retention, buffer) = (0, rest.saturating_sub(others));
+                Self { total, receive, send, retention, buffer, decisions, span_metrics, logs }
             }
         }
     }
@@ -136,14 +149,16 @@ mod tests {
             for tier in [Tier::Agent, Tier::Gateway] {
                 for wanted in [0, 64 * MIB, 1 << 40] {
                     let span_metrics = wanted;
-                    let wanted = Wanted { send: wanted, retention: Some(wanted), span_metrics };
+                    let (retention, logs) = (Some(wanted), wanted > 0);
+                    let wanted = Wanted { send: wanted, retention, span_metrics, logs };
                     let budget = Budget::share(tier, limit, wanted);
                     let parts = budget.receive
                         + budget.send
                         + budget.retention
                         + budget.buffer
                         + budget.decisions
-                        + budget.span_metrics;
+                        + budget.span_metrics
+                        + budget.logs;
                     assert!(parts + BASE_BYTES <= budget.total, "{tier:?} {limit} {budget:?}");
                     assert!(budget.receive >= 4 * MIB, "{tier:?} {limit} {budget:?}");
                 }

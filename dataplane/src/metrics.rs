@@ -50,6 +50,7 @@ macro_rules! table {
 
 mod discovery;
 mod exporters; // what exporters leave out, repeat, and read anew
+mod logs; //     log records
 mod processing;
 mod receivers;
 pub mod span_metrics;
@@ -66,6 +67,7 @@ pub fn table() -> impl Iterator<Item = &'static Metric> {
         .chain(processing::TABLE)
         .chain(span_metrics::TABLE)
         .chain(discovery::TABLE)
+        .chain(logs::TABLE)
         .copied()
 }
 
@@ -153,10 +155,14 @@ impl Source {
     /// The ledger as of now.
     pub fn ledger(&self) -> LedgerReport {
         match &self.tier {
-            TierSource::Agent(core) => core.counters.report(core.held_spans(), std::iter::empty()),
+            TierSource::Agent(core) => {
+                let of = |core: &Core| core.counters.report(core.held_spans(), std::iter::empty());
+                of(core).with_logs(core.logs.as_deref().map(of))
+            }
             TierSource::Gateway(gateway) => {
                 let lines = gateway.exporters.iter().map(|one| (one.name(), one.report()));
-                gateway.counters.report(gateway.held_spans(), lines)
+                let report = gateway.counters.report(gateway.held_spans(), lines);
+                report.with_logs(gateway.logs.as_ref().map(|logs| logs.report()))
             }
         }
     }
@@ -167,10 +173,12 @@ impl Source {
         let counters = match &self.tier {
             TierSource::Agent(core) => {
                 agent_samples(core, &mut samples);
+                samples.extend(core.logs.iter().flat_map(|logs| logs::of_agent(logs)));
                 &core.counters
             }
             TierSource::Gateway(gateway) => {
                 gateway_samples(gateway, &mut samples);
+                samples.extend(logs::of_gateway(gateway));
                 samples
                     .extend(gateway.span_metrics.iter().flat_map(|it| span_metrics::samples(it)));
                 &gateway.counters

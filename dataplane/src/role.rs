@@ -215,7 +215,8 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         // Gateways that get services know nothing of each other, so nobody says what is to be sent again.
         let retention = if by_service { Some(0) } else { loaded.pipeline.retention_bytes };
         let limit = memory::limit(Tier::Agent, role.memory_limit);
-        Budget::share(Tier::Agent, limit, Wanted { retention, ..Wanted::default() })
+        let logs = loaded.pipeline.logs.is_some();
+        Budget::share(Tier::Agent, limit, Wanted { retention, logs, ..Wanted::default() })
     };
     let (stop, stopping) = watch::channel(false);
     let pipeline = &loaded.pipeline;
@@ -238,6 +239,7 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
         decision_wait: pipeline.decision_wait,
         scan: processing::scan_limits(processing.as_ref()),
         processing,
+        logs_budget: pipeline.logs.map(|_| budget.logs),
     };
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
     let agent = Agent::start(config, stopping.clone());
@@ -280,13 +282,8 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
     let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
     let sockets = Sockets::bind(&role, GATEWAY_PORTS, keyring.as_ref().map(|_| peer_listen))?;
-    let mut exporters = Vec::new();
     let mut tasks = JoinSet::new();
-    for config in configs {
-        let (handle, task) = export::ExporterHandle::new(&config)?;
-        tasks.spawn(task.run());
-        exporters.push(handle);
-    }
+    let (exporters, log_exporters) = backends::start(configs, &mut tasks)?;
     let config = gateway::Config {
         identity: instance::learn(
             identity,
@@ -302,6 +299,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         scan: ScanLimits::default(),
         redaction,
         span_metrics,
+        logs: backends::of_logs(pipeline, log_exporters, budget.logs),
     };
     tracing::info!(identity = %config.identity.id, shards = config.shards, ?budget, "gateway");
     let (stop, stopping) = watch::channel(false);

@@ -210,6 +210,9 @@ pub struct LedgerReport {
     pub held: u64,
     /// What became of kept spans, per backend.
     pub exporters: BTreeMap<String, ExporterLedger>,
+    /// The same of log records, where the pipeline has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Box<LedgerReport>>,
     /// Whether the sums above are equal, as the process itself sees it.
     pub balanced: bool,
 }
@@ -298,6 +301,12 @@ impl LedgerReport {
     pub fn balances(&self) -> bool {
         self.received.total() == self.explained()
             && self.exporters.values().all(ExporterLedger::balances)
+            && self.logs.as_ref().is_none_or(|logs| logs.balances())
+    }
+
+    /// The same with the books of log records beside it, if there are any.
+    pub fn with_logs(self, logs: Option<Self>) -> Self {
+        Self { logs: logs.map(Box::new), ..self }.settle()
     }
 
     /// Writes the outcome of [`Self::balances`] into the report.
@@ -319,6 +328,12 @@ impl AddAssign<&Self> for LedgerReport {
         self.held += other.held;
         for (name, exporter) in &other.exporters {
             *self.exporters.entry(name.clone()).or_default() += exporter;
+        }
+        if let Some(logs) = &other.logs {
+            match &mut self.logs {
+                Some(sum) => **sum += logs,
+                none => *none = Some(logs.clone()),
+            }
         }
         self.balanced &= other.balanced;
     }

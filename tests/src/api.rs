@@ -112,7 +112,7 @@ impl Api {
                     let _ = tell.send(at);
                     tokio::select! {
                         () = serve(listener, desk.clone()) => {}
-                        _ = wanted.wait_for(|here| !*here) => {}
+                        away = wanted.wait_for(|here| !*here) => if away.is_err() { return },
                     }
                 }
             });

@@ -5,6 +5,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -13,6 +19,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
@@ -30,6 +37,7 @@ pub struct Backend {
 #[derive(Debug, Default)]
 struct State {
     requests: Mutex<Vec<ExportTraceServiceRequest>>,
+    logs: Mutex<Vec<ExportLogsServiceRequest>>,
     manner: Mutex<Manner>,
     reject_spans: AtomicU64,
     calls: AtomicU64,
@@ -43,28 +51,53 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let call = self.0.calls.fetch_add(1, SeqCst);
-        let manner = *self.0.manner.lock().unwrap();
-        let mut rejected = self.0.reject_spans.swap(0, SeqCst);
-        match manner {
-            Manner::Well => {}
-            Manner::HalfUnavailable if call % 2 == 1 => {}
-            Manner::Unavailable | Manner::Later | Manner::HalfUnavailable => {
-                return Err(Status::unavailable("the test says so"));
-            }
-            Manner::Stalled => std::future::pending().await,
-            Manner::Refusing => {
-                let told = format!("refused: {:?}", request.metadata().clone().into_headers());
-                return Err(Status::invalid_argument(told));
-            }
-            Manner::AllButOne => rejected = 1,
-        }
+        let rejected = self.0.answer(request.metadata()).await?;
         self.0.requests.lock().unwrap().push(request.into_inner());
         let partial_success = (rejected > 0).then(|| ExportTracePartialSuccess {
             rejected_spans: i64::try_from(rejected).unwrap(),
             error_message: "the test says so".to_owned(),
         });
         Ok(Response::new(ExportTraceServiceResponse { partial_success }))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        let rejected = self.0.answer(request.metadata()).await?;
+        self.0.logs.lock().unwrap().push(request.into_inner());
+        let partial_success = (rejected > 0).then(|| ExportLogsPartialSuccess {
+            rejected_log_records: i64::try_from(rejected).unwrap(),
+            error_message: "the test says so".to_owned(),
+        });
+        Ok(Response::new(ExportLogsServiceResponse { partial_success }))
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// How many spans or records of a request are rejected, if it is taken.
+    async fn answer(&self, metadata: &MetadataMap) -> Result<u64, Status> {
+        let call = self.calls.fetch_add(1, SeqCst);
+        let manner = *self.manner.lock().unwrap();
+        let rejected = self.reject_spans.swap(0, SeqCst);
+        match manner {
+            Manner::Well => Ok(rejected),
+            Manner::HalfUnavailable if call % 2 == 1 => Ok(rejected),
+            Manner::Unavailable | Manner::Later | Manner::HalfUnavailable => {
+                Err(Status::unavailable("the test says so"))
+            }
+            Manner::Stalled => std::future::pending().await,
+            Manner::Refusing => {
+                let told = format!("refused: {:?}", metadata.clone().into_headers());
+                Err(Status::invalid_argument(told))
+            }
+            Manner::AllButOne => Ok(1),
+        }
     }
 }
 
@@ -86,8 +119,13 @@ impl Backend {
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd)
             .send_compressed(CompressionEncoding::Gzip);
+        let logs = LogsServiceServer::new(Service(Arc::clone(&state)))
+            .max_decoding_message_size(64 << 20)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .send_compressed(CompressionEncoding::Gzip);
         let task = tokio::spawn(async move {
-            let server = tonic::transport::Server::builder().add_service(service);
+            let server = tonic::transport::Server::builder().add_service(service).add_service(logs);
             server.serve_with_incoming(incoming).await.expect("the backend serves");
         });
         Self { address, state, task }
@@ -132,6 +170,11 @@ impl Backend {
     /// Every request received, as it came.
     pub fn requests(&self) -> Vec<ExportTraceServiceRequest> {
         self.state.requests.lock().unwrap().clone()
+    }
+
+    /// Every log request received, as it came.
+    pub fn logs(&self) -> Vec<ExportLogsServiceRequest> {
+        self.state.logs.lock().unwrap().clone()
     }
 
     /// Spans received.

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use rustls::ServerConfig;
@@ -51,7 +52,13 @@ struct State {
     manner: Mutex<Manner>,
     calls: AtomicU64,
     /// Headers, path and decoded bodies of what it took.
-    taken: Mutex<Vec<(HeaderMap, String, ExportTraceServiceRequest)>>,
+    taken: Mutex<Vec<(HeaderMap, String, Taken)>>,
+}
+
+#[derive(Debug)]
+enum Taken {
+    Traces(ExportTraceServiceRequest),
+    Logs(ExportLogsServiceRequest),
 }
 
 // === impl HttpBackend ===
@@ -106,13 +113,24 @@ impl HttpBackend {
     /// Spans of each trace that were taken.
     pub fn traces(&self) -> HashMap<Vec<u8>, usize> {
         let mut traces: HashMap<_, usize> = HashMap::new();
-        for (_, _, request) in self.state.taken.lock().unwrap().iter() {
+        for (_, _, taken) in self.state.taken.lock().unwrap().iter() {
+            let Taken::Traces(request) = taken else { continue };
             let scopes = request.resource_spans.iter().flat_map(|spans| &spans.scope_spans);
             for span in scopes.flat_map(|scope| &scope.spans) {
                 *traces.entry(span.trace_id.clone()).or_default() += 1;
             }
         }
         traces
+    }
+
+    /// Every log request that was taken.
+    pub fn logs(&self) -> Vec<ExportLogsServiceRequest> {
+        let taken = self.state.taken.lock().unwrap();
+        let logs = taken.iter().filter_map(|(_, _, taken)| match taken {
+            Taken::Traces(_) => None,
+            Taken::Logs(request) => Some(request.clone()),
+        });
+        logs.collect()
     }
 
     /// Spans taken.
@@ -173,10 +191,12 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     let kind = head.headers.get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
     let is_json = kind.as_deref() == Some("application/json");
     let body = inflated(&head.headers, &body.to_bytes());
-    let decoded = if is_json {
-        serde_json::from_slice(&body).map_err(|error| error.to_string())
-    } else {
-        ExportTraceServiceRequest::decode(body.as_slice()).map_err(|error| error.to_string())
+    let is_logs = head.uri.path().ends_with("/v1/logs");
+    let decoded = match (is_logs, is_json) {
+        (true, true) => serde_json::from_slice(&body).map(Taken::Logs).map_err(told),
+        (false, true) => serde_json::from_slice(&body).map(Taken::Traces).map_err(told),
+        (true, false) => Message::decode(body.as_slice()).map(Taken::Logs).map_err(told),
+        (false, false) => Message::decode(body.as_slice()).map(Taken::Traces).map_err(told),
     };
     let request = match decoded {
         Ok(request) => request,
@@ -193,6 +213,10 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
         (true, false) => vec![0x0a, 6, 0x08, 1, 0x12, 2, b'n', b'o'],
     };
     Response::new(Full::new(body.into()))
+}
+
+fn told(error: impl std::fmt::Display) -> String {
+    error.to_string()
 }
 
 fn said(status: u16, words: &str) -> Response<Full<Bytes>> {

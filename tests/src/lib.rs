@@ -23,6 +23,7 @@ pub mod http;
 pub mod http2;
 pub mod http_backend;
 pub mod kubelet;
+pub mod logs;
 pub mod metrics_sink;
 pub mod process;
 pub mod promtool;

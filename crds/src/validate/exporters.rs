@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::findings::Findings;
 use crate::{
     exporter::{self, SecretKeyRef},
+    logs::Signal,
     path::Path,
     resolved::{
         Debug, Destination, Endpoint, Exporter, File, HeaderValue, Otlp, Retry, SecretKey, Tls,
@@ -30,7 +31,7 @@ pub(crate) fn check(list: &Value, at: &Path, findings: &mut Findings) {
 }
 
 /// The exporter as plain data. `None` when a text in it cannot be read, which the walk does not let pass.
-pub(crate) fn resolve(written: exporter::Exporter) -> Option<Exporter> {
+pub(crate) fn resolve(written: exporter::Exporter, logs: bool) -> Option<Exporter> {
     let mut queue_max_bytes = LOCAL_QUEUE_BYTES;
     let destination = if let Some(otlp) = written.otlp {
         queue_max_bytes = otlp.queue.max_bytes.parse()?;
@@ -49,7 +50,13 @@ pub(crate) fn resolve(written: exporter::Exporter) -> Option<Exporter> {
             max_backups: file.rotation.max_backups,
         })
     };
-    Some(Exporter { name: written.name, filter: written.filter, destination, queue_max_bytes })
+    let takes = |signal: &Signal| match &written.signals {
+        Some(signals) => signals.contains(signal),
+        None => logs || *signal == Signal::Traces,
+    };
+    let signals = Signal::ALL.into_iter().filter(takes).collect();
+    let exporter::Exporter { name, filter, .. } = written;
+    Some(Exporter { name, filter, signals, destination, queue_max_bytes })
 }
 
 fn resolve_otlp(otlp: exporter::OtlpExporter) -> Option<Otlp> {

@@ -3,9 +3,10 @@
 use super::exporters;
 use crate::{
     agent::Agent,
+    logs::LogsKept,
     pipeline::TracePipeline,
     resolved::{
-        Batch, Dns, Processing, ReceiverGuard, ReceiverPorts, Resolver, SpanMetrics,
+        Batch, Dns, Logs, Processing, ReceiverGuard, ReceiverPorts, Resolver, SpanMetrics,
         SpanMetricsPush, ValidPipeline,
     },
     routing::{ResolverType, Routing},
@@ -23,7 +24,8 @@ const GRPC_PORT: u16 = 4_317;
 /// The pipeline as plain data. `None` when a text in it cannot be read, which the walk does not let pass.
 pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<ValidPipeline> {
     let spec = pipeline.spec;
-    let exporters = spec.exporters.into_iter().map(exporters::resolve);
+    let logs = spec.logs.is_some();
+    let exporters = spec.exporters.into_iter().map(|one| exporters::resolve(one, logs));
     Some(ValidPipeline {
         name: pipeline.metadata.name?,
         decision_wait: spec.sampling.decision_wait.parse()?,
@@ -64,6 +66,10 @@ pub(crate) fn resolve(pipeline: TracePipeline, policies: Vec<Policy>) -> Option<
             Some(written) => Some(span_metrics(written)?),
             None => None,
         },
+        logs: spec.logs.map(|logs| match logs.keep {
+            LogsKept::All => Logs::All,
+            LogsKept::SampledTraces => Logs::OfKeptTraces(logs.undecided.unwrap_or_default()),
+        }),
     })
 }
 

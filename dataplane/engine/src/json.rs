@@ -27,7 +27,7 @@ mod scanner;
 pub struct Converted {
     /// The request on the wire.
     pub wire: Vec<u8>,
-    /// Spans that are not in it, since something in them was wrong.
+    /// Spans, or records, that are not in it, since something in them was wrong.
     pub left_out: u32,
     /// What was wrong with the first of them.
     pub why: Option<JsonError>,
@@ -73,17 +73,33 @@ struct Converter<'a> {
 /// # Errors
 /// When it is not JSON, or something outside of a span is wrong.
 pub fn traces(text: &[u8], limits: &ScanLimits) -> Result<Converted, JsonError> {
+    request(text, &fields::TRACES, limits)
+}
+
+/// The same for an `ExportLogsServiceRequest` and its records.
+///
+/// # Errors
+/// When it is not JSON, or something outside of a record is wrong.
+pub fn logs(text: &[u8], limits: &ScanLimits) -> Result<Converted, JsonError> {
+    request(text, &fields::LOGS, limits)
+}
+
+fn request(
+    text: &[u8],
+    message: &'static Message,
+    limits: &ScanLimits,
+) -> Result<Converted, JsonError> {
     let done = Converted { wire: Vec::with_capacity(text.len()), left_out: 0, why: None };
     let text = Scanner::new(text);
     let mut converter = Converter { text, max_depth: limits.max_depth, done };
     let request = Field {
         name: "the request",
         number: 0,
-        kind: Kind::Message(&fields::TRACES),
+        kind: Kind::Message(message),
         repeated: false,
         record: false,
     };
-    converter.message(&request, &fields::TRACES, 1)?;
+    converter.message(&request, message, 1)?;
     converter.text.end()?;
     Ok(converter.done)
 }

@@ -8,6 +8,7 @@
 //! | [`batch`] | spans gathered for one destination, equal resources merged, encoded as one request |
 //! | [`buffer`] | undecided spans of one shard: segments, index, duplicates, deadlines |
 //! | [`facts`] | what a program needs to know of a span and of a trace |
+//! | [`hold`] | log records that wait for the verdict on their trace |
 //! | [`json`] | OTLP/JSON into the wire format, without a tree |
 //! | [`key`] | trace ID -> keyed 64-bit key |
 //! | [`memory`] | remembered decisions |
@@ -25,6 +26,7 @@
 pub mod batch;
 pub mod buffer;
 pub mod facts;
+pub mod hold;
 pub mod json;
 pub mod key;
 pub mod memory;

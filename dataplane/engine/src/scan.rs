@@ -16,9 +16,11 @@ use crate::wire::{Field, Reader, Value, WireError};
 mod check;
 mod mend;
 mod outline;
+mod records;
 pub use check::check;
 pub use mend::{Mended, mend};
 use outline::Outline;
+pub use records::{Records, check_logs, mend_logs, walk_logs};
 
 /// A trace ID as it stands in a span.
 pub type TraceId = [u8; 16];
@@ -125,6 +127,8 @@ pub trait Visit {
     fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]);
     /// A span of the group whose trace ID is not 16 bytes, or all zero.
     fn invalid_span(&mut self, _span: &[u8]) {}
+    /// A log record of the group that belongs to no trace: its trace ID is not 16 bytes, or all zero.
+    fn stray(&mut self, _group: &Group<'_>, _record: &[u8]) {}
     /// A field of the request that OTLP does not know, as it stands.
     fn loose(&mut self, _raw: &[u8]) {}
 }

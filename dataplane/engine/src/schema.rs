@@ -1,6 +1,6 @@
-//! Which fields of OTLP's trace messages hold what: the tables behind the validating walk.
+//! Which fields of OTLP's trace and log messages hold what: the tables behind the validating walk.
 //!
-//! Written from `opentelemetry/proto/{collector/trace,trace,resource,common}/v1`, version 1.10. A field that
+//! Written from `opentelemetry/proto/{collector,trace,logs,resource,common}/v1`, version 1.10. A field that
 //! is missing here is unknown to us: it is skipped by its wire type and survives untouched.
 
 /// What a known field holds.
@@ -121,6 +121,22 @@ pub static SPAN: Message = Message::new(&[
     Varint,         // 14 dropped_links_count
     In(&STATUS),    // 15 status
     Fixed32,        // 16 flags
+]);
+/// `opentelemetry.proto.logs.v1.LogRecord`; field 4 is reserved.
+pub static LOG_RECORD: Message = Message::new(&[
+    Unknown,
+    Fixed64,        //  1 time_unix_nano
+    Varint,         //  2 severity_number
+    Text,           //  3 severity_text
+    Unknown,        //  4
+    In(&ANY_VALUE), //  5 body
+    In(&KEY_VALUE), //  6 attributes
+    Varint,         //  7 dropped_attributes_count
+    Fixed32,        //  8 flags
+    Bytes,          //  9 trace_id
+    Bytes,          // 10 span_id
+    Fixed64,        // 11 observed_time_unix_nano
+    Text,           // 12 event_name
 ]);
 /// `opentelemetry.proto.trace.v1.Span.Event`
 pub static EVENT: Message = Message::new(&[Unknown, Fixed64, Text, In(&KEY_VALUE), Varint]);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use prost::Message as _;
+use ringtail_crds::logs::Signal;
 use ringtail_engine::Millis;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::KeySeed;
@@ -70,6 +71,10 @@ pub struct Core {
     /// Conditions of its filter that could not be answered.
     pub filter_failures: AtomicU64,
     keeper: Option<mpsc::UnboundedSender<News>>,
+    /// What goes out: spans, or log records.
+    pub signal: Signal,
+    /// The same for log records, if any are taken.
+    pub logs: Option<Arc<Core>>,
     started: Instant,
     /// What the manifest says of batches.
     wanted: BatchLimits,
@@ -120,6 +125,10 @@ pub(super) struct Wiring {
     pub(super) processing: Option<Processing>,
     /// Spans go by their service.
     pub(super) by_service: bool,
+    /// The state for log records, if any are taken.
+    pub(super) logs: Option<Arc<Core>>,
+    /// This is that one, and this throws the dice for records without a trace.
+    pub(super) dice: Option<fastrand::Rng>,
 }
 
 // === impl Core ===
@@ -132,15 +141,23 @@ impl Core {
         wanted: BatchLimits,
         hop_encoding: Encoding,
         send_budget: u64,
-        Wiring { keeper, processing, by_service }: Wiring,
+        Wiring { keeper, processing, by_service, logs, dice }: Wiring,
     ) -> Self {
         let buffers = Buffers::default();
+        let signal = if dice.is_some() { Signal::Logs } else { Signal::Traces };
+        let splitter = Splitter::new(seed, wanted, buffers.clone()).by_service(by_service);
+        let splitter = match dice {
+            Some(dice) => splitter.of_logs(dice),
+            None => splitter,
+        };
         Self {
             seed,
             kept: Kept { settled: true.into(), ..Kept::default() },
             keeper,
             processing,
             filter_failures: AtomicU64::new(0),
+            signal,
+            logs,
             started: Instant::now(),
             identity,
             counters: Counters::default(),
@@ -151,9 +168,7 @@ impl Core {
             counts: Arc::default(),
             wanted,
             batch_bytes: AtomicU64::new(wanted.bytes as u64),
-            splitter: Mutex::new(
-                Splitter::new(seed, wanted, buffers.clone()).by_service(by_service),
-            ),
+            splitter: Mutex::new(splitter),
             buffers,
             ring: ArcSwapOption::empty(),
             links: LinkTable::default(),

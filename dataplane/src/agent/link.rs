@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::Histogram;
 use prost::Message as _;
+use ringtail_crds::logs::Signal;
 use ringtail_engine::Millis;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -248,11 +249,12 @@ impl Sender {
     fn send(&mut self, frame: Frame) {
         let client = Arc::clone(&self.client);
         self.under_way.push(frame.born);
-        let pieces = frame.message(&self.head(&frame));
+        let (pieces, signal) = (frame.message(&self.head(&frame)), self.core.signal);
         self.in_flight.spawn(async move {
             let started = Instant::now();
             let method = match frame.dialect {
                 Dialect::Ringtail => Method::Deliver,
+                Dialect::Otlp if signal == Signal::Logs => Method::ExportLogs,
                 Dialect::Otlp => Method::ExportTraces,
             };
             let none = http::HeaderMap::new();
@@ -296,7 +298,7 @@ impl Sender {
                     self.core.keep(|| News::Delivered(Box::new(frame), answer));
                 }
             }
-            Err(error) if error.is_retryable() => {
+            Err(error) if error.is_retryable() || is_early(&error, self.core.signal) => {
                 self.link.failures.fetch_add(1, Relaxed);
                 let pause =
                     error.retry_after().unwrap_or_else(|| self.backoff.fail(fastrand::f64()));
@@ -307,8 +309,9 @@ impl Sender {
             }
             Err(error) => {
                 self.link.failures.fetch_add(1, Relaxed);
+                let what = self.core.signal.items();
                 tracing::warn!(endpoint = %self.link.endpoint, %error, spans = frame.spans,
-                    "the gateway refused spans for good; they are dropped");
+                    "the gateway refused {what} for good; they are dropped");
                 self.core.counters.dropped.add(Dropped::RefusedForGood, frame.spans);
                 self.forget(&frame);
             }
@@ -346,6 +349,13 @@ impl Sender {
     }
 }
 
+/// Whether a gateway takes no log records yet: agents and gateways learn one after the other that a pipeline
+/// has them. What waits for it meanwhile is bounded, as for one that does not answer.
+fn is_early(error: &CallError, signal: Signal) -> bool {
+    let unserved = matches!(error, CallError::Status { code: Code::Unimplemented, .. });
+    unserved && signal == Signal::Logs
+}
+
 /// Whether a gateway may have counted spans that it did not say it took. Rather a span that no span metrics
 /// have than one that two have. `told`: it names what became of single traces.
 fn may_have_counted(error: &CallError, told: bool) -> bool {
@@ -363,6 +373,14 @@ fn may_have_counted(error: &CallError, told: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_takes_no_records_yet_is_waited_for() {
+        let status = |code| CallError::Status { code, message: String::new(), retry_after: None };
+        assert!(is_early(&status(Code::Unimplemented), Signal::Logs));
+        assert!(!is_early(&status(Code::Unimplemented), Signal::Traces));
+        assert!(!is_early(&status(Code::InvalidArgument), Signal::Logs));
+    }
 
     #[test]
     fn only_what_surely_was_not_counted_is_counted_elsewhere() {

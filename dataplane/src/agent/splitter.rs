@@ -79,6 +79,8 @@ pub struct Splitter {
     places: Places,
     /// Whether a gateway may have counted what is split now.
     counted: bool,
+    /// Where records without a trace go, where log records are split and not spans.
+    dice: Option<fastrand::Rng>,
 }
 
 /// The links of the traces that were met last, for the request under way: its spans of one trace are often
@@ -138,6 +140,8 @@ struct Router<'a> {
     /// The link of the service whose spans follow, and whether it is that of a lower choice, when spans go by
     /// their service.
     service: Option<(LinkIndex, bool)>,
+    /// The trace of the records of the request that have none.
+    no_trace: TraceId,
 }
 
 // === impl Splitter ===
@@ -147,8 +151,14 @@ impl Splitter {
     pub(super) fn new(seed: KeySeed, limits: BatchLimits, buffers: Buffers) -> Self {
         let places = Places { request: 0, slots: vec![Place::default(); PLACES] };
         let (open, spare, sealed) = (Vec::new(), Vec::new(), Vec::new());
-        let (by_service, counted) = (false, false);
-        Self { seed, by_service, limits, open, spare, sealed, buffers, places, counted }
+        let (by_service, counted, dice) = (false, false, None);
+        Self { seed, by_service, limits, open, spare, sealed, buffers, places, counted, dice }
+    }
+
+    /// Splits log records. Those of a request that belong to no trace go to one gateway together, by a throw
+    /// of these dice.
+    pub(super) fn of_logs(self, dice: fastrand::Rng) -> Self {
+        Self { dice: Some(dice), ..self }
     }
 
     /// Sends spans by their service, or by their trace.
@@ -175,8 +185,14 @@ impl Splitter {
             self.open.resize_with(accepting.len(), Open::default);
         }
         self.places.request += 1;
-        let routed = Routed::default();
-        let mut router = Router { splitter: self, ring, accepting, now, routed, service: None };
+        let (routed, service) = (Routed::default(), None);
+        let no_trace = self.dice.as_mut().map(|dice| dice.u128(1..).to_be_bytes());
+        let (is_logs, no_trace) = (no_trace.is_some(), no_trace.unwrap_or_default());
+        let mut router = Router { splitter: self, ring, accepting, now, routed, service, no_trace };
+        if is_logs {
+            scan::walk_logs(request, &mut router)?;
+            return Ok(router.routed);
+        }
         let Some(processing) = processing else {
             scan::walk(request, shape, &mut router)?;
             return Ok(router.routed);
@@ -401,6 +417,11 @@ impl Visit for Router<'_> {
         if full && len >= 2 * group_header {
             self.splitter.seal(link);
         }
+    }
+
+    fn stray(&mut self, group: &Group<'_>, record: &[u8]) {
+        let id = self.no_trace;
+        self.span(group, &id, record);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ringtail_crds::Compression;
 use ringtail_crds::exporter::OtlpProtocol;
+use ringtail_crds::logs::Signal;
 use ringtail_crds::resolved::{Destination, Otlp};
 
 use super::credentials::Credentials;
@@ -70,8 +71,12 @@ pub(super) enum Failure {
 // === impl Backend ===
 
 impl Backend {
-    pub(super) fn new(config: &Config) -> Result<Self, ConfigError> {
+    /// Requests that go to `twin` as well take turns with it where the place has room for one alone.
+    pub(super) fn new(config: &Config, twin: Option<&Self>) -> Result<Self, ConfigError> {
         let exporter = &config.exporter;
+        if let Some(shared @ (Self::Print(_) | Self::File(_))) = twin {
+            return Ok(shared.clone());
+        }
         match &exporter.destination {
             Destination::Otlp(otlp) => Self::remote(&exporter.name, otlp, config),
             Destination::Debug(debug) => {
@@ -110,7 +115,8 @@ impl Backend {
             let client = Client::with_trust(address, &limits, trust).map_err(wrong)?;
             Ok(Self::Grpc(Arc::new(client), remote))
         } else {
-            let client = HttpClient::new(address, &otlp.endpoint.path, trust).map_err(wrong)?;
+            let path = &otlp.endpoint.path;
+            let client = HttpClient::new(address, path, config.signal, trust).map_err(wrong)?;
             Ok(Self::Http(Arc::new(client), remote))
         }
     }
@@ -146,39 +152,49 @@ impl Backend {
     }
 
     /// Gives the request to the backend.
-    pub(super) async fn send(&self, body: Body, spans: u64) -> Result<Answer, Failure> {
+    pub(super) async fn send(
+        &self,
+        signal: Signal,
+        body: Body,
+        items: u64,
+    ) -> Result<Answer, Failure> {
         match (self, body) {
             (Self::Grpc(client, remote), Body::Ready(frame, encoding)) => {
                 let headers = remote.credentials.headers();
-                let method = Method::ExportTraces;
+                let method = match signal {
+                    Signal::Traces => Method::ExportTraces,
+                    Signal::Logs => Method::ExportLogs,
+                };
                 let call = client.call(method, frame, encoding, &headers.map, remote.timeout);
-                Ok(answer(otlp::rejected_spans(call.await?)))
+                Ok(answer(otlp::rejected(call.await?)))
             }
             (Self::Http(client, remote), Body::Ready(body, encoding)) => {
-                Ok(answer(otlp::rejected_spans(remote.post(client, body, encoding).await?)))
+                Ok(answer(otlp::rejected(remote.post(client, body, encoding).await?)))
             }
             (Self::Http(client, remote), Body::Message(message)) => {
                 let encoding = remote.encoding;
-                let encode = move || match compressed(encoding, json::request(&message).into()) {
-                    Body::Ready(body, encoding) => (body, encoding),
-                    Body::Message(body) => (body, Encoding::Identity),
-                };
+                let encode =
+                    move || match compressed(encoding, json::request(signal, &message).into()) {
+                        Body::Ready(body, encoding) => (body, encoding),
+                        Body::Message(body) => (body, Encoding::Identity),
+                    };
                 let (body, encoding) = aside(encode).await?;
                 let words = remote.post(client, body, encoding).await?;
-                Ok(answer(otlp::rejected_spans_json(&words)))
+                Ok(answer(otlp::rejected_json(signal, &words)))
             }
             (Self::Print(printer), Body::Message(message)) => {
                 let printer = Arc::clone(printer);
                 let print = move || {
-                    printer.lock().unwrap_or_else(PoisonError::into_inner).print(&message, spans)
+                    let mut printer = printer.lock().unwrap_or_else(PoisonError::into_inner);
+                    printer.print(signal, &message, items)
                 };
-                let left = (!aside(print).await?).then_some((spans, Dropped::NotPrinted));
+                let left = (!aside(print).await?).then_some((items, Dropped::NotPrinted));
                 Ok(Answer { left, words: String::new() })
             }
             (Self::File(writer), Body::Message(message)) => {
                 let writer = Arc::clone(writer);
                 let write = move || {
-                    let line = json::request(&message);
+                    let line = json::request(signal, &message);
                     writer.lock().unwrap_or_else(PoisonError::into_inner).write(line)
                 };
                 aside(write).await?.map(|()| Answer::default()).map_err(Failure::Write)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ringtail_crds::logs::Signal;
 use ringtail_crds::resolved;
 
 /// What an exporter needs to know.
@@ -9,6 +10,8 @@ use ringtail_crds::resolved;
 pub struct Config {
     /// As the manifest has it.
     pub exporter: resolved::Exporter,
+    /// What of what it gets goes this way.
+    pub signal: Signal,
     /// Bytes that may wait or be under way.
     pub queue_bytes: u64,
     /// Where the files of Secrets are.

@@ -6,6 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ringtail_crds::logs::Signal;
 use ringtail_engine::wire::{Reader, Value};
 
 /// Messages inside each other. What is received is refused beyond 32; this only bounds the stack.
@@ -89,6 +90,30 @@ static SPAN: Message = message(&[
     (14, "droppedLinksCount", Kind::Uint32),
     (15, "status", Kind::Message(&STATUS)),
 ]);
+static LOGS_REQUEST: Message = message(&[(1, "resourceLogs", Kind::List(&RESOURCE_LOGS))]);
+static RESOURCE_LOGS: Message = message(&[
+    (1, "resource", Kind::Message(&RESOURCE)),
+    (2, "scopeLogs", Kind::List(&SCOPE_LOGS)),
+    (3, "schemaUrl", Kind::Text),
+]);
+static SCOPE_LOGS: Message = message(&[
+    (1, "scope", Kind::Message(&SCOPE)),
+    (2, "logRecords", Kind::List(&LOG_RECORD)),
+    (3, "schemaUrl", Kind::Text),
+]);
+static LOG_RECORD: Message = message(&[
+    (1, "timeUnixNano", Kind::Uint64),
+    (11, "observedTimeUnixNano", Kind::Uint64),
+    (2, "severityNumber", Kind::Enum),
+    (3, "severityText", Kind::Text),
+    (5, "body", Kind::Message(&ANY_VALUE)),
+    (6, "attributes", Kind::List(&KEY_VALUE)),
+    (7, "droppedAttributesCount", Kind::Uint32),
+    (8, "flags", Kind::Uint32),
+    (9, "traceId", Kind::Hex),
+    (10, "spanId", Kind::Hex),
+    (12, "eventName", Kind::Text),
+]);
 static EVENT: Message = message(&[
     (1, "timeUnixNano", Kind::Uint64),
     (2, "name", Kind::Text),
@@ -121,11 +146,15 @@ static ANY_VALUE: Message = Message {
 static ARRAY: Message = message(&[(1, "values", Kind::List(&ANY_VALUE))]);
 static KEY_VALUES: Message = message(&[(1, "values", Kind::List(&KEY_VALUE))]);
 
-/// An `ExportTraceServiceRequest` as OTLP/JSON, without a line break in it.
-pub(super) fn request(message: &[u8]) -> Vec<u8> {
+/// An export request as OTLP/JSON, without a line break in it.
+pub(super) fn request(signal: Signal, message: &[u8]) -> Vec<u8> {
+    let request = match signal {
+        Signal::Traces => &REQUEST,
+        Signal::Logs => &LOGS_REQUEST,
+    };
     // Names and hexadecimal digits make it about twice as long.
     let mut out = Vec::with_capacity(message.len() * 2);
-    write(&REQUEST, &[message], DEPTH_MAX, &mut out);
+    write(request, &[message], DEPTH_MAX, &mut out);
     out
 }
 

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use ringtail_crds::exporter::Verbosity;
+use ringtail_crds::logs::Signal;
 use ringtail_crds::resolved::Debug;
 use serde_json::Value;
 
@@ -39,21 +40,23 @@ impl Printer {
     }
 
     /// Prints a request, unless enough was printed in this second.
-    pub(super) fn print(&mut self, message: &[u8], spans: u64) -> bool {
-        let Some(text) = self.text(message, spans, Instant::now()) else { return false };
+    pub(super) fn print(&mut self, signal: Signal, message: &[u8], items: u64) -> bool {
+        let Some(text) = self.text(signal, message, items, Instant::now()) else { return false };
         // Whoever closed our standard error does not want to see it.
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
         true
     }
 
-    fn text(&mut self, message: &[u8], spans: u64, now: Instant) -> Option<String> {
+    fn text(&mut self, signal: Signal, message: &[u8], items: u64, now: Instant) -> Option<String> {
         if !self.is_due(now) {
             return None;
         }
         let exporter = &self.exporter;
-        let mut text = format!("{exporter}: {spans} spans, {} bytes\n", message.len());
+        let what = signal.items();
+        let mut text = format!("{exporter}: {items} {what}, {} bytes\n", message.len());
         if self.settings.verbosity != Verbosity::Basic {
-            let read: Value = serde_json::from_slice(&json::request(message)).unwrap_or_default();
+            let json = json::request(signal, message);
+            let read: Value = serde_json::from_slice(&json).unwrap_or_default();
             match self.settings.verbosity {
                 Verbosity::Detailed => detail(&read, 1, &mut text),
                 Verbosity::Basic | Verbosity::Normal => lines(&read, &mut text),
@@ -82,8 +85,16 @@ fn word<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A line for each span.
+/// A line for each span, and for each log record.
 fn lines(request: &Value, text: &mut String) {
+    for resource in children(request, "resourceLogs") {
+        let of_resource = attributes(resource.get("resource").unwrap_or(&Value::Null));
+        for scope in children(resource, "scopeLogs") {
+            for record in children(scope, "logRecords") {
+                record_line(record, &of_resource, text);
+            }
+        }
+    }
     for resource in children(request, "resourceSpans") {
         let of_resource = attributes(resource.get("resource").unwrap_or(&Value::Null));
         for scope in children(resource, "scopeSpans") {
@@ -112,6 +123,22 @@ fn line(span: &Value, of_resource: &str, text: &mut String) {
         _ => {}
     }
     let _ = writeln!(text, "{of_resource}{}", attributes(span));
+}
+
+fn record_line(record: &Value, of_resource: &str, text: &mut String) {
+    let severity = match word(record, "severityText") {
+        "" => record.get("severityNumber").map_or_else(|| "-".to_owned(), Value::to_string),
+        told => told.to_owned(),
+    };
+    let body = plain(record.get("body").unwrap_or(&Value::Null));
+    // Writing to a string does not fail.
+    let _ = write!(text, "  {severity} {body}");
+    for (name, field) in [("trace", "traceId"), ("span", "spanId")] {
+        if !word(record, field).is_empty() {
+            let _ = write!(text, " {name}={}", word(record, field));
+        }
+    }
+    let _ = writeln!(text, "{of_resource}{}", attributes(record));
 }
 
 fn attributes(of: &Value) -> String {

@@ -61,6 +61,8 @@ impl Handler for Intake {
                 Method::Hello | Method::Deliver | Method::Decide | Method::Poll,
                 Door::Open | Door::Peers,
             ) => Ok(()),
+            // Agents bring records to the door that is theirs.
+            (Method::ExportLogs, _) if self.gateway.logs.is_some() => Ok(()),
             (Method::Hello | Method::Deliver | Method::Decide | Method::Poll, Door::Clients) => {
                 self.gateway.peers.turned_away.fetch_add(1, Relaxed);
                 Err(Refusal::Forbidden(for_peers.to_owned()))
@@ -96,6 +98,7 @@ impl Handler for Intake {
                 gateway.poll(request).await
             }
             Method::ExportTraces => gateway.export(call).await,
+            Method::ExportLogs => gateway.export_logs(call).await,
             other => Err(other.unserved()),
         }
     }

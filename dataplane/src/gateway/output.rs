@@ -19,9 +19,9 @@ const REQUEST_BYTES_MAX: usize = 3 << 20;
 /// One encoded export request, shared by all exporters.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// An OTLP `ExportTraceServiceRequest`.
+    /// An OTLP `ExportTraceServiceRequest` or `ExportLogsServiceRequest`.
     pub message: Bytes,
-    /// Spans in it.
+    /// Spans or records in it.
     pub spans: u64,
     /// To be told when every exporter is done with it.
     pub exported: Arc<Exported>,
@@ -33,7 +33,7 @@ pub struct Kept {
 pub struct Exported {
     keys: Vec<TraceKey>,
     failed: AtomicBool,
-    shard: mpsc::WeakSender<Ask>,
+    shard: Option<mpsc::WeakSender<Ask>>,
 }
 
 // === impl Exported ===
@@ -41,7 +41,12 @@ pub struct Exported {
 impl Exported {
     /// Of traces of a shard.
     pub fn new(keys: Vec<TraceKey>, shard: mpsc::WeakSender<Ask>) -> Arc<Self> {
-        Arc::new(Self { keys, failed: AtomicBool::new(false), shard })
+        Arc::new(Self { keys, failed: AtomicBool::new(false), shard: Some(shard) })
+    }
+
+    /// Of nothing that anybody would replay.
+    fn nothing() -> Arc<Self> {
+        Arc::new(Self { keys: Vec::new(), failed: AtomicBool::new(false), shard: None })
     }
 
     /// Some backend does not have all of them.
@@ -57,7 +62,7 @@ impl Drop for Exported {
             return;
         }
         // Without the word a replay of these traces is exported once more: not worth waiting for.
-        if let Some(shard) = self.shard.upgrade() {
+        if let Some(shard) = self.shard.as_ref().and_then(mpsc::WeakSender::upgrade) {
             let _ = shard.try_send(Ask::Exported(keys));
         }
     }
@@ -91,6 +96,27 @@ impl Output {
         let mut cutter = Cutter { output: self, part: Batch::default(), group: None, exported };
         if let Err(error) = scan::walk(&message, &Shape::UNKNOWN, &mut cutter) {
             tracing::error!(%error, "a batch of our own does not parse; please report this");
+        }
+        cutter.flush();
+    }
+
+    /// The same of log records.
+    pub fn export_logs(&self, batch: &Batch) {
+        let mut message = Vec::with_capacity(batch.encoded_len());
+        batch.encode(&mut message);
+        self.forward_logs(message.into(), u64::from(batch.spans()));
+    }
+
+    /// Gives a log request with so many records to every exporter, in parts if it is too large.
+    pub fn forward_logs(&self, message: Bytes, records: u64) {
+        let exported = Exported::nothing();
+        if message.len() <= REQUEST_BYTES_MAX {
+            self.give(&Kept { message, spans: records, exported });
+            return;
+        }
+        let mut cutter = Cutter { output: self, part: Batch::default(), group: None, exported };
+        if let Err(error) = scan::walk_logs(&message, &mut cutter) {
+            tracing::error!(%error, "a request that was checked does not parse; please report this");
         }
         cutter.flush();
     }
@@ -136,5 +162,9 @@ impl Visit for Cutter<'_> {
         let part = &mut self.part;
         let group = *self.group.get_or_insert_with(|| part.intern(&group.resource, &group.scope));
         part.push(group, span);
+    }
+
+    fn stray(&mut self, group: &Group<'_>, record: &[u8]) {
+        self.span(group, &TraceId::default(), record);
     }
 }

@@ -59,6 +59,8 @@ pub enum Ask {
     Failed(Name, Req, Failure),
     /// Every backend has the spans with which these traces were decided here.
     Exported(Vec<TraceKey>),
+    /// Say again which verdicts were given on these traces, to whoever waits for verdicts.
+    Recall(Vec<TraceKey>),
     /// Hand over what span metrics have counted.
     Counted(oneshot::Sender<Drained>),
     /// Decide traces first seen from now on in a new way.
@@ -247,5 +249,10 @@ impl Slot<'_> {
         let (done, taken) = oneshot::channel();
         self.0.send(Ask::Deliver { work: Arc::clone(work), done });
         taken
+    }
+
+    /// Has the shard say again which verdicts were given on these traces.
+    pub fn recall(self, keys: Vec<TraceKey>) {
+        self.0.send(Ask::Recall(keys));
     }
 }

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use ringtail_crds::ValidPipeline;
 use ringtail_crds::exporter::OtlpProtocol;
-use ringtail_crds::resolved::{Destination, Endpoint, Exporter};
+use ringtail_crds::logs::Signal;
+use ringtail_crds::resolved::{Destination, Endpoint, Exporter, Logs};
+use tokio::task::JoinSet;
 
 use super::RoleError;
-use crate::export;
+use crate::export::{self, ExporterHandle};
+use crate::gateway::logs;
 
 /// What exporters need to know of the process.
 pub(super) struct Local {
@@ -19,8 +22,8 @@ pub(super) struct Local {
     pub(super) data_dir: Option<PathBuf>,
 }
 
-/// The exporters with the endpoints that flags replace, their queues scaled down together when the budget
-/// is smaller.
+/// The exporters, once for each signal, with the endpoints that flags replace. Their queues are scaled down
+/// together when the budget is smaller.
 pub(super) fn configs(
     pipeline: &ValidPipeline,
     exports: &[String],
@@ -32,20 +35,59 @@ pub(super) fn configs(
         replace(text, &mut exporters)?;
     }
     let wanted: u64 = exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
-    let config = |exporter: Exporter| {
+    let config = |(exporter, signal): (Exporter, Signal)| {
         let share =
             u128::from(exporter.queue_max_bytes) * u128::from(budget) / u128::from(wanted.max(1));
-        let queue_bytes = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
+        // Each signal has a queue of its own, so that neither starves the other.
+        let signals = exporter.signals.len().max(1) as u64;
+        let whole = exporter.queue_max_bytes.min(u64::try_from(share).unwrap_or(u64::MAX));
+        let queue_bytes = whole / signals;
         let Local { secrets_dir, identity, data_dir } = local;
         export::Config {
             exporter,
+            signal,
             queue_bytes,
             secrets_dir: secrets_dir.clone(),
             identity: identity.clone(),
             data_dir: data_dir.clone(),
         }
     };
-    Ok(exporters.into_iter().map(config).collect())
+    let each = exporters.into_iter().flat_map(|exporter| {
+        let signals = exporter.signals.clone();
+        signals.into_iter().map(move |signal| (exporter.clone(), signal))
+    });
+    Ok(each.map(config).collect())
+}
+
+/// Starts the exporters: those of spans, and those of log records.
+pub(super) fn start(
+    configs: Vec<export::Config>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Vec<ExporterHandle>, Vec<ExporterHandle>), RoleError> {
+    let (mut of_traces, mut of_logs) = (Vec::<ExporterHandle>::new(), Vec::new());
+    for config in configs {
+        let twin = of_traces.iter().find(|twin| twin.name() == config.exporter.name);
+        let (handle, task) = ExporterHandle::new(&config, twin)?;
+        tasks.spawn(task.run());
+        match config.signal {
+            Signal::Traces => of_traces.push(handle),
+            Signal::Logs => of_logs.push(handle),
+        }
+    }
+    Ok((of_traces, of_logs))
+}
+
+/// What becomes of log records, if any are taken; so many bytes of them may wait.
+pub(super) fn of_logs(
+    pipeline: &ValidPipeline,
+    exporters: Vec<ExporterHandle>,
+    hold_bytes: u64,
+) -> Option<logs::Config> {
+    let undecided = match pipeline.logs? {
+        Logs::All => None,
+        Logs::OfKeptTraces(undecided) => Some(undecided),
+    };
+    Some(logs::Config { exporters, undecided, hold_bytes })
 }
 
 /// Carries out one `--export NAME=[SCHEME://]HOST:PORT`.
@@ -143,5 +185,15 @@ spec:
         let configs = configs(&pipeline, &[], &local, 40 << 20).unwrap();
         let bytes: Vec<u64> = configs.iter().map(|config| config.queue_bytes).collect();
         assert_eq!(bytes, [32 << 20, 8 << 20]);
+    }
+
+    #[test]
+    fn an_exporter_of_both_signals_has_a_queue_for_each() {
+        let text = MANIFEST.replace("spec:\n", "spec:\n  logs: {}\n");
+        let pipeline = ringtail_crds::validate(&text).unwrap();
+        let configs = configs(&pipeline, &[], &local(), 1 << 30).unwrap();
+        let queues: Vec<_> = configs.iter().map(|one| (one.signal, one.queue_bytes)).collect();
+        let each = |bytes| Signal::ALL.map(|signal| (signal, bytes));
+        assert_eq!(queues, [each(32 << 20), each(8 << 20)].concat());
     }
 }

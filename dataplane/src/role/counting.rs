@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ringtail_crds::ValidPipeline;
-use ringtail_crds::resolved::SpanMetrics;
+use ringtail_crds::resolved::{Logs, SpanMetrics};
 use ringtail_engine::span_metrics::{Exemplar, Histogram, Limits, Plan, SERIES_BYTES};
 
 use super::RoleError;
@@ -28,7 +28,12 @@ pub(super) fn share(
     secrets_dir: &Path,
 ) -> Result<(Budget, Option<Config>), RoleError> {
     let send = pipeline.exporters.iter().map(|exporter| exporter.queue_max_bytes).sum();
-    let wanted = Wanted { send, retention: None, span_metrics: wanted(pipeline, shards) };
+    let wanted = Wanted {
+        send,
+        retention: None,
+        span_metrics: wanted(pipeline, shards),
+        logs: matches!(pipeline.logs, Some(Logs::OfKeptTraces(_))),
+    };
     let limit = memory::limit(Tier::Gateway, memory_limit);
     let budget = Budget::share(Tier::Gateway, limit, wanted);
     Ok((budget, config(pipeline, shards, budget.span_metrics, secrets_dir)?))

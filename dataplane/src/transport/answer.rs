@@ -14,6 +14,7 @@ use super::compress::{ACCEPTED, InflateError};
 use super::frame::{FrameError, framed};
 use super::status::{Code, GRPC_STATUS, Status};
 use crate::otlp;
+use ringtail_crds::logs::Signal;
 
 pub(super) const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 pub(super) const GRPC_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -232,7 +233,7 @@ impl From<InflateError> for Refusal {
 // === answers ===
 
 /// The answer to a call that went well.
-pub(super) fn accept(reply: Reply, form: Form) -> Response<AnswerBody> {
+pub(super) fn accept(reply: Reply, form: Form, signal: Signal) -> Response<AnswerBody> {
     let mut answer = Response::default();
     if form == Form::Grpc {
         answer.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
@@ -245,7 +246,7 @@ pub(super) fn accept(reply: Reply, form: Form) -> Response<AnswerBody> {
         *answer.body_mut() = AnswerBody { data: Some(data), trailers: Some(Box::new(trailers)) };
     } else if form == Form::Json {
         answer.headers_mut().insert(CONTENT_TYPE, JSON);
-        *answer.body_mut() = AnswerBody::of(Bytes::from(otlp::json_reply(&reply)));
+        *answer.body_mut() = AnswerBody::of(Bytes::from(otlp::json_reply(signal, &reply)));
     } else {
         answer.headers_mut().insert(CONTENT_TYPE, PROTOBUF);
         *answer.body_mut() = AnswerBody::of(reply.message);

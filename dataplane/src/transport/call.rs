@@ -9,6 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use ringtail_crds::logs::Signal;
 use ringtail_engine::json;
 use ringtail_engine::scan::ScanLimits;
 use tokio::sync::Semaphore;
@@ -234,7 +235,10 @@ impl<H: Handler> Desk<H> {
             Protocol::Http => self.http(request, method, form, caller).await,
         };
         match result {
-            Ok(reply) => accept(reply, form),
+            Ok(reply) => {
+                let is_logs = method == Some(Method::ExportLogs);
+                accept(reply, form, if is_logs { Signal::Logs } else { Signal::Traces })
+            }
             Err(refusal) => {
                 self.guard.tally.refuse(&refusal);
                 self.handler.refused(method, &refusal);
@@ -363,7 +367,7 @@ impl<H: Handler> Desk<H> {
             _ => self.inflate(encoding, payload, permit).await?,
         };
         let (message, permit, left_out) = match form {
-            Form::Json => self.convert(message, permit).await?,
+            Form::Json => self.convert(method, message, permit).await?,
             _ => (message, permit, Malformed::default()),
         };
         self.handler.handle(Call { method, message, permit, left_out, wire_bytes, peer }).await
@@ -373,6 +377,7 @@ impl<H: Handler> Desk<H> {
     /// would be served meanwhile. Who goes away does not end that work, so its charge goes with it.
     async fn convert(
         &self,
+        method: Method,
         text: Bytes,
         mut permit: Permit,
     ) -> Result<(Bytes, Permit, Malformed), Refusal> {
@@ -384,8 +389,9 @@ impl<H: Handler> Desk<H> {
             return Err(Refusal::TooLarge(text));
         }
         permit.grow(length).map_err(|full| Refusal::overloaded(full.to_string()))?;
+        let read = if method == Method::ExportLogs { json::logs } else { json::traces };
         let convert = move || {
-            let converted = json::traces(&text, &ScanLimits::default());
+            let converted = read(&text, &ScanLimits::default());
             drop(text);
             permit.shrink(length);
             (converted, permit)

@@ -16,6 +16,7 @@ use hyper::rt::ReadBufCursor;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ringtail_crds::logs::Signal;
 use tokio::net::TcpStream;
 
 use super::client::{CallError, EndpointError, USER_AGENT_TEXT};
@@ -28,6 +29,8 @@ use super::wire::Wire;
 
 /// Where OTLP/HTTP servers take spans.
 const TRACES_PATH: &str = "/v1/traces";
+/// The same of logs.
+const LOGS_PATH: &str = "/v1/logs";
 /// Largest answer that is read: a partial success, or an error with its words.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Of an answer in no known format so much is shown.
@@ -74,23 +77,43 @@ impl BodyFormat {
     }
 }
 
+/// A path as it was written, unless it is the one of traces and something else is sent: then its end is the
+/// other signal's.
+fn path_of(path: &str, signal: Signal) -> String {
+    let own = match signal {
+        Signal::Traces => TRACES_PATH,
+        Signal::Logs => LOGS_PATH,
+    };
+    if path.is_empty() {
+        return own.to_owned();
+    }
+    let (plain, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    match plain.strip_suffix(TRACES_PATH) {
+        Some(before) => format!("{before}{own}{query}"),
+        None => path.to_owned(),
+    }
+}
+
 // === impl HttpClient ===
 
 impl HttpClient {
-    /// A client of the server at `address` ("host:port"). Without a path it is `/v1/traces`.
+    /// A client of the server at `address` ("host:port"). Without a path it is that of the signal:
+    /// `/v1/traces`, `/v1/logs`.
     ///
     /// # Errors
     /// When that is no address, or no path.
     pub fn new(
         address: &str,
         path: &str,
+        signal: Signal,
         trust: Option<Arc<Trust>>,
     ) -> Result<Self, EndpointError> {
+        let path = path_of(path, signal);
         let wrong = |reason: String| EndpointError::new(address, reason);
         let uri = Uri::builder()
             .scheme(if trust.is_some() { Scheme::HTTPS } else { Scheme::HTTP })
             .authority(address)
-            .path_and_query(if path.is_empty() { TRACES_PATH } else { path })
+            .path_and_query(path)
             .build()
             .map_err(|error| wrong(error.to_string()))?;
         let authority: Result<http::uri::Authority, InvalidUri> = address.parse();
@@ -194,7 +217,9 @@ fn message(headers: &HeaderMap, status: StatusCode, body: &[u8]) -> String {
     let target = headers.get(LOCATION).and_then(|target| target.to_str().ok());
     match (status, target) {
         (StatusCode::NOT_FOUND, _) => {
-            format!("is the path of the endpoint right? It is {TRACES_PATH} by default; {told}")
+            format!(
+                "is the path of the endpoint right? It is {TRACES_PATH} or {LOGS_PATH} by default; {told}"
+            )
         }
         (status, Some(target)) if status.is_redirection() => {
             format!("it redirects to {target}, which is not followed: write that as endpoint")

@@ -24,9 +24,10 @@ const SPARE_SEGMENTS: usize = 4;
 
 /// A busy shard keeps as many as it used lately, because memory that goes back to the system and comes again
 /// has to be cleared, which costs more than everything else that happens to a span. What was used lately
-/// shrinks by 1/64 a tick: at eight ticks a second half of it is given back after 5.5 s. Spare segments are
-/// the first thing that [`Log::drop_spares`] frees when memory is short.
-const SPARE_DECAY: usize = 64;
+/// shrinks by 1/32 a unit of deadlines, however often it is tidied up meanwhile: of 250 ms each, half of it
+/// is given back after 5.5 s. Spare segments are the first thing that [`Log::drop_spares`] frees when memory
+/// is short.
+const SPARE_DECAY: usize = 32;
 
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
 const DESK_RECORDS: usize = 16 * 1024;
@@ -144,6 +145,8 @@ pub(crate) struct Log {
     spare: Vec<Vec<u8>>,
     /// The most segments in use of late.
     used_lately: usize,
+    /// When some of that was forgotten last, in the unit of deadlines.
+    cooled: u64,
     /// An array for the records of the next segment to be opened: they grow in it, and a segment that is
     /// closed gets one of its exact length, because an allocator does not take back the rest of a larger
     /// one.
@@ -167,6 +170,7 @@ impl Log {
             vacant: Vec::new(),
             spare: Vec::new(),
             used_lately: 0,
+            cooled: 0,
             desk: Vec::new(),
             open: Cohorts::new(wait),
             reserved: 0,
@@ -347,9 +351,15 @@ impl Log {
         (self.used_lately - in_use).max(SPARE_SEGMENTS)
     }
 
-    /// A tick has passed: a little of what was used lately is forgotten, and given back.
-    pub(crate) fn cool_down(&mut self) {
-        self.used_lately -= self.used_lately.div_ceil(SPARE_DECAY);
+    /// It is `now`, in the unit of deadlines: a little of what was used lately is forgotten, and given back.
+    pub(crate) fn cool_down(&mut self, now: u64) {
+        let passed = now.saturating_sub(mem::replace(&mut self.cooled, now));
+        for _ in 0..passed {
+            if self.used_lately == 0 {
+                break;
+            }
+            self.used_lately -= self.used_lately.div_ceil(SPARE_DECAY);
+        }
         let spares = self.spares_max();
         self.spare.truncate(spares);
     }

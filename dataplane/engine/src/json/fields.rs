@@ -1,6 +1,6 @@
-//! The fields of OTLP's trace messages by their names in JSON: the tables behind the conversion.
+//! The fields of OTLP's trace and log messages by their names in JSON: the tables behind the conversion.
 //!
-//! Written from `opentelemetry/proto/{collector/trace,trace,resource,common}/v1`, version 1.10, as
+//! Written from `opentelemetry/proto/{collector,trace,logs,resource,common}/v1`, version 1.10, as
 //! [`crate::schema`] is; a test holds the two against each other.
 
 /// What a field holds, in JSON and on the wire.
@@ -92,6 +92,33 @@ const SPAN_KINDS: &[&str] = &[
     "SPAN_KIND_CONSUMER",
 ];
 const STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
+const SEVERITIES: &[&str] = &[
+    "SEVERITY_NUMBER_UNSPECIFIED",
+    "SEVERITY_NUMBER_TRACE",
+    "SEVERITY_NUMBER_TRACE2",
+    "SEVERITY_NUMBER_TRACE3",
+    "SEVERITY_NUMBER_TRACE4",
+    "SEVERITY_NUMBER_DEBUG",
+    "SEVERITY_NUMBER_DEBUG2",
+    "SEVERITY_NUMBER_DEBUG3",
+    "SEVERITY_NUMBER_DEBUG4",
+    "SEVERITY_NUMBER_INFO",
+    "SEVERITY_NUMBER_INFO2",
+    "SEVERITY_NUMBER_INFO3",
+    "SEVERITY_NUMBER_INFO4",
+    "SEVERITY_NUMBER_WARN",
+    "SEVERITY_NUMBER_WARN2",
+    "SEVERITY_NUMBER_WARN3",
+    "SEVERITY_NUMBER_WARN4",
+    "SEVERITY_NUMBER_ERROR",
+    "SEVERITY_NUMBER_ERROR2",
+    "SEVERITY_NUMBER_ERROR3",
+    "SEVERITY_NUMBER_ERROR4",
+    "SEVERITY_NUMBER_FATAL",
+    "SEVERITY_NUMBER_FATAL2",
+    "SEVERITY_NUMBER_FATAL3",
+    "SEVERITY_NUMBER_FATAL4",
+];
 
 /// `ExportTraceServiceRequest`, and `TracesData`, which files hold.
 pub(super) static TRACES: Message = Message(&[many("resourceSpans", 1, In(&RESOURCE_SPANS))]);
@@ -139,6 +166,31 @@ pub(super) static SPAN: Message = Message(&[
     one("droppedAttributesCount", 10, Uint32),
     one("droppedEventsCount", 12, Uint32),
     one("droppedLinksCount", 14, Uint32),
+]);
+/// `ExportLogsServiceRequest`, and `LogsData`, which files hold.
+pub(super) static LOGS: Message = Message(&[many("resourceLogs", 1, In(&RESOURCE_LOGS))]);
+static RESOURCE_LOGS: Message = Message(&[
+    one("resource", 1, In(&RESOURCE)),
+    many("scopeLogs", 2, In(&SCOPE_LOGS)),
+    one("schemaUrl", 3, Text),
+]);
+static SCOPE_LOGS: Message = Message(&[
+    one("scope", 1, In(&SCOPE)),
+    Field { name: "logRecords", number: 2, kind: In(&LOG_RECORD), repeated: true, record: true },
+    one("schemaUrl", 3, Text),
+]);
+pub(super) static LOG_RECORD: Message = Message(&[
+    one("timeUnixNano", 1, Fixed64),
+    one("observedTimeUnixNano", 11, Fixed64),
+    one("severityNumber", 2, Enum(SEVERITIES)),
+    one("severityText", 3, Text),
+    one("body", 5, In(&ANY_VALUE)),
+    many("attributes", 6, In(&KEY_VALUE)),
+    one("traceId", 9, Hex),
+    one("spanId", 10, Hex),
+    one("flags", 8, Fixed32),
+    one("droppedAttributesCount", 7, Uint32),
+    one("eventName", 12, Text),
 ]);
 static EVENT: Message = Message(&[
     one("timeUnixNano", 1, Fixed64),
@@ -191,8 +243,12 @@ mod tests {
 
     #[test]
     fn the_tables_of_json_and_of_the_wire_agree() {
-        let pairs =
-            [(&RESOURCE, &schema::RESOURCE), (&SCOPE, &schema::SCOPE), (&SPAN, &schema::SPAN)];
+        let pairs = [
+            (&RESOURCE, &schema::RESOURCE),
+            (&SCOPE, &schema::SCOPE),
+            (&SPAN, &schema::SPAN),
+            (&LOG_RECORD, &schema::LOG_RECORD),
+        ];
         let mut seen = Vec::new();
         for (ours, wire) in pairs {
             compare(ours, wire, &mut seen);

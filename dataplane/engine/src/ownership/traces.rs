@@ -485,6 +485,11 @@ impl Traces {
         (self.held.allocation_size() + self.foreign.allocation_size()) as u64
     }
 
+    /// The verdict on a trace, as long as it is remembered here.
+    pub fn verdict(&self, key: TraceKey) -> Option<Verdict> {
+        self.decided.find(key).map(Decided::verdict)
+    }
+
     /// What was counted.
     pub fn stats(&self) -> &Stats {
         &self.stats

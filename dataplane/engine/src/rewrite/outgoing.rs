@@ -26,6 +26,9 @@ struct Rewriter<'a> {
     group: Option<GroupRef>,
 }
 
+/// The same over log records, those of no trace too.
+struct RecordRewriter<'a>(Rewriter<'a>);
+
 /// The buffers keep this much: the usual batch of kept spans, 1 MiB.
 const KEEP_BYTES: usize = 1 << 20;
 
@@ -51,6 +54,16 @@ impl Outgoing {
         encoded.shrink_to(KEEP_BYTES);
         self.encoded = encoded;
         walked
+    }
+
+    /// Redacts the log records of a request and adds them to those that are ready.
+    ///
+    /// # Errors
+    /// When it is no such request; nothing after the error is added then.
+    pub fn add_logs(&mut self, request: &[u8], redaction: &Redaction) -> Result<(), ScanError> {
+        let mark = &Mark::default();
+        let outgoing = Rewriter { outgoing: self, redaction: Some(redaction), mark, group: None };
+        scan::walk_logs(request, &mut RecordRewriter(outgoing))
     }
 
     /// The spans that are ready.
@@ -109,5 +122,25 @@ impl Visit for Rewriter<'_> {
             None => self.mark.span(span, id, spare),
         }
         ready.push(group, spare);
+    }
+}
+
+impl Visit for RecordRewriter<'_> {
+    fn group(&mut self, group: &Group<'_>) {
+        self.0.group(group);
+    }
+
+    fn span(&mut self, group: &Group<'_>, _id: &TraceId, record: &[u8]) {
+        self.stray(group, record);
+    }
+
+    fn stray(&mut self, _group: &Group<'_>, record: &[u8]) {
+        let Rewriter { outgoing, redaction: Some(redaction), group: Some(group), .. } = &mut self.0
+        else {
+            return;
+        };
+        outgoing.span.clear();
+        redaction.record(record, &mut outgoing.span);
+        outgoing.ready.push(*group, &outgoing.span);
     }
 }

@@ -24,6 +24,8 @@ mod field {
     pub(super) const EVENT_NAME: u32 = 2;
     pub(super) const EVENT_ATTRIBUTES: u32 = 3;
     pub(super) const LINK_ATTRIBUTES: u32 = 4;
+    pub(super) const RECORD_BODY: u32 = 5;
+    pub(super) const RECORD_ATTRIBUTES: u32 = 6;
 }
 
 impl Redaction {
@@ -76,6 +78,48 @@ impl Redaction {
             };
             put_nested(copy.replace(), field.number, body.len(), |out| {
                 self.message(body, attributes, text, out);
+            });
+        }
+        copy.finish();
+    }
+
+    /// Appends the body of a log record. Its attributes are as those of spans; its body is a value without a
+    /// key, about which the masks for all values are, and the keys of a map in it are as attributes.
+    pub fn record(&self, record: &[u8], out: &mut Vec<u8>) {
+        let mut copy = Copy::new(record, out);
+        while let Some(field) = copy.next_field() {
+            match (field.number, field.value) {
+                (field::RECORD_ATTRIBUTES, Wire::Bytes(pair)) => {
+                    self.attribute(&field, pair, &mut copy);
+                }
+                (field::RECORD_BODY, Wire::Bytes(any)) => {
+                    put_nested(copy.replace(), field.number, any.len(), |out| self.body(any, out));
+                }
+                _ => {}
+            }
+        }
+        copy.finish();
+    }
+
+    fn body(&self, any: &[u8], out: &mut Vec<u8>) {
+        let Some(allowed) = &self.allowed else {
+            return self.any(any, self.everywhere, DEPTH_MAX, out);
+        };
+        let mut masked = Vec::with_capacity(any.len());
+        self.any(any, self.everywhere, DEPTH_MAX, &mut masked);
+        let mut copy = Copy::new(&masked, out);
+        while let Some(field) = copy.next_field() {
+            let (member::MAP, Wire::Bytes(map)) = (field.number, field.value) else { continue };
+            put_nested(copy.replace(), member::MAP, map.len(), |out| {
+                let mut pairs = Copy::new(map, out);
+                while let Some(pair) = pairs.next_field() {
+                    if let (ELEMENT, Wire::Bytes(body)) = (pair.number, pair.value)
+                        && !allowed.contains(key_of(body))
+                    {
+                        pairs.replace();
+                    }
+                }
+                pairs.finish();
             });
         }
         copy.finish();

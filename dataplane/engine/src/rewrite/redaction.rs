@@ -66,7 +66,7 @@ pub struct Redaction {
     keys: HashMap<Box<[u8]>, Rule, RandomState>,
     /// Patterns of keys, each with the bit of its mask.
     key_patterns: Vec<(Regex, u64)>,
-    allowed: Option<HashSet<Box<[u8]>, RandomState>>,
+    pub(super) allowed: Option<HashSet<Box<[u8]>, RandomState>>,
     /// The n-th has bit n: its pattern, if it has one, and what it puts there.
     pub(super) masks: Vec<(Option<Regex>, Box<[u8]>)>,
     /// The bits of masks that are about all attributes.

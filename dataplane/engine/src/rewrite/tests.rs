@@ -19,6 +19,8 @@ use crate::batch::{Batch, GroupRef};
 use crate::policy::Filter;
 use crate::scan::{Group, ScanLimits, Shape, TraceId, Visit, check, walk};
 
+mod records; // of logs
+
 fn any(value: Value) -> AnyValue {
     AnyValue { value: Some(value) }
 }

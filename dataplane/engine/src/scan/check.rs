@@ -114,7 +114,7 @@ fn check_scope(
     limit_headers(header_bytes, limits)
 }
 
-fn limit_headers(bytes: u64, limits: &ScanLimits) -> Result<(), ScanError> {
+pub(super) fn limit_headers(bytes: u64, limits: &ScanLimits) -> Result<(), ScanError> {
     if bytes > u64::from(limits.max_header_bytes) {
         return Err(ScanError::HeadersTooLong(limits.max_header_bytes));
     }
@@ -388,7 +388,7 @@ fn validate_field(
 }
 
 #[inline]
-fn text(bytes: &[u8], field: u32) -> Result<(), ScanError> {
+pub(super) fn text(bytes: &[u8], field: u32) -> Result<(), ScanError> {
     // Nearly every text is ASCII, and that is quickly seen.
     if is_ascii(bytes) || is_utf8(bytes) { Ok(()) } else { Err(ScanError::Text(field)) }
 }

@@ -25,25 +25,34 @@ pub struct Mended {
 /// # Errors
 /// When the framing outside of spans is wrong.
 pub fn mend(request: &[u8], limits: &ScanLimits) -> Result<Mended, ScanError> {
-    let mut mended = Mended { request: Vec::with_capacity(request.len()), ..Mended::default() };
-    mended.children(request, RESOURCE_SPANS, 1, limits)?;
-    Ok(mended)
+    Mended::of(request, &schema::SPAN, limits)
 }
 
 impl Mended {
+    /// The same for any request whose leaves, at the level of spans, are such messages.
+    pub(super) fn of(
+        request: &[u8],
+        leaf: &'static schema::Message,
+        limits: &ScanLimits,
+    ) -> Result<Self, ScanError> {
+        let mut mended = Self { request: Vec::with_capacity(request.len()), ..Self::default() };
+        mended.children(request, (RESOURCE_SPANS, 1), leaf, limits)?;
+        Ok(mended)
+    }
+
     /// Copies a message of `level` 1 (request) to 3 (scope); its children are in field `number`.
     fn children(
         &mut self,
         message: &[u8],
-        number: u32,
-        level: u32,
+        (number, level): (u32, u32),
+        leaf: &'static schema::Message,
         limits: &ScanLimits,
     ) -> Result<(), ScanError> {
         let mut fields = Reader::new(message);
         while let Some(field) = fields.next_field()? {
             match field.value {
                 Value::Bytes(span) if field.number == number && level + 1 == SPAN_DEPTH => {
-                    match validate(span, &schema::SPAN, SPAN_DEPTH, limits) {
+                    match validate(span, leaf, SPAN_DEPTH, limits) {
                         Ok(()) => self.request.extend_from_slice(field.raw),
                         Err(error) => {
                             self.left_out = self.left_out.saturating_add(1);
@@ -54,7 +63,7 @@ impl Mended {
                 Value::Bytes(child) if field.number == number => {
                     self.request.push((number << 3 | 2) as u8);
                     let start = begin(&mut self.request);
-                    self.children(child, CHILDREN, level + 1, limits)?;
+                    self.children(child, (CHILDREN, level + 1), leaf, limits)?;
                     finish(&mut self.request, start);
                 }
                 _ => self.request.extend_from_slice(field.raw),

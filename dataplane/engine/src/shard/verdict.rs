@@ -291,7 +291,7 @@ impl Shard {
 
     pub(super) fn tidy(&mut self) {
         self.shrink();
-        self.log.cool_down();
+        self.log.cool_down(self.now / BUCKET_MS);
         let mut moved = 0;
         while moved < EVACUATED_BYTES_PER_TURN {
             let slack = WASTE_BYTES.max(self.log.reserved() / WASTE_SHARE);

@@ -12,10 +12,10 @@ use proptest::prelude::*;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use super::request;
+use super::{Signal, request};
 
 fn written(message: &[u8]) -> Value {
-    serde_json::from_slice(&request(message)).unwrap()
+    serde_json::from_slice(&request(Signal::Traces, message)).unwrap()
 }
 
 fn any_value(value: Any) -> Option<AnyValue> {

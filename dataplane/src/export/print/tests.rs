@@ -44,7 +44,7 @@ fn printer(verbosity: Verbosity, initial: u32, thereafter: u32) -> Printer {
 }
 
 fn printed(verbosity: Verbosity) -> String {
-    printer(verbosity, 1, 1).text(&message(), 1, Instant::now()).unwrap()
+    printer(verbosity, 1, 1).text(Signal::Traces, &message(), 1, Instant::now()).unwrap()
 }
 
 #[test]
@@ -67,7 +67,9 @@ fn of_many_requests_some_are_printed_and_each_second_begins_anew() {
     let mut printer = printer(Verbosity::Basic, 2, 3);
     let start = Instant::now();
     let mut second = |after: Duration| -> Vec<usize> {
-        let due = |index: &usize| printer.text(&[], *index as u64, start + after).is_some();
+        let due = |index: &usize| {
+            printer.text(Signal::Traces, &[], *index as u64, start + after).is_some()
+        };
         (1..=10).filter(due).collect()
     };
     assert_eq!(second(Duration::ZERO), [1, 2, 5, 8]);
@@ -78,14 +80,16 @@ fn of_many_requests_some_are_printed_and_each_second_begins_anew() {
 fn a_second_has_so_many_bytes() {
     let mut printer = printer(Verbosity::Basic, 1, 1);
     let now = Instant::now();
-    printer.text(&[], 1, now).unwrap();
+    printer.text(Signal::Traces, &[], 1, now).unwrap();
     printer.bytes = BYTES_A_SECOND;
-    assert_eq!(printer.text(&[], 1, now), None);
-    assert!(printer.text(&[], 1, now + WINDOW).is_some());
+    assert_eq!(printer.text(Signal::Traces, &[], 1, now), None);
+    assert!(printer.text(Signal::Traces, &[], 1, now + WINDOW).is_some());
 }
 
 #[test]
 fn bytes_that_are_no_request_are_counted_and_no_more() {
-    let text = printer(Verbosity::Detailed, 1, 1).text(&[0xff; 9], 1, Instant::now()).unwrap();
+    let text = printer(Verbosity::Detailed, 1, 1)
+        .text(Signal::Traces, &[0xff; 9], 1, Instant::now())
+        .unwrap();
     assert_eq!(text, "print: 1 spans, 9 bytes\n");
 }

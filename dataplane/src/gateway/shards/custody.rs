@@ -26,6 +26,9 @@ use crate::ledger::Refused;
 use crate::peer::{SPANS_TAG, messages};
 use crate::transport::{Method, PREFIX_BYTES, Pieces, framed, prefix};
 
+/// Traces that are looked at together before they are settled one by one.
+const APPROACHED: usize = 32;
+
 /// A delivery of which some traces have not found their place.
 #[derive(Debug)]
 pub(super) struct Delivered {
@@ -185,7 +188,14 @@ impl Worker {
         self.shard.start_gathering();
         let mut actions = std::mem::take(&mut self.actions);
         let mut unpacking = Unpacking::Nothing;
-        for action in actions.drain(..) {
+        let mut left = actions.drain(..);
+        let mut near = 0;
+        loop {
+            if near == 0 {
+                near = self.approach(left.as_slice());
+            }
+            let Some(action) = left.next() else { break };
+            near -= 1;
             unpacking = self.unpack(unpacking, &action, now);
             match action {
                 Action::Settle { key, verdict, by } => self.settle(key, verdict, by),
@@ -209,11 +219,27 @@ impl Worker {
                 | Action::Exit => {}
             }
         }
+        drop(left);
         self.finish_unpacking(unpacking, now);
         self.actions = actions;
     }
 
+    /// Has the next of these traces come closer that are to be settled. Returns how many actions that are.
+    fn approach(&self, actions: &[Action]) -> usize {
+        let next = &actions[..actions.len().min(APPROACHED)];
+        let settled = next.iter().filter_map(|action| match action {
+            Action::Settle { key, by: By::Us, .. } => Some(*key),
+            _ => None,
+        });
+        self.shard.approach(settled);
+        next.len()
+    }
+
     fn settle(&mut self, key: TraceKey, verdict: Verdict, by: By) {
+        if let Some(verdicts) = &self.outside.verdicts {
+            // Who waited has ended.
+            let _ = verdicts.send((key, verdict.keep));
+        }
         let Self { shard, kept, marked, .. } = self;
         if verdict.keep && marked.is_on() {
             let mark = marked.mark(verdict.note, false);

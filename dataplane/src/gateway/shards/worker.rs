@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
+use ringtail_engine::ownership::message::{Agreement, Decision};
 use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
 use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
@@ -25,6 +26,7 @@ use super::parcels::Parcels;
 use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
+use crate::gateway::logs::Told;
 use crate::gateway::output::{Exported, Output};
 use crate::gateway::room::Room;
 use crate::gateway::span_metrics;
@@ -70,6 +72,8 @@ pub struct Outside {
     pub remember_max: usize,
     /// How spans are counted, if they are.
     pub span_metrics: Option<span_metrics::Config>,
+    /// Who waits for verdicts, if anybody does.
+    pub verdicts: Option<mpsc::UnboundedSender<Told>>,
 }
 
 /// How much of the shard's own counts is in the ledger of the process already.
@@ -245,6 +249,9 @@ impl Worker {
             Ask::Deliver { work, done } => return self.deliver(&work, done, now),
             Ask::Decisions(told, done) => {
                 let agreement = traces.on_decisions(stand, &told, now, actions);
+                if let Some(verdicts) = &self.outside.verdicts {
+                    tell(&told.list, &agreement, verdicts);
+                }
                 self.perform(now);
                 // Published first: who hears of the agreement may ask whether anything is left here.
                 self.publish();
@@ -259,6 +266,16 @@ impl Worker {
             Ask::Agreement(req, answer) => traces.on_agreement(stand, req, &answer, now, actions),
             Ask::Failed(to, req, failure) => {
                 traces.on_failed(stand, (&to, req, failure), now, actions);
+            }
+            Ask::Recall(keys) => {
+                let Some(verdicts) = &self.outside.verdicts else { return };
+                for key in keys {
+                    if let Some(verdict) = traces.verdict(key) {
+                        // Who waited has ended.
+                        let _ = verdicts.send((key, verdict.keep));
+                    }
+                }
+                return;
             }
             Ask::Exported(keys) => traces.on_exported(stand, &keys),
             Ask::Counted(done) => {
@@ -430,6 +447,19 @@ impl Worker {
             gauge.store(value, Relaxed);
         }
         publish_policies(gauges, stats);
+    }
+}
+
+/// Tells whoever waits for verdicts what another gateway decides: records of its traces may be here, because
+/// it has the traces from here, or because a client brought them.
+fn tell(list: &[Decision], agreement: &Agreement, verdicts: &mpsc::UnboundedSender<Told>) {
+    let Agreement { known, refused, .. } = agreement;
+    for Decision { key, verdict, .. } in list {
+        let stands = !refused.contains(key) && known.iter().all(|known| known.key != *key);
+        if stands {
+            // Who waited has ended.
+            let _ = verdicts.send((*key, verdict.keep));
+        }
     }
 }
 
