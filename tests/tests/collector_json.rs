@@ -3,8 +3,6 @@
 //!
 //! Without a Collector, such as `make otelcol` builds, the agent alone is compared with what was sent.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 
 use base64::Engine as _;

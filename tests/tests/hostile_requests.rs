@@ -1,8 +1,6 @@
 //! Requests that are meant to cost more than they are: each gets its answer from a real agent and a real
 //! gateway, an honest client is served after each, memory stays within the budget, and the ledger is exact.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use ringtail_engine::wire::put_varint;
