@@ -1,7 +1,7 @@
 # A menu: one line each. Logic lives in Rust, and CI calls nothing else.
 # demo and test share the dev profile: on a cold clone optimising would take longer than it could ever save there.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e cluster cluster-build image bench churn ci generate fmt fmt-check lint
+.PHONY: help demo test e2e cluster cluster-build image otelcol bench churn ci generate fmt fmt-check lint
 CARGO ?= cargo
 
 help: ## this menu
@@ -19,6 +19,8 @@ cluster-build: ## build the programs of a cluster once, about 15 minutes of CPU,
 	$(CARGO) run --bin ringtail-cluster -- build
 image: ## images of agent, gateway and operator as tars in target/images, without a container engine
 	$(CARGO) run --bin ringtail-image
+otelcol: ## build once the OpenTelemetry Collector that bench and tests compare with (Go, some minutes of CPU)
+	$(CARGO) run -p ringtail-bench -- collector
 bench: ## spans per CPU-second and bytes a span, beside a raw relay and the OpenTelemetry Collector
 	$(CARGO) run --profile dist -p ringtail-bench
 churn: ## fleets under load while gateways come, go, die and hang, beside the Collector (root, for its rows)

@@ -22,9 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::collector;
 use crate::failure::{Doing, Failure, Result};
+use crate::run::build_ringtail;
 use crate::run::machine::Machine;
-use crate::run::{build_ringtail, otelcol};
 use contender::{Programs, Side};
 use load::Load;
 use scenario::Scenario;
@@ -171,7 +172,7 @@ impl Options {
         }
         let foreign = |job: &Job| job.side == Side::Collector || job.scenario == Scenario::Foreign;
         let collector = match jobs.iter().any(foreign) {
-            true => otelcol::build(target).map_err(|failure| failure.to_string()),
+            true => collector::build(target).map_err(|failure| failure.to_string()),
             false => Err("the Collector was not asked for".into()),
         };
         let output = self.output.clone().unwrap_or_else(|| target.join("bench"));

@@ -3,6 +3,7 @@
 mod channel; //      client
 pub mod check; //    what arrived, held against the truth
 pub mod churn; //    real fleets while gateways come and go
+pub mod collector; // the one to compare with
 pub mod failure; //  the one error
 pub mod generate; // the load
 pub mod grpc; //     paths, prefixes, encodings, codes

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use ringtail_bench::failure::Result;
-use ringtail_bench::{churn, generate, local, relay, run, sink};
+use ringtail_bench::{churn, collector, generate, local, relay, run, sink};
 
 /// The product's allocator, so that the relay is a fair limit.
 #[global_allocator]
@@ -24,6 +24,7 @@ enum Command {
     Relay(relay::Options),
     Run(run::Options),
     Churn(churn::Options),
+    Collector(collector::Options),
 }
 
 fn main() -> std::process::ExitCode {
@@ -50,5 +51,6 @@ fn execute(command: Command) -> Result<()> {
         Command::Relay(options) => local::run(relay::run(options)),
         Command::Run(options) => run::run(options),
         Command::Churn(options) => churn::run(options),
+        Command::Collector(options) => collector::run(options),
     }
 }

@@ -4,7 +4,7 @@ mod case;
 mod contender;
 pub(crate) mod machine;
 mod manifest;
-pub(crate) mod otelcol;
+mod otelcol;
 pub(crate) mod process;
 mod report;
 mod trial;
@@ -13,6 +13,7 @@ mod usage;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::collector;
 use crate::failure::{Doing, Failure, Result};
 use case::{Case, Contender};
 use machine::Machine;
@@ -111,7 +112,7 @@ impl Options {
             build_ringtail(profile)?;
         }
         let collector = match wanted("collector") {
-            true => otelcol::build(target).map_err(|failure| failure.to_string()),
+            true => collector::build(target).map_err(|failure| failure.to_string()),
             false => Err("the Collector was not asked for".into()),
         };
         let output = target.join("bench");

@@ -89,10 +89,12 @@ pub struct SpanMetrics {
 /// Where span metrics are pushed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpanMetricsPush {
-    /// Where OTLP/gRPC is taken without TLS, as `host:port`.
-    pub endpoint: String,
+    /// Where OTLP/gRPC is taken.
+    pub endpoint: Endpoint,
     /// How often.
     pub interval: Duration,
+    /// Whether only what came since the last push is told.
+    pub delta: bool,
 }
 
 /// What must not leave with kept spans; it compiles.

@@ -41,7 +41,7 @@ use crate::{
     },
     security::SECRETS_WITH_REF,
     size::{SizeBounds, SizeText},
-    span_metrics::{EXPIRY, INTERVAL, LABEL_IS_FREE, ONE_KIND_OF_BUCKETS},
+    span_metrics::{EXPIRY, INTERVAL, LABEL_IS_FREE, NO_PATH, ONE_KIND_OF_BUCKETS},
 };
 
 /// A rule that one node of a document keeps or breaks as a whole.
@@ -72,7 +72,7 @@ pub(crate) enum Twin {
     Node(&'static NodeRule),
 }
 
-static TWINS: [Twin; 63] = [
+static TWINS: [Twin; 64] = [
     Twin::Duration(&DECISION_WAIT),
     Twin::Duration(&LATENCY),
     Twin::Duration(&ROOT_WAIT),
@@ -129,6 +129,7 @@ static TWINS: [Twin; 63] = [
     Twin::Duration(&EXPIRY),
     Twin::Duration(&INTERVAL),
     Twin::Node(&ONE_KIND_OF_BUCKETS),
+    Twin::Node(&NO_PATH),
     Twin::Node(&LABEL_IS_FREE),
     Twin::Node(&UNDECIDED_OF_TRACES),
     Twin::Node(&TRACES_HAVE_A_TAKER),

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{
     duration::{DurationBounds, DurationText},
+    exporter::{TLS_OF_HTTPS, TlsSettings},
     path::Path,
     pattern,
     rules::NodeRule,
@@ -41,8 +42,8 @@ const EXEMPLARS_MAX: u32 = 20;
 const EXEMPLARS: u32 = 5;
 /// From what a receiver may like to what a dashboard may bear.
 pub(crate) static INTERVAL: DurationBounds = DurationBounds::ms(1_000, 600_000);
-// "http://" (7), a host name (253), ":65535" (6).
-const ENDPOINT_LENGTH_MAX: u32 = 266;
+// "https://" (8), a host name (253), ":65535" (6).
+const ENDPOINT_LENGTH_MAX: u32 = 267;
 
 /// Requests, errors and durations of all spans, counted by gateways before any sampling, under the names of
 /// the OpenTelemetry Collector's spanmetrics connector: traces_span_metrics_calls_total and
@@ -100,7 +101,7 @@ pub struct SpanMetrics {
     #[serde(default)]
     pub exemplars: Exemplars,
 
-    /// Pushes the metrics as OTLP, too: cumulative, with collector.instance.id telling gateways apart.
+    /// Pushes the metrics as OTLP, too, with collector.instance.id telling gateways apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp: Option<OtlpPush>,
 }
@@ -184,15 +185,36 @@ pub struct Exemplars {
 /// Where span metrics are pushed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = NO_PATH.rule(), validation = TLS_OF_HTTPS.rule())]
 pub struct OtlpPush {
-    /// An OTLP/gRPC receiver of metrics, as http://host:port. The connection is not encrypted.
+    /// An OTLP/gRPC receiver of metrics: http://host:port in the clear, or https://host:port in TLS, where
+    /// the port is 443 unless it is written.
     #[schemars(length(max = ENDPOINT_LENGTH_MAX), regex(pattern = pattern::HTTP_ENDPOINT.regex))]
     pub endpoint: String,
+
+    /// Whom to trust and what to show, with an https:// endpoint; as exporters have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+
+    /// What a push tells. Cumulative: everything since a series began, so that a push that is lost costs
+    /// nothing. Delta: what came since the last push that was taken; one whose answer is lost is told
+    /// again with the next. /metrics is cumulative in any case.
+    #[serde(default)]
+    pub aggregation_temporality: Temporality,
 
     /// How often. From 1s to 10m.
     #[serde(default = "interval")]
     #[x_kube(validation = INTERVAL.rule())]
     pub interval: DurationText,
+}
+
+/// What a push tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field documents the values; the schema has no place for more")]
+pub enum Temporality {
+    #[default]
+    Cumulative,
+    Delta,
 }
 
 impl Default for Exemplars {
@@ -231,6 +253,24 @@ pub(crate) static ONE_KIND_OF_BUCKETS: NodeRule = NodeRule {
     holds: |metrics| metrics.get("buckets").is_none() || metrics.get("exponential").is_none(),
     message: "must not be set beside buckets: durations are in one kind of buckets",
     field: ".exponential",
+};
+
+macro_rules! with_path {
+    () => {
+        "^https?://[^/]+/"
+    };
+}
+
+/// The path of a gRPC call is its method.
+pub(crate) static NO_PATH: NodeRule = NodeRule {
+    cel: concat!("!self.endpoint.matches('", with_path!(), "')"),
+    holds: |push| {
+        static WITH_PATH: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(with_path!()).ok());
+        let endpoint = push.get("endpoint").and_then(Value::as_str);
+        !endpoint.zip(WITH_PATH.as_ref()).is_some_and(|(text, regex)| regex.is_match(text))
+    },
+    message: "must have no path: metrics are pushed over gRPC",
+    field: ".endpoint",
 };
 
 // What labels are called that series have anyway, with any character for the underscores.

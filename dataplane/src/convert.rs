@@ -5,7 +5,6 @@
 //! it without being told. What the manifest says is checked as `ringtail validate` would, before it is
 //! written. Fields that a version of the schema does not have go into the report.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use self::pipelines::Config;
 use self::report::Report;
 use self::source::{Entry, File, Reader};
 use self::tree::Tree;
+use crate::input;
 
 mod agent; //       the agents' part
 mod balancing; //   the way to the gateways
@@ -135,8 +135,8 @@ pub fn convert(
     };
     let (mut files, mut unread) = (Vec::new(), Vec::new());
     for (order, (name, text)) in texts.iter().enumerate() {
-        match File::parse(name.clone(), order, text) {
-            Ok(file) => files.push(file),
+        match File::parse(name, order, text) {
+            Ok(read) => files.extend(read),
             Err(problem) => unread.push(problem),
         }
     }
@@ -160,15 +160,7 @@ pub fn convert(
 }
 
 fn read(path: &Path) -> Result<String, ConvertError> {
-    let mut text = String::new();
-    let outcome = if path.as_os_str() == "-" {
-        std::io::stdin().take(TEXT_BYTES_MAX).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(TEXT_BYTES_MAX).read_to_string(&mut text))
-    };
-    outcome.map_err(|source| failed(path, source))?;
-    Ok(text)
+    input::read(path, TEXT_BYTES_MAX).map_err(|source| failed(path, source))
 }
 
 fn failed(path: &Path, source: std::io::Error) -> ConvertError {

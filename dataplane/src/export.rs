@@ -31,7 +31,7 @@ use crate::transport::Backoff;
 
 mod backend; //     one attempt to give a request to a backend
 mod config; //      what an exporter needs to know
-mod credentials; // headers, tokens and certificates, from files that change
+pub(crate) mod credentials; // headers, tokens and certificates, from files that change
 mod disk; //        a queue that survives a kill
 mod file; //        to a file
 mod filter; //      which spans
@@ -232,7 +232,8 @@ impl ExporterHandle {
     /// a backend to show them to.
     pub fn credentials(&self) -> Option<(u64, u64)> {
         let credentials = self.inner.backend.credentials()?;
-        Some((credentials.reloads.load(Relaxed), credentials.refusals.load(Relaxed)))
+        let renewals = &credentials.renewals;
+        Some((renewals.applied.load(Relaxed), renewals.refused.load(Relaxed)))
     }
 
     /// Waits until nothing is held, at most `within`.

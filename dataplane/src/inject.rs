@@ -7,13 +7,13 @@
 //! What holds no pods comes out as it went in. Doing it twice changes nothing, and doing it with a newer
 //! pipeline brings the sidecar up to date.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use self::sidecar::Sidecar;
+use crate::input;
 
 mod documents; // texts of several manifests
 mod sidecar; //   what is added
@@ -106,15 +106,8 @@ pub fn run(options: &InjectOptions) -> Result<String, InjectError> {
 }
 
 fn read(path: &Path) -> Result<String, InjectError> {
-    let mut text = String::new();
-    let outcome = if path.as_os_str() == "-" {
-        std::io::stdin().take(TEXT_BYTES_MAX).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path)
-            .and_then(|file| file.take(TEXT_BYTES_MAX).read_to_string(&mut text))
-    };
-    outcome.map_err(|source| InjectError::Read { path: path.display().to_string(), source })?;
-    Ok(text)
+    let failed = |source| InjectError::Read { path: path.display().to_string(), source };
+    input::read(path, TEXT_BYTES_MAX).map_err(failed)
 }
 
 /// The manifests with the sidecar in every pod.

@@ -13,6 +13,7 @@
 //! | [`export`] | kept spans to one backend |
 //! | [`gateway`] | receive -> scan -> insert -> decide -> export |
 //! | [`inject`] | an agent into the pods of workloads |
+//! | `input` | files that a command line names |
 //! | [`ledger`] | where every span went |
 //! | [`membership`] | who is in the ring, by asking |
 //! | [`memory`] | limits and budgets |
@@ -20,6 +21,7 @@
 //! | [`otlp`] | answers to export requests |
 //! | [`pause`] | waiting for a moment that may not be set |
 //! | [`peer`] | the hop between our processes |
+//! | [`renewal`] | files that change while we run |
 //! | [`role`] | the life of one process |
 //! | [`run`] | a local fleet |
 //! | `seldom` | failures that are told now and then |
@@ -36,6 +38,7 @@ pub mod discovery;
 pub mod export;
 pub mod gateway;
 pub mod inject;
+mod input;
 pub mod ledger;
 pub mod membership;
 pub mod memory;
@@ -43,6 +46,7 @@ pub mod metrics;
 pub mod otlp;
 pub mod pause;
 pub mod peer;
+pub mod renewal;
 pub mod role;
 pub mod run;
 mod seldom;

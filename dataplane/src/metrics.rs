@@ -19,7 +19,7 @@ use crate::discovery::Health;
 use crate::gateway::Gateway;
 use crate::membership::Counts;
 use crate::stats::{LedgerReport, Reasons};
-use crate::transport::{Guard, Keyring, Outcome};
+use crate::transport::{Admission, Guard, Keyring, Outcome};
 
 /// Bounds in milliseconds of the Collector's `loadbalancer_backend_latency`.
 const LATENCY_BOUNDS_MS: [f64; 10] =
@@ -102,6 +102,8 @@ pub struct Source {
     pub keyring: Option<Arc<Keyring>>,
     /// What clients have to show, and what the receivers count.
     pub guard: Guard,
+    /// The budget of requests that are being received.
+    pub receiving: Admission,
 }
 
 /// What processes show each other and clients show them, with its counters.
@@ -111,6 +113,8 @@ pub struct Shown {
     pub keyring: Option<Arc<Keyring>>,
     /// From clients.
     pub guard: Guard,
+    /// The budget of requests that are being received.
+    pub receiving: Admission,
 }
 
 /// Whose metrics they are.
@@ -125,6 +129,15 @@ pub enum TierSource {
 /// A histogram for the time that gateways take to answer.
 pub fn latency_histogram() -> Histogram {
     Histogram::new(LATENCY_BOUNDS_MS)
+}
+
+// === impl Shown ===
+
+impl Shown {
+    /// With a budget of so many bytes for requests that are being received.
+    pub fn new(keyring: Option<Arc<Keyring>>, guard: &Guard, receive_budget: u64) -> Self {
+        Self { keyring, guard: guard.clone(), receiving: Admission::new(receive_budget) }
+    }
 }
 
 // === impl Source ===
@@ -173,7 +186,7 @@ impl Source {
         };
         let left_out = counters.left_out.counts();
         samples.extend(left_out.map(|(reason, fields)| count(&LEFT_OUT, &[reason], fields)));
-        receivers::samples(&self.guard, &mut samples);
+        receivers::samples(&self.guard, &self.receiving, &mut samples);
         self.ring_samples(&mut samples);
         self.watch_samples(&mut samples);
         samples
@@ -225,8 +238,8 @@ impl Source {
             };
             samples.extend(Outcome::ALL.map(handshakes));
             samples.extend([
-                count(&CERTIFICATES, &["applied"], keyring.reloads.load(Relaxed)),
-                count(&CERTIFICATES, &["refused"], keyring.refusals.load(Relaxed)),
+                count(&CERTIFICATES, &["applied"], keyring.renewals.applied.load(Relaxed)),
+                count(&CERTIFICATES, &["refused"], keyring.renewals.refused.load(Relaxed)),
             ]);
         }
         let config = self.config.stats();

@@ -244,11 +244,11 @@ pub async fn run_agent(options: AgentOptions, loaded: Loaded) -> Result<ExitCode
     tracing::info!(identity = %config.identity.id, ?budget, "agent");
     let agent = Agent::start(config, stopping.clone());
     let tier = TierSource::Agent(Arc::clone(agent.core()));
-    let shown = Shown { keyring, guard: guard.clone() };
+    let shown = Shown::new(keyring, &guard, budget.receive);
     let (source, follower) = neighbours.follow(&role, &loaded, tier, shown);
     let following = tokio::spawn(follower.run(Retain(Arc::clone(agent.core()))));
     let clients = sockets::Door::new(agent.intake(), guard);
-    let receivers = sockets.serve(clients, None, source.clone(), budget.receive, &stopping)?;
+    let receivers = sockets.serve(clients, None, source.clone(), &stopping)?;
     wait_for_stop(signals, parent).await;
     following.abort();
     stop.send_replace(true);
@@ -276,7 +276,8 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     // Whatever can be wrong with the command line is said before ports are looked at.
     let seed = seed(&role)?;
     let shards = u32::try_from(shards(&role)).unwrap_or(1);
-    let (budget, span_metrics) = counting::share(pipeline, role.memory_limit, shards)?;
+    let (budget, span_metrics) =
+        counting::share(pipeline, role.memory_limit, shards, &secrets_dir)?;
     let identity = identity(&role, Role::Gateway)?;
     let local = backends::Local { secrets_dir, identity: identity.id.clone(), data_dir };
     let configs = backends::configs(pipeline, &exports, &local, budget.send)?;
@@ -307,7 +308,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let (gateway, fleet) = Gateway::start(config, policies, program, exporters, discovery, keys)
         .map_err(|source| RoleError::System { what: "starting shard threads", source })?;
     let tier = TierSource::Gateway(Arc::clone(&gateway));
-    let shown = Shown { keyring: keyring.clone(), guard: guard.clone() };
+    let shown = Shown::new(keyring.clone(), &guard, budget.receive);
     let (source, follower) = neighbours.follow(&role, &loaded, tier, shown);
     tasks.spawn(follower.run(Reload { gateway: Arc::clone(&gateway), decision_wait }));
     let intake = |door| gateway::Intake { gateway: Arc::clone(&gateway), door };
@@ -315,7 +316,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
     let of_peers = |keyring| sockets::Door::new(intake(Door::Peers), guard.for_peers(keyring));
     let peers = keyring.map(of_peers);
     let clients = sockets::Door::new(intake(door), guard.clone());
-    let receivers = sockets.serve(clients, peers, source.clone(), budget.receive, &stopping)?;
+    let receivers = sockets.serve(clients, peers, source.clone(), &stopping)?;
     // Others are asked once this gateway can be asked itself.
     tasks.spawn(fleet.run());
     wait_for_stop(signals, parent).await;

@@ -1,40 +1,68 @@
 //! A real OpenTelemetry Collector beside ours, for comparison.
 //!
-//! It is named by `RINGTAIL_OTELCOL`: a Collector of v0.157 or later with the components that a test
-//! configures, such as `make bench` builds. Without it there is nothing to compare with.
+//! It is the one that `RINGTAIL_OTELCOL` names, a Collector of v0.157 or later, or that `make otelcol` has
+//! built. Without it there is nothing to compare with.
 
-use std::ffi::OsString;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use serde_json::{Value, json};
 
-/// A Collector that receives OTLP/HTTP and shows its metrics.
+use crate::http::{fetch, post};
+use crate::process::wait_until;
+
+/// A Collector that receives OTLP and shows its metrics.
 #[derive(Debug)]
 pub struct Collector {
     process: Child,
-    receiver: u16,
+    grpc: u16,
+    http: u16,
     metrics: u16,
     // Removed with it.
     _home: tempfile::TempDir,
 }
 
-/// The Collector's program. Says that `test` is skipped when there is none.
-pub fn binary(test: &str) -> Option<OsString> {
-    let named = std::env::var_os("RINGTAIL_OTELCOL");
-    if named.is_none() {
-        eprintln!("skipped: {test}: RINGTAIL_OTELCOL names no Collector");
+/// The Collector's program, if it has these components. Says that `test` is skipped when there is none.
+pub fn program(test: &str, components: &[&str]) -> Option<PathBuf> {
+    let named = std::env::var_os("RINGTAIL_OTELCOL").map(PathBuf::from);
+    let Some(program) = named.or_else(built) else {
+        eprintln!("skipped: {test}: no OpenTelemetry Collector (`make otelcol` builds one)");
+        return None;
+    };
+    let told = Command::new(&program).arg("components").output().expect("the Collector's program");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let has = |name: &&str| told.lines().any(|line| line.trim() == format!("- name: {name}"));
+    if let Some(lacks) = components.iter().find(|name| !has(name)) {
+        eprintln!("skipped: {test}: the Collector at {} has no {lacks}", program.display());
+        return None;
     }
-    named
+    Some(program)
 }
 
-/// A port of loopback that nobody has.
+/// A test lies in `target/PROFILE/deps`, and what the repository builds of the Collector beside it.
+fn built() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok()?;
+    ringtail_bench::collector::built(own.ancestors().nth(3)?)
+}
+
+/// A port of loopback that nobody has. The kernel gives none of these to whoever takes any, so that nobody
+/// gets it before a Collector listens there.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 20_000;
+    const PORTS: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Tests that run beside each other begin at different places.
+        let place = (std::process::id() * 97 + NEXT.fetch_add(1, Relaxed)) % PORTS;
+        let port = u16::try_from(FIRST + place).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Drop for Collector {
@@ -45,59 +73,73 @@ impl Drop for Collector {
     }
 }
 
+// === impl Collector ===
+
 impl Collector {
-    /// Starts one with this configuration, to which the receiver `otlp` and its own metrics are added.
-    pub fn start(binary: &OsString, mut config: Value) -> Self {
-        let (receiver, metrics) = (free_port(), free_port());
+    /// Starts one with this configuration, to which the receiver `otlp` and its own metrics are added, and
+    /// waits until it listens.
+    pub fn start(program: &Path, mut config: Value) -> Self {
+        let [grpc, http, metrics] = [(); 3].map(|()| free_port());
         let reader =
             json!({"pull": {"exporter": {"prometheus": {"host": "127.0.0.1", "port": metrics}}}});
-        let http = json!({"http": {"endpoint": format!("127.0.0.1:{receiver}")}});
-        config["receivers"]["otlp"] = json!({"protocols": http});
+        let at = |port: u16| json!({"endpoint": address(port)});
+        config["receivers"]["otlp"] = json!({"protocols": {"grpc": at(grpc), "http": at(http)}});
         config["service"]["telemetry"] = json!({"logs": {"level": "fatal"},
             "metrics": {"level": "detailed", "readers": [reader]}});
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("collector.yaml");
         // JSON is YAML.
         std::fs::write(&file, config.to_string()).unwrap();
-        let process = Command::new(binary)
-            .arg("--config")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("RINGTAIL_OTELCOL names a program");
-        Self { process, receiver, metrics, _home: home }
+        let mut command = Command::new(program);
+        command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let process = command.spawn().expect("the Collector's program starts");
+        let mut collector = Self { process, grpc, http, metrics, _home: home };
+        collector.await_ports();
+        collector
     }
 
-    /// Sends a request, again while the Collector still starts.
-    pub fn send(&mut self, request: &ExportTraceServiceRequest) {
-        let body = request.encode_to_vec();
-        let head = format!(
-            "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n\
-             Content-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        );
-        let message = [head.into_bytes(), body].concat();
-        while !ask(self.receiver, &message).is_some_and(|answer| answer.contains(" 200 OK")) {
-            assert!(self.process.try_wait().unwrap().is_none(), "the Collector has ended");
-            std::thread::sleep(Duration::from_millis(100));
-        }
+    fn await_ports(&mut self) {
+        let ended = std::cell::Cell::new(None);
+        let process = std::cell::RefCell::new(&mut self.process);
+        wait_until("the Collector's ports", || {
+            ended.set(process.borrow_mut().try_wait().unwrap());
+            let listens = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+            ended.get().is_some() || [self.grpc, self.http].iter().all(listens)
+        });
+        assert_eq!(ended.get(), None, "the Collector has ended");
+    }
+
+    /// `host:port` of its OTLP/gRPC receiver.
+    pub fn grpc(&self) -> String {
+        address(self.grpc)
+    }
+
+    /// `host:port` of its OTLP/HTTP receiver.
+    pub fn http(&self) -> String {
+        address(self.http)
+    }
+
+    /// Sends a request, which it must take.
+    pub fn send(&self, request: &ExportTraceServiceRequest) {
+        let kind = "content-type: application/x-protobuf";
+        let answer = post(&self.http(), "/v1/traces", &[kind], &request.encode_to_vec());
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// The page of its metrics; empty while it starts.
     pub fn metrics(&self) -> String {
-        let message = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        ask(self.metrics, message).unwrap_or_default()
+        fetch(&address(self.metrics), "/metrics").unwrap_or_default()
+    }
+
+    /// The sum of the rows of a metric that contain `label`.
+    pub fn metric(&self, name: &str, label: &str) -> u64 {
+        let rows = counted(&self.metrics(), name).into_iter();
+        rows.filter(|(row, _)| row.contains(label)).map(|(_, value)| value).sum()
     }
 }
 
-/// Sends `message` to a port of loopback and reads all of the answer.
-pub fn ask(port: u16, message: &[u8]) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.write_all(message).ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).ok()?;
-    Some(String::from_utf8_lossy(&answer).into_owned())
+fn address(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 /// The rows of a metric, with their values.

@@ -1,4 +1,4 @@
-//! The least of an HTTP/1.1 client: what a test sends is exactly what it says, right or wrong.
+//! The least of an HTTP client: what a test sends is exactly what it says, right or wrong.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,6 +12,16 @@ pub struct Answer {
     pub head: String,
     /// The body, as text where it is text.
     pub body: String,
+}
+
+/// GETs a path: the body, if somebody listens and answers.
+pub fn fetch(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    // Of version 1.0, so that the answer does not come in chunks.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
 /// POSTs `body` to a path with these header lines.

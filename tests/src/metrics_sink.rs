@@ -1,4 +1,4 @@
-//! An OTLP/gRPC receiver of metrics that keeps the last point of every series.
+//! An OTLP/gRPC receiver of metrics that keeps the last point of every series, or the sum of its deltas.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,11 +14,15 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
-use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogramDataPoint, Metric};
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, ExponentialHistogramDataPoint, Metric,
+};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
+use crate::certificates::{Authority, Presented};
 use crate::exposition::Labels;
 
 /// A sink on a free loopback port, for as long as it is held.
@@ -57,13 +61,29 @@ impl MetricsService for Service {
             let resource = labels(of_resource.resource.map(|it| it.attributes).unwrap_or_default());
             for metric in of_resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
                 let name = metric.name.clone();
+                let delta = is_delta(&metric);
                 for (of_point, point) in points_of(metric) {
-                    points.insert((name.clone(), resource.clone(), of_point), point);
+                    let key = (name.clone(), resource.clone(), of_point);
+                    let point = match points.get(&key).filter(|_| delta) {
+                        Some(before) => before.plus(&point),
+                        None => point,
+                    };
+                    points.insert(key, point);
                 }
             }
         }
         Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
+}
+
+fn is_delta(metric: &Metric) -> bool {
+    let temporality = match &metric.data {
+        Some(Data::Sum(sum)) => sum.aggregation_temporality,
+        Some(Data::Histogram(histogram)) => histogram.aggregation_temporality,
+        Some(Data::ExponentialHistogram(histogram)) => histogram.aggregation_temporality,
+        other => panic!("not a metric of spans: {other:?}"),
+    };
+    temporality == i32::from(AggregationTemporality::Delta)
 }
 
 fn points_of(metric: Metric) -> Vec<(Labels, Point)> {
@@ -106,18 +126,49 @@ fn labels(attributes: Vec<KeyValue>) -> Labels {
     attributes.into_iter().map(pair).collect()
 }
 
+// === impl Point ===
+
+impl Point {
+    fn plus(&self, more: &Self) -> Self {
+        match (self, more) {
+            (Self::Sum(one), Self::Sum(other)) => Self::Sum(one + other),
+            (Self::Explicit(counts, sum), Self::Explicit(more, rest)) => {
+                let counts = counts.iter().zip(more).map(|(one, other)| one + other);
+                Self::Explicit(counts.collect(), sum + rest)
+            }
+            other => panic!("no sum of these: {other:?}"),
+        }
+    }
+}
+
 // === impl MetricsSink ===
 
 impl MetricsSink {
     /// Starts on a free port.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same in TLS, with clients that must show a certificate.
+    pub async fn start_tls(own: &Presented, clients: &Authority) -> Self {
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(&own.certificate, &own.key))
+            .client_ca_root(Certificate::from_pem(clients.pem()));
+        Self::start_with(Some(tls)).await
+    }
+
+    async fn start_with(tls: Option<ServerTlsConfig>) -> Self {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).expect("a free port");
         let address = incoming.local_addr().unwrap();
         let points = Points::default();
         let service = MetricsServiceServer::new(Service(Arc::clone(&points)))
             .accept_compressed(CompressionEncoding::Gzip);
         let task = tokio::spawn(async move {
-            let server = tonic::transport::Server::builder().add_service(service);
+            let mut server = tonic::transport::Server::builder();
+            if let Some(tls) = tls {
+                server = server.tls_config(tls).expect("certificates of the test");
+            }
+            let server = server.add_service(service);
             server.serve_with_incoming(incoming).await.expect("the sink serves");
         });
         Self { address, points, task }

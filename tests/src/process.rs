@@ -2,13 +2,14 @@
 //! the end.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use ringtail::stats::{LedgerReport, Listening, Report, Stats};
+
+use crate::http::fetch;
 
 /// How long anything may take that a test waits for. Generous: it only turns a hang into a failure.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -160,7 +161,7 @@ impl Process {
 
     /// The body of a page of the admin port.
     pub fn admin(&self, path: &str) -> String {
-        fetch(self.listening.admin, path)
+        fetch(&self.listening.admin.to_string(), path).expect("the admin port answers")
     }
 
     /// The sum of the samples of a metric whose line contains `label`.
@@ -275,15 +276,4 @@ pub fn resident_bytes(id: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
     let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number");
     kib * 1024
-}
-
-/// GET over a plain socket: the admin port needs no client library.
-fn fetch(address: SocketAddr, path: &str) -> String {
-    use std::io::Write;
-    let mut stream = std::net::TcpStream::connect(address).expect("the admin port listens");
-    // Of version 1.0, so that the answer does not come in chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: admin\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("an answer");
-    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).expect("a body")
 }

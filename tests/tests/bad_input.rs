@@ -2,15 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::io::Write;
 use std::process::Command;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use ringtail_tests::backend::Backend;
+use ringtail_tests::compression::gzip;
 use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
 use ringtail_tests::http::{Answer, post, post_declared};
 use ringtail_tests::process::binary;
@@ -21,12 +19,6 @@ const MIB: usize = 1 << 20;
 
 fn good() -> Trace {
     Trace { number: 77, spans: 5, error: true, duration_ms: 10 }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 /// A request with `count` spans that have nothing but a distinct valid trace ID: 20 bytes each on the wire.

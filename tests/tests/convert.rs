@@ -8,16 +8,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use ringtail_tests::backend::Backend;
+use ringtail_tests::collector::{self, Collector, free_port};
 use ringtail_tests::process::{Process, binary, wait_until};
 use ringtail_tests::traces::Trace;
-use tonic::transport::Channel;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/collector");
 /// Of each kind there are dozens, and a tenth of the plain ones is kept.
@@ -43,14 +41,6 @@ fn received(backend: &Backend) -> BTreeMap<Vec<u8>, usize> {
     backend.traces().into_iter().map(|(id, spans)| (id, spans.len())).collect()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn address(port: u16) -> String {
-    format!("127.0.0.1:{port}")
-}
-
 /// The text of an example with these pieces in the places of others, all of which must be there.
 fn example(name: &str, pieces: &[(&str, &str)]) -> String {
     let text = std::fs::read_to_string(format!("{EXAMPLES}/{name}.yaml")).unwrap();
@@ -71,20 +61,10 @@ fn gateway(backends: &[Backend; 2]) -> String {
     example("gateway", &pieces)
 }
 
-async fn client(address: &str) -> TraceServiceClient<Channel> {
-    loop {
-        // A Collector takes a moment to listen.
-        match TraceServiceClient::connect(format!("http://{address}")).await {
-            Ok(client) => return client,
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-        }
-    }
-}
-
 /// Sends all traces, half of the spans of each to the one address and half to the other.
 async fn send(addresses: [&str; 2]) {
     for (part, address) in (0..).zip(addresses) {
-        let mut client = client(address).await;
+        let mut client = TraceServiceClient::connect(format!("http://{address}")).await.unwrap();
         for first in (0..TRACES).step_by(usize::try_from(TRACES_PER_REQUEST).unwrap()) {
             let mut request = trace(first).part(part, 2);
             for number in first + 1..first + TRACES_PER_REQUEST {
@@ -97,72 +77,23 @@ async fn send(addresses: [&str; 2]) {
 
 // === The Collector ===
 
-struct Collector {
-    process: Child,
-    receiver: String,
-    metrics: u16,
-    _home: tempfile::TempDir,
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Collector {
-    /// Starts one with this configuration, whose receivers get ports of their own.
-    fn start(program: &Path, config: &str) -> Self {
-        let (grpc, http, span_metrics, metrics) =
-            (free_port(), free_port(), free_port(), free_port());
-        let telemetry = format!(
-            "service:\n  telemetry:\n    logs: {{level: error}}\n    metrics: {{level: detailed, readers: \
-             [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {metrics}}}}}}}}}]}}\n"
-        );
-        let config = config
-            .replace("0.0.0.0:4317", &address(grpc))
-            .replace("0.0.0.0:4318", &address(http))
-            .replace("0.0.0.0:8889", &address(span_metrics))
-            .replace("\nservice:\n", &format!("\n{telemetry}"));
-        let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("collector.yaml");
-        std::fs::write(&file, config).unwrap();
-        let mut command = Command::new(program);
-        command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::inherit());
-        Self { process: command.spawn().unwrap(), receiver: address(grpc), metrics, _home: home }
-    }
-
-    /// Traces decided, or only those that were kept.
-    fn decided(&self, label: &str) -> u64 {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.metrics)) else { return 0 };
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let text = String::from_utf8_lossy(&answer).into_owned();
-        let rows = text.lines().filter(|row| row.starts_with(DECIDED) && row.contains(label));
-        let values = rows.filter_map(|row| row.rsplit(' ').next()?.parse::<f64>().ok());
-        values.sum::<f64>() as u64
-    }
+/// One with this configuration, whose receivers get ports of their own.
+fn collector(program: &Path, config: &str) -> Collector {
+    let config = config.replace("0.0.0.0:8889", &format!("127.0.0.1:{}", free_port()));
+    Collector::start(program, serde_saphyr::from_str(&config).unwrap())
 }
 
 /// What the Collector's two tiers keep.
 async fn run_collectors(program: &Path, backends: &[Backend; 2]) {
-    let gateways: Vec<_> = (0..2).map(|_| Collector::start(program, &gateway(backends))).collect();
-    let list: Vec<&str> = gateways.iter().map(|gateway| gateway.receiver.as_str()).collect();
+    let gateways: Vec<_> = (0..2).map(|_| collector(program, &gateway(backends))).collect();
+    let list: Vec<String> = gateways.iter().map(Collector::grpc).collect();
     let dns = "      dns:\n        hostname: otel-gateway-headless.observability.svc.cluster.local\n        \
                port: 4317\n        interval: 5s\n        timeout: 1s\n";
     let fixed = format!("      static:\n        hostnames: [{}]\n", list.join(", "));
     let config = example("agent", &[(dns, &fixed)]);
-    let agents: Vec<_> = (0..2).map(|_| Collector::start(program, &config)).collect();
-    for gateway in &gateways {
-        client(&gateway.receiver).await;
-    }
-    send([&agents[0].receiver, &agents[1].receiver]).await;
-    let sum = |label| gateways.iter().map(|gateway| gateway.decided(label)).sum::<u64>();
+    let agents: Vec<_> = (0..2).map(|_| collector(program, &config)).collect();
+    send([&agents[0].grpc(), &agents[1].grpc()]).await;
+    let sum = |label| gateways.iter().map(|gateway| gateway.metric(DECIDED, label)).sum::<u64>();
     wait_until("all decisions of the Collector", || sum("") >= TRACES);
     let kept = usize::try_from(sum("sampled=\"true\"")).unwrap();
     let arrived = || backends.iter().all(|backend| received(backend).len() >= kept);
@@ -215,16 +146,12 @@ async fn run_ringtail(backends: &[Backend; 2]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_converted_pair_keeps_the_traces_that_the_collectors_keep() {
-    let Some(program) = std::env::var_os("RINGTAIL_OTELCOL") else {
-        eprintln!(
-            "skipped: the_converted_pair_keeps_the_traces_that_the_collectors_keep: RINGTAIL_OTELCOL names \
-             no Collector"
-        );
-        return;
-    };
+    let test = "the_converted_pair_keeps_the_traces_that_the_collectors_keep";
+    let components = ["load_balancing", "memory_limiter", "span_metrics", "prometheus"];
+    let Some(program) = collector::program(test, &components) else { return };
     let theirs = [Backend::start().await, Backend::start().await];
     let ours = [Backend::start().await, Backend::start().await];
-    run_collectors(Path::new(&program), &theirs).await;
+    run_collectors(&program, &theirs).await;
     run_ringtail(&ours).await;
     let expected = received(&theirs[0]);
     for backend in theirs.iter().chain(&ours) {

@@ -6,67 +6,33 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use ringtail_tests::backend::Backend;
+use ringtail_tests::exporting::{SPANS, gateway, manifest, otlp, send, trace};
 use ringtail_tests::http_backend::Manner;
 use ringtail_tests::process::Process;
-use ringtail_tests::traces::Trace;
 
 const TRACES: u64 = 120;
-const SPANS: u64 = 3;
 const ALL: u64 = TRACES * SPANS;
 
-fn manifest(backend: &Backend, maximum: &str) -> String {
-    format!(
-        "apiVersion: ringtail.dev/v1alpha1
-kind: TracePipeline
-metadata: {{name: test}}
-spec:
-  sampling:
-    decisionWait: 1s
-    policies: [{{name: all, type: AlwaysSample}}]
-  exporters:
-    - name: backend
-      type: OTLP
-      otlp:
-        endpoint: http://{}
-        timeout: 500ms
-        retry: {{initialInterval: 20ms, maxInterval: 100ms}}
-        queue: {{maxBytes: {maximum}, persistent: {{sizeLimit: 64Mi}}}}
-",
-        backend.address
-    )
+fn queued(backend: &Backend) -> String {
+    let queue = "        queue: {maxBytes: 8Mi, persistent: {sizeLimit: 64Mi}}\n";
+    manifest(&otlp("backend", "GRPC", &format!("http://{}", backend.address), queue))
 }
 
 fn start(directory: &Path, manifest: &str) -> Process {
-    let path = directory.join("pipeline.yaml");
-    std::fs::write(&path, manifest).unwrap();
     let data = directory.join("data");
-    Process::start(&[
-        "gateway",
-        "--pipeline",
-        path.to_str().unwrap(),
-        "--identity",
-        "gw-0",
-        "--data-dir",
-        data.to_str().unwrap(),
-    ])
+    gateway(directory, manifest, &["--data-dir", data.to_str().unwrap()])
 }
 
-async fn send(gateway: &Process, numbers: std::ops::Range<u64>, padding: usize) {
-    let mut client =
-        TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
-    for number in numbers {
-        let trace = Trace { number, spans: SPANS as u32, error: false, duration_ms: 20 };
-        let mut request = trace.part(0, 1);
+async fn send_padded(gateway: &Process, numbers: std::ops::Range<u64>, padding: usize) {
+    let padded = |number: u64| {
+        let mut request = trace(number).part(0, 1);
         for spans in request.resource_spans.iter_mut().flat_map(|spans| &mut spans.scope_spans) {
             spans.spans.iter_mut().for_each(|span| span.name = "x".repeat(padding));
         }
-        client.export(request).await.unwrap();
-        if number % 10 == 9 {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    }
+        request
+    };
+    send(gateway, numbers.map(padded)).await;
 }
 
 /// Spans by trace and span ID, each with how often it came.
@@ -88,10 +54,10 @@ fn on_disk(gateway: &Process) -> u64 {
 async fn every_span_on_disk_arrives_after_a_kill() {
     let (directory, backend) = (tempfile::tempdir().unwrap(), Backend::start().await);
     // Memory for about half of 7 MiB, so that some are on disk alone.
-    let manifest = manifest(&backend, "8Mi");
+    let manifest = queued(&backend);
     backend.behave(Manner::Unavailable);
     let gateway = start(directory.path(), &manifest);
-    send(&gateway, 0..TRACES, 20_000).await;
+    send_padded(&gateway, 0..TRACES, 20_000).await;
     gateway.wait_for("the queue", |_| on_disk(&gateway) == ALL);
     gateway.signal("KILL");
     drop(gateway);
@@ -108,7 +74,7 @@ async fn every_span_on_disk_arrives_after_a_kill() {
 
     backend.behave(Manner::Well);
     let gateway = start(directory.path(), &manifest);
-    send(&gateway, TRACES..TRACES + 10, 10).await;
+    send_padded(&gateway, TRACES..TRACES + 10, 10).await;
     gateway.wait_for("an empty queue", |stats| {
         let line = &stats.ledger.exporters["backend"];
         line.held == 0 && line.received >= 10 * SPANS && arrivals(&backend).len() as u64 == ALL + 30
@@ -129,10 +95,10 @@ async fn every_span_on_disk_arrives_after_a_kill() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_stopped_gateway_could_not_deliver_is_left_for_the_next() {
     let (directory, backend) = (tempfile::tempdir().unwrap(), Backend::start().await);
-    let manifest = manifest(&backend, "8Mi");
+    let manifest = queued(&backend);
     backend.behave(Manner::Unavailable);
     let gateway = start(directory.path(), &manifest);
-    send(&gateway, 0..10, 10).await;
+    send_padded(&gateway, 0..10, 10).await;
     gateway.wait_for("the queue", |_| on_disk(&gateway) == 10 * SPANS);
     let ended = gateway.stop_balanced();
     let line = &ended.ledger.exporters["backend"];
@@ -145,7 +111,7 @@ async fn what_a_stopped_gateway_could_not_deliver_is_left_for_the_next() {
     assert_eq!(backend.spans() as u64, 10 * SPANS);
     // Nothing is left for a third one.
     let gateway = start(directory.path(), &manifest);
-    send(&gateway, 90..91, 10).await;
+    send_padded(&gateway, 90..91, 10).await;
     gateway.wait_for("a trace", |stats| stats.ledger.exporters["backend"].sent == SPANS);
     assert_eq!(gateway.stop_balanced().ledger.exporters["backend"].recovered, 0);
 }
@@ -155,8 +121,8 @@ async fn without_a_disk_memory_is_used_and_that_is_counted() {
     let (directory, backend) = (tempfile::tempdir().unwrap(), Backend::start().await);
     // A file stands where the directory should be: every call to the disk fails.
     std::fs::write(directory.path().join("data"), "").unwrap();
-    let gateway = start(directory.path(), &manifest(&backend, "8Mi"));
-    send(&gateway, 0..10, 10).await;
+    let gateway = start(directory.path(), &queued(&backend));
+    send_padded(&gateway, 0..10, 10).await;
     gateway.wait_for("the spans", |stats| stats.ledger.exporters["backend"].sent == 10 * SPANS);
     let failed = gateway.metric("ringtail_exporter_memory_only_spans_total", "\"failed\"");
     assert_eq!(failed as u64, 10 * SPANS);
@@ -170,7 +136,7 @@ fn two_gateways_do_not_share_a_queue_and_none_has_one_nowhere() {
     let path = directory.path().join("pipeline.yaml");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let backend = runtime.block_on(Backend::start());
-    let text = manifest(&backend, "8Mi");
+    let text = queued(&backend);
     let first = start(directory.path(), &text);
     let data = directory.path().join("data");
     for (flags, told) in [

@@ -3,21 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use ringtail_tests::certificates::{Authority, Presented};
+use ringtail_tests::exporting::{self, SPANS, logged, manifest, send, trace};
 use ringtail_tests::http_backend::{HttpBackend, Manner};
 use ringtail_tests::process::{PATIENCE, Process, wait_until};
-use ringtail_tests::traces::Trace;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 const NAME: &str = "tempo.test";
-const SPANS: u64 = 3;
 
 /// What a backend shows, and whose clients it takes.
 fn server(presented: &Presented, clients: Option<&Authority>) -> Arc<ServerConfig> {
@@ -48,32 +46,10 @@ async fn backend(presented: &Presented, clients: Option<&Authority>) -> HttpBack
     HttpBackend::start_at("127.0.0.1:0".parse().unwrap(), Some(server(presented, clients))).await
 }
 
-fn manifest(exporters: &str) -> String {
-    format!(
-        "apiVersion: ringtail.dev/v1alpha1
-kind: TracePipeline
-metadata: {{name: test}}
-spec:
-  sampling:
-    decisionWait: 1s
-    policies: [{{name: all, type: AlwaysSample}}]
-  exporters:
-{exporters}"
-    )
-}
-
 fn otlp(name: &str, protocol: &str, backend: &HttpBackend, more: &str) -> String {
-    format!(
-        "    - name: {name}
-      type: OTLP
-      otlp:
-        endpoint: https://{}
-        protocol: {protocol}
-        timeout: 2s
-        retry: {{initialInterval: 20ms, maxInterval: 100ms}}
-{more}",
-        backend.address
-    )
+    let exporter = exporting::otlp(name, protocol, &format!("https://{}", backend.address), more);
+    // A handshake takes longer on a machine that is busy.
+    exporter.replace("timeout: 500ms", "timeout: 2s")
 }
 
 /// Puts files of a Secret in place, as the kubelet does: others never see half of one.
@@ -87,29 +63,8 @@ fn put(directory: &Path, secret: &str, files: &[(&str, &str)]) {
     }
 }
 
-fn gateway(directory: &Path, manifest: &str, level: &str) -> (Process, PathBuf) {
-    let (path, log) = (directory.join("pipeline.yaml"), directory.join("log"));
-    std::fs::write(&path, manifest).unwrap();
-    let secrets = directory.join("secrets");
-    let arguments = [
-        "gateway",
-        "--pipeline",
-        path.to_str().unwrap(),
-        "--identity",
-        "gw-0",
-        "--secrets-dir",
-        secrets.to_str().unwrap(),
-    ];
-    (Process::start_logged(&arguments, level, &log), log)
-}
-
-async fn send(gateway: &Process, numbers: std::ops::Range<u64>) {
-    let mut client =
-        TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
-    for number in numbers {
-        let trace = Trace { number, spans: SPANS as u32, error: false, duration_ms: 20 };
-        client.export(trace.part(0, 1)).await.unwrap();
-    }
+async fn send_some(gateway: &Process, numbers: std::ops::Range<u64>) {
+    send(gateway, numbers.map(|number| trace(number).part(0, 1))).await;
 }
 
 fn wait_for_log(log: &Path, what: &str) {
@@ -149,8 +104,8 @@ async fn what_is_wrong_with_tls_is_told_with_what_to_do() {
                 otlp(name, protocol, backend, &format!("        tls: {{{tls}}}\n"))
             })
             .collect();
-        let (gateway, log) = gateway(directory.path(), &manifest(&exporters), "info");
-        send(&gateway, 0..1).await;
+        let (gateway, log) = logged(directory.path(), &manifest(&exporters), "info");
+        send_some(&gateway, 0..1).await;
         for (name, _, _, told) in &cases {
             wait_until(&format!("{protocol} {name}: {told}"), || {
                 let text = std::fs::read_to_string(&log).unwrap();
@@ -188,8 +143,8 @@ async fn certificates_and_tokens_change_without_a_restart() {
         headers: [{{name: x-org, secretKeyRef: {{name: tempo, key: org}}}}]\n"
     );
     let exporters = otlp("tempo", "HTTPProtobuf", &old, &more);
-    let (gateway, log) = gateway(directory.path(), &manifest(&exporters), "info");
-    send(&gateway, 0..4).await;
+    let (gateway, log) = logged(directory.path(), &manifest(&exporters), "info");
+    send_some(&gateway, 0..4).await;
     wait_until("the spans", || sent(&gateway, "tempo") == 4 * SPANS);
     let heads = old.heads();
     assert!(
@@ -204,7 +159,7 @@ async fn certificates_and_tokens_change_without_a_restart() {
     drop(old);
     let own = second.sign("client");
     put(directory.path(), "tempo", &[("tls.key", &own.key)]);
-    wait_for_log(&log, "new secrets cannot be used; the old ones stay");
+    wait_for_log(&log, "cannot be used; the old ones stay");
     put(
         directory.path(),
         "tempo",
@@ -217,7 +172,7 @@ async fn certificates_and_tokens_change_without_a_restart() {
     }
     let tls = server(&second.sign(NAME), Some(&second));
     let new = HttpBackend::start_at(address, Some(tls)).await;
-    send(&gateway, 4..8).await;
+    send_some(&gateway, 4..8).await;
     wait_until("the rest", || sent(&gateway, "tempo") == 8 * SPANS);
     assert!(new.heads().iter().any(|(head, _)| head["authorization"] == "Bearer token-two"));
     gateway.stop_balanced();
@@ -263,8 +218,8 @@ async fn no_secret_shows_in_anything_that_a_gateway_prints_or_serves() {
     // These repeat every header that they get.
     plain.behave(Manner::Refusing);
     grpc.behave(Manner::Refusing);
-    let (gateway, log) = gateway(directory.path(), &manifest(&exporters), "debug");
-    send(&gateway, 0..4).await;
+    let (gateway, log) = logged(directory.path(), &manifest(&exporters), "debug");
+    send_some(&gateway, 0..4).await;
     let refused = |name: &str| {
         gateway.stats().ledger.exporters[name].dropped.get("refused_for_good").copied()
     };
@@ -275,13 +230,13 @@ async fn no_secret_shows_in_anything_that_a_gateway_prints_or_serves() {
     // Newer files, of which one cannot be a header and one no key.
     let bad = format!("{NEWER}\nmore");
     put(directory.path(), "tempo", &[("token", &bad), ("tls.key", NEWER)]);
-    wait_for_log(&log, "new secrets cannot be used; the old ones stay");
+    wait_for_log(&log, "cannot be used; the old ones stay");
     put(directory.path(), "tempo", &[("token", NEWER), ("tls.key", &own.key)]);
     wait_until("new secrets", || {
         let labels = "exporter=\"secure\",outcome=\"applied\"";
         gateway.metric("ringtail_exporter_credentials_total", labels) >= 1.0
     });
-    send(&gateway, 4..6).await;
+    send_some(&gateway, 4..6).await;
     wait_until("the rest", || sent(&gateway, "secure") == 6 * SPANS);
     assert!(
         backend

@@ -2,22 +2,19 @@
 //! refuse for good or take a part, each beside a healthy one that must not notice; conditions, files and the
 //! log.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use ringtail::stats::ExporterLedger;
 use ringtail_tests::backend::Backend;
+use ringtail_tests::exporting::{self, SPANS, gateway, logged, manifest, send, trace};
 use ringtail_tests::http_backend::{HttpBackend, Manner};
 use ringtail_tests::process::Process;
-use ringtail_tests::traces::Trace;
 
 const TRACES: u64 = 40;
-const SPANS: u64 = 3;
 const ALL: u64 = TRACES * SPANS;
 
 /// The protocols of the manifest.
@@ -71,54 +68,12 @@ impl Any {
     }
 }
 
-/// A pipeline that keeps everything, with these exporters.
-fn manifest(exporters: &str) -> String {
-    format!(
-        "apiVersion: ringtail.dev/v1alpha1
-kind: TracePipeline
-metadata: {{name: test}}
-spec:
-  sampling:
-    decisionWait: 1s
-    policies: [{{name: all, type: AlwaysSample}}]
-  exporters:
-{exporters}"
-    )
-}
-
 fn otlp(name: &str, protocol: &str, address: SocketAddr, more: &str) -> String {
-    format!(
-        "    - name: {name}
-      type: OTLP
-      otlp:
-        endpoint: http://{address}
-        protocol: {protocol}
-        timeout: 500ms
-        retry: {{initialInterval: 20ms, maxInterval: 100ms}}
-{more}"
-    )
+    exporting::otlp(name, protocol, &format!("http://{address}"), more)
 }
 
-fn gateway(directory: &Path, manifest: &str) -> Process {
-    let path = directory.join("pipeline.yaml");
-    std::fs::write(&path, manifest).unwrap();
-    Process::start(&["gateway", "--pipeline", path.to_str().unwrap(), "--identity", "gw-0"])
-}
-
-fn trace(number: u64) -> Trace {
-    Trace { number, spans: SPANS as u32, error: number.is_multiple_of(2), duration_ms: 20 }
-}
-
-/// In several waves, so that there are several requests.
-async fn send(gateway: &Process) {
-    let mut client =
-        TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
-    for number in 0..TRACES {
-        client.export(trace(number).part(0, 1)).await.expect("spans are taken");
-        if number % 10 == 9 {
-            tokio::time::sleep(Duration::from_millis(150)).await;
-        }
-    }
+async fn send_all(gateway: &Process) {
+    send(gateway, (0..TRACES).map(|number| trace(number).part(0, 1))).await;
 }
 
 fn line(gateway: &Process, name: &str) -> ExporterLedger {
@@ -132,8 +87,8 @@ async fn run(protocol: &str, manner: Manner) -> (ExporterLedger, u64, u64) {
     faulty.behave(manner);
     let exporters = otlp("faulty", protocol, faulty.address(), "")
         + &otlp("healthy", protocol, healthy.address(), "");
-    let gateway = gateway(directory.path(), &manifest(&exporters));
-    send(&gateway).await;
+    let gateway = gateway(directory.path(), &manifest(&exporters), &[]);
+    send_all(&gateway).await;
     gateway.wait_for("the healthy exporter", |stats| stats.ledger.exporters["healthy"].sent == ALL);
     let gives_up = matches!(manner, Manner::Refusing | Manner::AllButOne | Manner::HalfUnavailable);
     if !gives_up {
@@ -203,17 +158,15 @@ async fn a_backend_that_is_down_fills_its_queue_and_no_other() {
         let small = "        queue: {maxBytes: 2Mi}\n";
         let exporters = otlp("down", protocol, address, small)
             + &otlp("healthy", protocol, healthy.address(), "");
-        let gateway = gateway(directory.path(), &manifest(&exporters));
-        let mut client =
-            TraceServiceClient::connect(format!("http://{}", gateway.grpc())).await.unwrap();
+        let gateway = gateway(directory.path(), &manifest(&exporters), &[]);
         // Some 3 MiB in traces of 60 KiB.
-        let mut sent = 0;
-        for number in 0..50 {
+        let padded = |number: u64| {
             let mut request = trace(number).part(0, 1);
             pad(&mut request, 20_000);
-            sent += SPANS;
-            client.export(request).await.unwrap();
-        }
+            request
+        };
+        send(&gateway, (0..50).map(padded)).await;
+        let sent = 50 * SPANS;
         gateway.wait_for("the healthy exporter", |stats| {
             stats.ledger.exporters["healthy"].sent == sent
         });
@@ -250,8 +203,8 @@ async fn a_backend_that_names_a_pause_is_left_alone_for_so_long() {
     later.behave(Manner::Later);
     let exporters = otlp("later", "HTTPProtobuf", later.address, "")
         + &otlp("healthy", "HTTPProtobuf", healthy.address, "");
-    let gateway = gateway(directory.path(), &manifest(&exporters));
-    send(&gateway).await;
+    let gateway = gateway(directory.path(), &manifest(&exporters), &[]);
+    send_all(&gateway).await;
     gateway.wait_for("the healthy exporter", |stats| stats.ledger.exporters["healthy"].sent == ALL);
     // Its own backoff would have let it come back dozens of times by now.
     assert!((1..=4).contains(&later.calls()), "{} calls", later.calls());
@@ -278,8 +231,8 @@ async fn http_requests_are_what_otlp_says() {
                 &format!("{}\n", backend.address),
                 &format!("{}{path}\n", backend.address),
             );
-            let gateway = gateway(directory.path(), &manifest(&exporters));
-            send(&gateway).await;
+            let gateway = gateway(directory.path(), &manifest(&exporters), &[]);
+            send_all(&gateway).await;
             gateway.wait_for("the spans", |stats| stats.ledger.exporters["vendor"].sent == ALL);
             gateway.stop_balanced();
             let wanted = if path.is_empty() { "/v1/traces" } else { path };
@@ -307,8 +260,8 @@ async fn an_exporter_gets_the_spans_for_which_its_condition_holds() {
         + &otlp("odd", "GRPC", some.address(), odd)
         + &otlp("all", "GRPC", all.address(), "");
     // The condition belongs to the exporter, not to its settings.
-    let gateway = gateway(directory.path(), &manifest(&exporters));
-    send(&gateway).await;
+    let gateway = gateway(directory.path(), &manifest(&exporters), &[]);
+    send_all(&gateway).await;
     gateway.wait_for("the spans", |stats| {
         let held = |name: &str| &stats.ledger.exporters[name];
         held("all").sent == ALL && held("some").received == ALL && held("some").held == 0
@@ -335,7 +288,7 @@ async fn spans_go_to_a_file_and_to_the_log() {
         path.display()
     );
     let (gateway, log) = logged(directory.path(), &manifest(&exporters), "info");
-    send(&gateway).await;
+    send_all(&gateway).await;
     gateway.wait_for("the spans", |stats| {
         let done = |name: &str| {
             let line = &stats.ledger.exporters[name];
@@ -360,21 +313,4 @@ async fn spans_go_to_a_file_and_to_the_log() {
     let lines =
         log.lines().filter(|line| line.contains("\"operation-1\"") && line.contains("trace="));
     assert_eq!(lines.count() as u64, TRACES, "{log}");
-}
-
-/// A gateway whose log at `level` goes to a file, since a full pipe would stop it.
-fn logged(directory: &Path, manifest: &str, level: &str) -> (Process, std::path::PathBuf) {
-    let (path, log) = (directory.join("pipeline.yaml"), directory.join("log"));
-    std::fs::write(&path, manifest).unwrap();
-    let secrets = directory.join("secrets");
-    let arguments = [
-        "gateway",
-        "--pipeline",
-        path.to_str().unwrap(),
-        "--identity",
-        "gw-0",
-        "--secrets-dir",
-        secrets.to_str().unwrap(),
-    ];
-    (Process::start_logged(&arguments, level, &log), log)
 }

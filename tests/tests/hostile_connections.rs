@@ -1,87 +1,33 @@
 //! Connections that are meant to cost more than they bring: each abuse ends or is bounded, an honest client
 //! is served during and after it, memory stays within the budget, and the ledger is exact.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
-use prost::Message;
 use ringtail::transport::{MAX_CONNECTIONS, MAX_CONNECTIONS_OF_ONE};
-use ringtail_tests::backend::Backend;
-use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
-use ringtail_tests::http::post;
+use ringtail_tests::hostile::Scene;
 use ringtail_tests::http2::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Raw, SETTINGS,
     export_headers, field, frame,
 };
-use ringtail_tests::process::{Process, wait_until};
-use ringtail_tests::traces::Trace;
+use ringtail_tests::process::wait_until;
 use tokio::net::TcpSocket;
 
-const PROTOBUF: &str = "content-type: application/x-protobuf";
-/// Of either process, and what three quarters of it are.
-const LIMIT: [&str; 2] = ["--memory-limit", "256Mi"];
-const BUDGET: u64 = 192 << 20;
 const CLOSED: &str = "ringtail_receiver_closed_connections_total";
 
-struct Scene {
-    backend: Backend,
-    fleet: Fleet,
-    honest: u64,
+fn open(scene: &Scene) -> f64 {
+    scene.agent().metric("ringtail_receiver_connections", "")
 }
 
-impl Scene {
-    async fn start() -> Self {
-        let backend = Backend::start().await;
-        let (agents, gateways) = ((1, &LIMIT[..]), (1, &LIMIT[..]));
-        let fleet =
-            Fleet::start_each(ERRORS_AND_SLOW, agents, gateways, &backend.address.to_string());
-        Self { backend, fleet, honest: 0 }
-    }
+fn closed(scene: &Scene, cause: &str) -> f64 {
+    scene.agent().metric(CLOSED, &format!("\"{cause}\""))
+}
 
-    fn agent(&self) -> &Process {
-        &self.fleet.agents[0]
-    }
-
-    fn open(&self) -> f64 {
-        self.agent().metric("ringtail_receiver_connections", "")
-    }
-
-    fn closed(&self, cause: &str) -> f64 {
-        self.agent().metric(CLOSED, &format!("\"{cause}\""))
-    }
-
-    /// Sends an honest request over HTTP, on a connection of its own.
-    fn serves(&mut self, name: &str) {
-        self.honest += 1;
-        let trace = Trace { number: self.honest, spans: 1, error: true, duration_ms: 1 };
-        let body = trace.part(0, 1).encode_to_vec();
-        let answer = post(&self.agent().http(), "/v1/traces", &[PROTOBUF], &body);
-        assert_eq!((answer.status, answer.body.as_str()), (200, ""), "{name}: {answer:?}");
-        let resident = self.agent().resident_bytes();
-        assert!(resident <= BUDGET / 100 * 110, "{name}: {resident} bytes resident");
-    }
-
-    /// Sends one over gRPC, where the abuse of HTTP/2 is.
-    async fn serves_grpc(&mut self, name: &str) {
-        use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client as client;
-        self.honest += 1;
-        let trace = Trace { number: self.honest, spans: 1, error: true, duration_ms: 1 };
-        let address = format!("http://{}", self.agent().grpc());
-        let mut client = client::TraceServiceClient::connect(address).await.unwrap();
-        let answer = client.export(trace.part(0, 1)).await;
-        assert!(answer.is_ok(), "{name}: {answer:?}");
-        let resident = self.agent().resident_bytes();
-        assert!(resident <= BUDGET / 100 * 110, "{name}: {resident} bytes resident");
-    }
-
-    fn end(self) {
-        let (agents, _) = self.fleet.stop();
-        assert_eq!(agents[0].ledger.received.clients, self.honest);
-        let traces = self.backend.traces();
-        assert_eq!(traces.len() as u64, self.honest);
-    }
+/// Stops everything; checks that the agent took nothing but what was honest.
+fn end(scene: Scene) {
+    let honest = scene.honest[0];
+    let [agent, _] = scene.end();
+    assert_eq!(agent.ledger.received.clients, honest);
 }
 
 /// A request's headers as a frame.
@@ -109,9 +55,9 @@ async fn requests_that_are_taken_back_end_their_connection() {
     }
     assert!(!open || raw.is_closed(), "the connection is closed");
     scene.serves_grpc("rapid reset").await;
-    let ended = scene.closed("resets") + scene.closed("broken");
+    let ended = closed(&scene, "resets") + closed(&scene, "broken");
     assert!(ended >= 1.0, "it is counted");
-    scene.end();
+    end(scene);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +101,7 @@ async fn floods_of_frames_are_ended_or_not_read() {
         scene.serves_grpc(name).await;
         scene.serves(name);
     }
-    scene.end();
+    end(scene);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,7 +140,7 @@ async fn bodies_that_say_nothing_and_answers_that_nobody_reads_are_bounded() {
     }
     scene.serves_grpc("too many streams").await;
     drop(stalled);
-    scene.end();
+    end(scene);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,8 +170,8 @@ async fn slow_clients_keep_nobody_out() {
     let half: Vec<TcpStream> = (0..100).map(|_| connect("PRI * HTTP/2.0\r\n")).collect();
     scene.serves("silence");
     drop((slow, trickled, silent, half));
-    wait_until("they are let go", || scene.open() < 50.0);
-    scene.end();
+    wait_until("they are let go", || open(&scene) < 50.0);
+    end(scene);
 }
 
 /// Connects from an address of loopback that is not the usual one.
@@ -255,8 +201,8 @@ async fn ten_thousand_idle_connections_leave_room_for_the_next() {
             scene.serves("many idle connections");
         }
     }
-    wait_until("the others are closed", || scene.open() <= (MAX_CONNECTIONS + 50) as f64);
-    let causes = ["too_many_of_one", "made_room"].map(|cause| scene.closed(cause));
+    wait_until("the others are closed", || open(&scene) <= (MAX_CONNECTIONS + 50) as f64);
+    let causes = ["too_many_of_one", "made_room"].map(|cause| closed(&scene, cause));
     if wanted == 10_000 {
         assert_eq!(causes[0], (wanted as usize / 2 - MAX_CONNECTIONS_OF_ONE) as f64);
         // The greedy one had half; the fifty others took what was free, then all but its share.
@@ -264,6 +210,6 @@ async fn ten_thousand_idle_connections_leave_room_for_the_next() {
     }
     scene.serves("ten thousand idle connections");
     drop(idle);
-    wait_until("all are gone", || scene.open() < 50.0);
-    scene.end();
+    wait_until("all are gone", || open(&scene) < 50.0);
+    end(scene);
 }

@@ -1,108 +1,39 @@
 //! Requests that are meant to cost more than they are: each gets its answer from a real agent and a real
 //! gateway, an honest client is served after each, memory stays within the budget, and the ledger is exact.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::io::Write;
-
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
-use ringtail::transport::{Encoding, deflate};
 use ringtail_engine::wire::put_varint;
-use ringtail_tests::backend::Backend;
-use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
+use ringtail_tests::compression::{gzip, zstd};
+use ringtail_tests::hostile::{PROTOBUF, Scene};
 use ringtail_tests::http::post;
 use ringtail_tests::process::Process;
 use ringtail_tests::traces::{Trace, request, text};
 
-const PROTOBUF: &str = "content-type: application/x-protobuf";
 const JSON: &str = "content-type: application/json";
 const GZIP: &str = "content-encoding: gzip";
 const ZSTD: &str = "content-encoding: zstd";
 const MIB: usize = 1 << 20;
-/// Of either process, and what three quarters of it are; resident memory stays within 1.10 times that.
-const LIMIT: [&str; 2] = ["--memory-limit", "256Mi"];
-const BUDGET: u64 = 192 << 20;
-
-/// An agent and a gateway, and how many spans they must have seen.
-struct Scene {
-    backend: Backend,
-    fleet: Fleet,
-    honest: u64,
+/// Sends a request to both processes, checks the answers, and that both still serve others.
+fn check(scene: &mut Scene, name: &str, headers: &[&str], body: &[u8], status: u16, words: &str) {
+    for process in scene.processes() {
+        let answer = post(&process.http(), "/v1/traces", headers, body);
+        assert_eq!(answer.status, status, "{name}: {answer:?}");
+        assert!(answer.body.contains(words), "{name}: no {words:?} in {answer:?}");
+        // What is told is never a copy of what was sent.
+        assert!(answer.body.len() < 1024, "{name}: {} bytes", answer.body.len());
+    }
+    scene.serves(name);
 }
 
-impl Scene {
-    async fn start() -> Self {
-        let backend = Backend::start().await;
-        let (agents, gateways) = ((1, &LIMIT[..]), (1, &LIMIT[..]));
-        let fleet =
-            Fleet::start_each(ERRORS_AND_SLOW, agents, gateways, &backend.address.to_string());
-        Self { backend, fleet, honest: 0 }
-    }
-
-    fn processes(&self) -> [&Process; 2] {
-        [&self.fleet.agents[0], &self.fleet.gateways[0]]
-    }
-
-    /// Sends a request to both processes, checks the answers, and that both still serve others.
-    fn check(&mut self, name: &str, headers: &[&str], body: &[u8], status: u16, words: &str) {
-        for process in self.processes() {
-            let answer = post(&process.http(), "/v1/traces", headers, body);
-            assert_eq!(answer.status, status, "{name}: {answer:?}");
-            assert!(answer.body.contains(words), "{name}: no {words:?} in {answer:?}");
-            // What is told is never a copy of what was sent.
-            assert!(answer.body.len() < 1024, "{name}: {} bytes", answer.body.len());
-        }
-        self.serves(name);
-    }
-
-    fn serves(&mut self, name: &str) {
-        for process in [0, 1] {
-            self.honest += 1;
-            let trace = Trace { number: self.honest, spans: 1, error: true, duration_ms: 1 };
-            let process = self.processes()[process];
-            let body = trace.part(0, 1).encode_to_vec();
-            let answer = post(&process.http(), "/v1/traces", &[PROTOBUF], &body);
-            assert_eq!(
-                (answer.status, answer.body.as_str()),
-                (200, ""),
-                "after {name}: {answer:?}"
-            );
-            let resident = process.resident_bytes();
-            assert!(resident <= BUDGET / 100 * 110, "after {name}: {resident} bytes resident");
+/// Stops everything; checks how many spans of each process were refused for a reason.
+fn end(scene: Scene, refused: &[(&str, u64)]) {
+    for end in scene.end() {
+        for (reason, spans) in refused {
+            let told = end.ledger.refused.get(*reason).copied().unwrap_or(0);
+            assert_eq!(told, *spans, "{reason}: {:#?}", end.ledger);
         }
     }
-
-    /// Stops everything; checks that the ledgers balance, that every honest trace arrived, and how many spans
-    /// of each process were refused for a reason.
-    fn end(self, refused: &[(&str, u64)]) {
-        let (agents, gateways) = self.fleet.stop();
-        for end in [&agents[0], &gateways[0]] {
-            for (reason, spans) in refused {
-                let told = end.ledger.refused.get(*reason).copied().unwrap_or(0);
-                assert_eq!(told, *spans, "{reason}: {:#?}", end.ledger);
-            }
-        }
-        let traces = self.backend.traces();
-        for number in 1..=self.honest {
-            let trace = Trace { number, spans: 1, error: true, duration_ms: 1 };
-            assert_eq!(traces[&trace.id()].len(), 1, "honest trace {number}");
-        }
-    }
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    deflate(Encoding::Zstd, bytes, &mut out).unwrap();
-    out
 }
 
 fn field(number: u32, body: &[u8]) -> Vec<u8> {
@@ -134,50 +65,50 @@ async fn compressed_bodies_cost_what_is_allowed_and_no_more() {
     let (zipped, packed) = (gzip(&good()), zstd(&good()));
     let (zip, pack) = ([PROTOBUF, GZIP], [PROTOBUF, ZSTD]);
     let zeros = vec![0_u8; 64 * MIB];
-    scene.check("gzip bomb", &zip, &gzip(&zeros), 413, "inflates to more than");
-    scene.check("zstd bomb", &pack, &zstd(&zeros), 413, "inflates to more than");
-    scene.check("gzip bomb in JSON", &[JSON, GZIP], &gzip(&zeros), 413, "inflates to more");
+    check(&mut scene, "gzip bomb", &zip, &gzip(&zeros), 413, "inflates to more than");
+    check(&mut scene, "zstd bomb", &pack, &zstd(&zeros), 413, "inflates to more than");
+    check(&mut scene, "gzip bomb in JSON", &[JSON, GZIP], &gzip(&zeros), 413, "inflates to more");
     drop(zeros);
     let spaces = format!("{}{{}}", " ".repeat(9 * MIB));
-    scene.check("large JSON", &[JSON], spaces.as_bytes(), 413, "send smaller batches");
+    check(&mut scene, "large JSON", &[JSON], spaces.as_bytes(), 413, "send smaller batches");
     // The size that is told is believed to 32 times what was sent, and then found to be wrong.
     for told in [0_u32, 1, 15 << 20, u32::MAX] {
         let mut lying = zipped.clone();
         let end = lying.len() - 4;
         lying[end..].copy_from_slice(&told.to_le_bytes());
-        scene.check("gzip lies about its size", &zip, &lying, 400, "gzip");
+        check(&mut scene, "gzip lies about its size", &zip, &lying, 400, "gzip");
     }
     // A frame in one segment tells its content's size behind the fifth byte.
     for told in [1, 0xfe] {
         let mut lying = packed.clone();
         assert_eq!(lying[..4], [0x28, 0xb5, 0x2f, 0xfd]);
         lying[5] = told;
-        scene.check("zstd lies about its size", &pack, &lying, 400, "zstd");
+        check(&mut scene, "zstd lies about its size", &pack, &lying, 400, "zstd");
     }
     // A window of 16 MiB, then of 2 TiB, and an empty last block.
     for window in [14 << 3, 31 << 3] {
         let wide = [0x28, 0xb5, 0x2f, 0xfd, 0, window, 1, 0, 0];
-        scene.check("zstd window", &pack, &wide, 400, "window exceeds 8 MiB");
+        check(&mut scene, "zstd window", &pack, &wide, 400, "window exceeds 8 MiB");
     }
-    scene.check("nested", &zip, &gzip(&zipped), 400, "OTLP");
+    check(&mut scene, "nested", &zip, &gzip(&zipped), 400, "OTLP");
     let twice = [PROTOBUF, "content-encoding: gzip, gzip"];
-    scene.check("nested and told", &twice, &gzip(&zipped), 415, "identity,gzip,zstd");
+    check(&mut scene, "nested and told", &twice, &gzip(&zipped), 415, "identity,gzip,zstd");
     let trailing = [zipped.as_slice(), b"and more"].concat();
-    scene.check("gzip with trailing garbage", &zip, &trailing, 400, "gzip");
+    check(&mut scene, "gzip with trailing garbage", &zip, &trailing, 400, "gzip");
     let trailing = [packed.as_slice(), b"and more"].concat();
-    scene.check("zstd with trailing garbage", &pack, &trailing, 400, "zstd");
+    check(&mut scene, "zstd with trailing garbage", &pack, &trailing, 400, "zstd");
     for name in ["br", "deflate", "snappy", "x-snappy-framed", "lz4", "", "gzip;q=1"] {
         let header = format!("content-encoding: {name}");
-        scene.check("unknown encoding", &[PROTOBUF, &header], &good(), 415, "use one of");
+        check(&mut scene, "unknown encoding", &[PROTOBUF, &header], &good(), 415, "use one of");
     }
     let members = gzip(b"").repeat(10_000);
-    scene.check("gzip of many members", &zip, &members, 400, "too many frames");
+    check(&mut scene, "gzip of many members", &zip, &members, 400, "too many frames");
     let frames = zstd(b"").repeat(10_000);
-    scene.check("zstd of many frames", &pack, &frames, 400, "too many frames");
+    check(&mut scene, "zstd of many frames", &pack, &frames, 400, "too many frames");
     for end in [1, zipped.len() / 2, zipped.len() - 1] {
-        scene.check("cut gzip", &zip, &zipped[..end], 400, "gzip");
+        check(&mut scene, "cut gzip", &zip, &zipped[..end], 400, "gzip");
     }
-    scene.check("empty gzip", &zip, b"", 400, "gzip");
+    check(&mut scene, "empty gzip", &zip, b"", 400, "gzip");
     let counted = |process: &Process, reason: &str| {
         process.metric("ringtail_receiver_refused_requests_total", &format!("\"{reason}\""))
     };
@@ -185,7 +116,7 @@ async fn compressed_bodies_cost_what_is_allowed_and_no_more() {
         assert!(counted(process, "too_large") >= 3.0 && counted(process, "encoding") >= 8.0);
         assert!(counted(process, "malformed") >= 12.0);
     }
-    scene.end(&[("malformed", 0)]);
+    end(scene, &[("malformed", 0)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,13 +139,20 @@ async fn a_hundred_times_four_kilobytes_stay_four_kilobytes() {
         ("resources", &resources),
         ("scopes", &scopes),
     ] {
-        scene.check(name, &[PROTOBUF, GZIP], &gzip(body), 200, "");
+        check(&mut scene, name, &[PROTOBUF, GZIP], &gzip(body), 200, "");
     }
     let in_json = format!(
         r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}{{}}]}}]}}]}}"#,
         "{},".repeat(MIB)
     );
-    scene.check("spans in JSON", &[JSON, GZIP], &gzip(in_json.as_bytes()), 200, "rejectedSpans");
+    check(
+        &mut scene,
+        "spans in JSON",
+        &[JSON, GZIP],
+        &gzip(in_json.as_bytes()),
+        200,
+        "rejectedSpans",
+    );
     // A hundred at once, of some four kilobytes each.
     let bomb = gzip(&spans);
     assert!(bomb.len() < 8 << 10, "{} bytes", bomb.len());
@@ -272,7 +210,7 @@ async fn nesting_without_end_costs_its_span_alone() {
         let fits = 6 + 2 * levels <= 32;
         let (rejected, message) = if fits { ("", "") } else { ("\"1\"", "1 spans were left out") };
         let body = with_spans(&[&span(&deep(levels)), &other]);
-        scene.check(&format!("{levels} in protobuf"), &[PROTOBUF], &body, 200, message);
+        check(&mut scene, &format!("{levels} in protobuf"), &[PROTOBUF], &body, 200, message);
         let body = format!(
             r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[
             {{"traceId":"{id}","attributes":[{{"key":"k","value":{}{{"intValue":1}}{}}}]}},
@@ -281,40 +219,40 @@ async fn nesting_without_end_costs_its_span_alone() {
             "]}}".repeat(levels),
             id = "09".repeat(16),
         );
-        scene.check(&format!("{levels} in JSON"), &[JSON], body.as_bytes(), 200, rejected);
+        check(&mut scene, &format!("{levels} in JSON"), &[JSON], body.as_bytes(), 200, rejected);
         if fits { right += 2 } else { wrong += 2 }
     }
     let alone = with_spans(&[&span(&deep(100_000))]);
-    scene.check("alone", &[PROTOBUF], &alone, 400, "32 deep");
+    check(&mut scene, "alone", &[PROTOBUF], &alone, 400, "32 deep");
     assert!(right > 0);
-    scene.end(&[("malformed", wrong)]);
+    end(scene, &[("malformed", wrong)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_span_costs_itself_and_an_odd_one_nothing() {
     let mut scene = Scene::start().await;
     let other = span(&field(5, b"the other"));
-    let check = |scene: &mut Scene, name: &str, wrong: &[u8], words: &str| {
-        scene.check(name, &[PROTOBUF], &with_spans(&[&other, wrong]), 200, words);
+    let wrong = |scene: &mut Scene, name: &str, wrong: &[u8], words: &str| {
+        check(scene, name, &[PROTOBUF], &with_spans(&[&other, wrong]), 200, words);
     };
     let rejected = "1 spans were left out";
     let long_varint = [&[0x30][..], &[0xff; 10], &[1]].concat();
-    check(&mut scene, "not UTF-8", &span(&field(5, b"\xff\xfe")), rejected);
-    check(&mut scene, "key not UTF-8", &span(&field(9, &field(1, b"\xc0"))), rejected);
-    check(&mut scene, "huge varint", &span(&long_varint), rejected);
-    check(&mut scene, "cut field", &span(&[0x2a, 0xff, 0x7f]), rejected);
-    check(&mut scene, "wrong type", &span(&[0x28, 1]), rejected);
-    check(
+    wrong(&mut scene, "not UTF-8", &span(&field(5, b"\xff\xfe")), rejected);
+    wrong(&mut scene, "key not UTF-8", &span(&field(9, &field(1, b"\xc0"))), rejected);
+    wrong(&mut scene, "huge varint", &span(&long_varint), rejected);
+    wrong(&mut scene, "cut field", &span(&[0x2a, 0xff, 0x7f]), rejected);
+    wrong(&mut scene, "wrong type", &span(&[0x28, 1]), rejected);
+    wrong(
         &mut scene,
         "length beyond all",
         &span(&[&[0x2a][..], &[0xff; 9], &[1]].concat()),
         rejected,
     );
     let invalid = "1 spans have an invalid trace ID";
-    check(&mut scene, "zero ID", &[field(1, &[0; 16]), field(5, b"x")].concat(), invalid);
-    check(&mut scene, "short ID", &[field(1, &[1; 15]), field(5, b"x")].concat(), invalid);
-    check(&mut scene, "long ID", &[field(1, &[1; 17]), field(5, b"x")].concat(), invalid);
-    check(&mut scene, "no ID", &field(5, b"x"), invalid);
+    wrong(&mut scene, "zero ID", &[field(1, &[0; 16]), field(5, b"x")].concat(), invalid);
+    wrong(&mut scene, "short ID", &[field(1, &[1; 15]), field(5, b"x")].concat(), invalid);
+    wrong(&mut scene, "long ID", &[field(1, &[1; 17]), field(5, b"x")].concat(), invalid);
+    wrong(&mut scene, "no ID", &field(5, b"x"), invalid);
     let json = |span: &str| {
         let id = "09".repeat(16);
         format!(
@@ -324,9 +262,9 @@ async fn a_wrong_span_costs_itself_and_an_odd_one_nothing() {
     let mut bytes = json(r#"{"name":"?"}"#).into_bytes();
     let place = bytes.iter().position(|byte| *byte == b'?').unwrap();
     bytes[place] = 0xff;
-    scene.check("not UTF-8 in JSON", &[JSON], &bytes, 200, "\"1\"");
+    check(&mut scene, "not UTF-8 in JSON", &[JSON], &bytes, 200, "\"1\"");
     for span in [r#"{"traceId":""}"#, r#"{"traceId":"00"}"#, "{}"] {
-        scene.check("no ID in JSON", &[JSON], json(span).as_bytes(), 200, "\"1\"");
+        check(&mut scene, "no ID in JSON", &[JSON], json(span).as_bytes(), 200, "\"1\"");
     }
     // Odd, and nobody's business but the backend's.
     let odd = |number: u64, change: fn(&mut Span)| {
@@ -349,12 +287,13 @@ async fn a_wrong_span_costs_itself_and_an_odd_one_nothing() {
         ("the same key", |span| span.attributes.extend((0..1000).map(|_| text("same", "v")))),
     ];
     for (number, (name, change)) in (1_000_000..).zip(cases) {
-        scene.check(name, &[PROTOBUF], &odd(number, change), 200, "");
+        check(&mut scene, name, &[PROTOBUF], &odd(number, change), 200, "");
     }
     // Headers go with every span, so they may not be as large as a request.
     let mut fat = request("fat", vec![Span { trace_id: vec![9; 16], ..Span::default() }]);
     fat.resource_spans[0].resource.as_mut().unwrap().attributes.push(text("x", &"y".repeat(MIB)));
-    scene.check(
+    check(
+        &mut scene,
         "a resource of 1 MiB",
         &[PROTOBUF],
         &fat.encode_to_vec(),
@@ -362,8 +301,8 @@ async fn a_wrong_span_costs_itself_and_an_odd_one_nothing() {
         "bytes of attributes",
     );
     let outside = [with_spans(&[&other]), vec![0xff; 11]].concat();
-    scene.check("wrong outside of spans", &[PROTOBUF], &outside, 400, "OTLP");
-    scene.end(&[("malformed", 7), ("invalid_trace_id", 7)]);
+    check(&mut scene, "wrong outside of spans", &[PROTOBUF], &outside, 400, "OTLP");
+    end(scene, &[("malformed", 7), ("invalid_trace_id", 7)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,5 +339,5 @@ async fn a_trace_without_end_is_decided_and_the_others_are_not_hurt() {
     gateway.wait_for("an empty buffer", |stats| stats.held.traces == 0);
     let early = gateway.metric("ringtail_early_decisions_total", "trace_size");
     assert!(early >= 1.0, "the endless trace was decided early");
-    scene.end(&[("malformed", 0)]);
+    end(scene, &[("malformed", 0)]);
 }

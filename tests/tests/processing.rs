@@ -13,8 +13,9 @@ use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{Span, Status};
 use prost::Message as _;
 use ringtail_tests::backend::Backend;
+use ringtail_tests::exporting;
 use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
-use ringtail_tests::process::Process;
+use ringtail_tests::process::{Process, wait_until};
 use ringtail_tests::traces::{Trace, request, text};
 
 async fn send(address: &str, requests: impl IntoIterator<Item = ExportTraceServiceRequest>) {
@@ -302,7 +303,7 @@ async fn kept_spans_tell_why_and_how_likely_they_were_kept() {
         let decisions = fleet.gateways.iter().filter_map(|gateway| gateway.stats().decisions);
         decisions.map(|decisions| decisions.kept + decisions.dropped).sum::<u64>()
     };
-    ringtail_tests::process::wait_until("decisions", || decided() == 200);
+    wait_until("decisions", || decided() == 200);
     // One more span of each, after the decision. These gateways do not know each other: only an agent brings
     // it to where the decision is.
     let late = traces().map(|trace| {
@@ -367,4 +368,74 @@ async fn thresholds_that_spans_come_with_are_honoured() {
     let mut expected: Vec<&str> = cases.iter().filter_map(|(_, state)| *state).collect();
     expected.sort_unstable();
     assert_eq!(states, expected);
+}
+
+/// Trace numbers, each with what its spans tell: the policy, and whether the decision was remembered.
+fn recorded(backend: &Backend) -> Vec<(u64, Option<String>, bool)> {
+    let numbers: HashMap<Vec<u8>, u64> =
+        (0..4).map(|number| (exporting::trace(number).id(), number)).collect();
+    let name = |scope: &HashMap<String, KeyValue>| {
+        let value = scope.get("tailsampling.policy")?.value.clone()?.value?;
+        let Value::StringValue(name) = value else { return Some(format!("{value:?}")) };
+        Some(name)
+    };
+    let cached = |scope: &HashMap<_, _>| scope.contains_key("tailsampling.cached_decision");
+    let told = told(backend).into_iter();
+    let mut list: Vec<_> =
+        told.map(|(span, scope)| (numbers[&span.trace_id], name(&scope), cached(&scope))).collect();
+    list.sort();
+    list
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_is_the_policy_that_decided_then() {
+    let (directory, backend) = (tempfile::tempdir().unwrap(), Backend::start().await);
+    let exporter = exporting::otlp("backend", "GRPC", &format!("http://{}", backend.address), "");
+    let manifest = |policy: &str, record: bool| {
+        let sampling = format!("decisionWait: 6s\n    recordPolicy: {record}");
+        exporting::manifest(&exporter)
+            .replace("decisionWait: 1s", &sampling)
+            .replace("name: all", &format!("name: {policy}"))
+    };
+    let gateway = exporting::gateway(directory.path(), &manifest("first", true), &[]);
+    let reload = |policy: &str, record: bool, times: f64| {
+        let path = directory.path().join("pipeline.yaml");
+        let fresh = directory.path().join("fresh.yaml");
+        std::fs::write(&fresh, manifest(policy, record)).unwrap();
+        std::fs::rename(fresh, path).unwrap();
+        let applied = || gateway.metric("ringtail_config_reloads_total", "\"applied\"");
+        wait_until("a newer manifest", || applied() >= times);
+    };
+    let part = |number: u64, part: u32| exporting::trace(number).part(part, 3);
+    let send = async |requests: Vec<_>| exporting::send(&gateway, requests).await;
+    let kept = |traces: u64| {
+        gateway.wait_for("decisions", |stats| {
+            stats.decisions.as_ref().is_some_and(|decisions| decisions.kept >= traces)
+        });
+    };
+
+    send(vec![part(0, 0)]).await;
+    kept(1);
+    // Trace 1 is first seen before the change and decided after it.
+    send(vec![part(1, 0)]).await;
+    reload("second", true, 1.0);
+    send(vec![part(1, 1), part(2, 0), part(0, 1)]).await;
+    kept(3);
+    reload("third", false, 2.0);
+    send(vec![part(0, 2), part(2, 2), part(3, 0)]).await;
+    kept(4);
+    gateway.stop_balanced();
+
+    let by = |name: &str| Some(name.to_owned());
+    let expected = [
+        (0, by("first"), false),
+        (0, by("first"), true),
+        (0, by("first"), true),
+        (1, by("first"), false),
+        (1, by("first"), false),
+        (2, by("second"), false),
+        (2, by("second"), true),
+        (3, None, false),
+    ];
+    assert_eq!(recorded(&backend), expected);
 }

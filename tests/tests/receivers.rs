@@ -7,13 +7,11 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use ringtail::transport::{Encoding, deflate};
 use ringtail_tests::backend::Backend;
 use ringtail_tests::certificates::Authority;
+use ringtail_tests::compression::{gzip, zstd};
 use ringtail_tests::fleet::{ERRORS_AND_SLOW, Fleet};
 use ringtail_tests::http::post;
 use ringtail_tests::process::{Process, binary, wait_until};
@@ -48,18 +46,6 @@ fn in_json(trace: &str) -> String {
         span(1, "", 0),
         span(2, "0000000000000001", 2)
     )
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    deflate(Encoding::Zstd, bytes, &mut out).unwrap();
-    out
 }
 
 #[tokio::test(flavor = "multi_thread")]

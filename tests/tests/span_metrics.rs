@@ -6,6 +6,8 @@
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use ringtail_tests::api::SERVING;
 use ringtail_tests::backend::Backend;
+use ringtail_tests::certificates::Authority;
+use ringtail_tests::exporting;
 use ringtail_tests::exposition::{self, Samples, sum};
 use ringtail_tests::metrics_sink::{MetricsSink, Point};
 use ringtail_tests::process::{Process, wait_until};
@@ -212,4 +214,48 @@ async fn a_fleet_that_loses_a_gateway_never_counts_a_span_twice() {
     assert!(replays > 0, "a third of the traces was there");
     shop.stop();
     assert!(pushed(&sink) as f64 <= sent);
+}
+
+/// The push shows a certificate and trusts an authority of its own; both are followed.
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_are_in_mutual_tls_and_their_certificates_change() {
+    const NAME: &str = "metrics.test";
+    let (directory, backend) = (tempfile::tempdir().expect("a directory"), Backend::start().await);
+    let (ours, other) = (Authority::generate(), Authority::generate());
+    let sink = MetricsSink::start_tls(&ours.sign(NAME), &ours).await;
+    let put = |files: &[(&str, &str)]| {
+        let target = directory.path().join("secrets/push");
+        std::fs::create_dir_all(&target).expect("a directory");
+        for (key, text) in files {
+            let fresh = target.join(format!("{key}.new"));
+            std::fs::write(&fresh, text).expect("a file");
+            std::fs::rename(&fresh, target.join(key)).expect("in its place");
+        }
+    };
+    // A certificate that nobody there knows, first.
+    let stranger = other.sign("client");
+    let trusted = ours.pem();
+    let (certificate, key) = (stranger.certificate.as_str(), stranger.key.as_str());
+    put(&[("tls.crt", certificate), ("tls.key", key), ("ca.crt", trusted.as_str())]);
+    let url = format!("http://{}", backend.address);
+    let metrics = format!(
+        "  spanMetrics: {{otlp: {{endpoint: \"https://{}\", interval: 1s, tls: {{caRef: {{name: push}}, \
+         clientCertificateRef: {{name: push}}, serverName: {NAME}}}}}}}\n",
+        sink.address
+    );
+    let manifest = exporting::manifest(&exporting::otlp("backend", "GRPC", &url, "")) + &metrics;
+    let (gateway, _) = exporting::logged(directory.path(), &manifest, "info");
+    exporting::send(&gateway, (0..10).map(|number| exporting::trace(number).part(0, 1))).await;
+    let told = |metric: &str, outcome: &str| {
+        gateway.metric(&format!("ringtail_span_metrics_{metric}_total"), outcome)
+    };
+    wait_until("a push that is refused", || told("pushes", "failed") >= 1.0);
+    assert_eq!(sink.sum("traces.span.metrics.calls"), 0);
+    let known = ours.sign("client");
+    put(&[("tls.key", known.key.as_str())]);
+    wait_until("a key that fits nothing", || told("credentials", "refused") >= 1.0);
+    put(&[("tls.crt", known.certificate.as_str())]);
+    wait_until("a certificate that is known", || told("credentials", "applied") >= 1.0);
+    wait_until("all spans", || sink.sum("traces.span.metrics.calls") == 30);
+    gateway.stop_balanced();
 }

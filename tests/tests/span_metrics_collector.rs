@@ -2,14 +2,11 @@
 //! of ours: both show the same series with the same numbers. What differs on purpose is left out of the
 //! comparison here and listed in `docs/span-metrics.md`.
 //!
-//! Needs a Collector of v0.159 with the connector and the Prometheus exporter, named by `RINGTAIL_OTELCOL`;
-//! without it there is nothing to compare with. The one of `make bench` has neither: add
-//! `spanmetricsconnector` and `prometheusexporter` to `bench/otelcol/builder.yaml` and run its builder.
+//! Needs a Collector of v0.159 with the connector and the Prometheus exporter, such as `make otelcol` builds.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
 
-use std::ffi::OsString;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -19,9 +16,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
-use ringtail_tests::collector::{self, Collector, ask, free_port};
+use ringtail_tests::collector::{self, Collector, free_port};
 use ringtail_tests::exposition::{self, Labels, Samples, sum};
-use ringtail_tests::http::post;
+use ringtail_tests::http::{fetch, post};
 use ringtail_tests::metrics_sink::{MetricsSink, Point};
 use ringtail_tests::process::{PATIENCE, Process, wait_until};
 use ringtail_tests::random::Random;
@@ -29,6 +26,7 @@ use serde_json::{Value, json};
 
 const SPANS: u64 = 24_000;
 const SPANS_PER_REQUEST: u64 = 500;
+const SUM: &str = "traces.span.metrics.calls";
 const CALLS: &str = "traces_span_metrics_calls_total";
 
 fn any_of(random: &mut Random, list: &[Option<Any>]) -> Option<Any> {
@@ -170,24 +168,12 @@ fn expected(requests: &[ExportTraceServiceRequest]) -> f64 {
 // === The Collector ===
 
 /// The program, if it has what is compared with.
-fn collector() -> Option<OsString> {
-    const TEST: &str = "span_metrics_collector";
-    let binary = collector::binary(TEST)?;
-    let told = Command::new(&binary).arg("components").output().unwrap();
-    let told = String::from_utf8_lossy(&told.stdout).into_owned();
-    for component in ["name: span_metrics", "name: prometheus"] {
-        if !told.contains(component) {
-            eprintln!(
-                "skipped: {TEST}: the Collector that RINGTAIL_OTELCOL names has no {component}"
-            );
-            return None;
-        }
-    }
-    Some(binary)
+fn collector() -> Option<PathBuf> {
+    collector::program("span_metrics_collector", &["span_metrics", "prometheus"])
 }
 
 /// One with these settings of the connector, and this exporter of metrics.
-fn start(binary: &OsString, mut connector: Value, exporter: &Value) -> Collector {
+fn start(program: &Path, mut connector: Value, exporter: &Value) -> Collector {
     connector["metrics_flush_interval"] = json!("300ms");
     let exporters: Vec<&String> = exporter.as_object().unwrap().keys().collect();
     let config = json!({
@@ -198,14 +184,15 @@ fn start(binary: &OsString, mut connector: Value, exporter: &Value) -> Collector
             "metrics": {"receivers": ["span_metrics"], "exporters": exporters},
         }},
     });
-    Collector::start(binary, config)
+    Collector::start(program, config)
 }
 
 /// What is shown at a port, once so many calls are.
 fn samples(port: u16, calls: f64) -> Samples {
     let started = std::time::Instant::now();
     loop {
-        let samples = exposition::parse(&scrape(port));
+        let samples =
+            exposition::parse(&fetch(&format!("127.0.0.1:{port}"), "/metrics").unwrap_or_default());
         let found = sum(&samples, CALLS);
         if found >= calls {
             return samples;
@@ -213,14 +200,6 @@ fn samples(port: u16, calls: f64) -> Samples {
         assert!(started.elapsed() < PATIENCE, "{found} of {calls} calls");
         std::thread::sleep(Duration::from_millis(200));
     }
-}
-
-/// A page of metrics; nothing while nobody listens.
-fn scrape(port: u16) -> String {
-    // Of version 1.0, so that the answer does not come in chunks.
-    let message = b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
-    let answer = ask(port, message).unwrap_or_default();
-    answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())
 }
 
 // === Ours ===
@@ -270,7 +249,7 @@ impl Gateway {
     }
 
     fn samples(&self) -> Samples {
-        exposition::parse(&scrape(self.process.listening.admin.port()))
+        exposition::parse(&self.process.admin("/metrics"))
     }
 }
 
@@ -321,11 +300,11 @@ fn compare(theirs: Samples, ours: Samples) {
 
 /// Both with their own settings get the same spans.
 fn check(connector: Value, metrics: &Value, resources: &[Vec<KeyValue>], threads: &str) {
-    let Some(binary) = collector() else { return };
+    let Some(program) = collector() else { return };
     let requests = requests(resources);
     let port = free_port();
     let exporter = json!({"prometheus": {"endpoint": format!("127.0.0.1:{port}")}});
-    let mut collector = start(&binary, connector, &exporter);
+    let collector = start(&program, connector, &exporter);
     let gateway = Gateway::start(metrics, threads);
     for request in &requests {
         collector.send(request);
@@ -381,7 +360,7 @@ fn what_has_no_room_is_in_the_connectors_overflow_series() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exponential_buckets_are_the_connectors() {
-    let Some(binary) = collector() else { return };
+    let Some(program) = collector() else { return };
     let (theirs, ours) = (MetricsSink::start().await, MetricsSink::start().await);
     let dimensions = json!([{"name": "http.method", "default": "GET"}]);
     let connector = json!({
@@ -396,7 +375,7 @@ async fn exponential_buckets_are_the_connectors() {
     let exporter = json!({"otlp_grpc": {
         "endpoint": theirs.address.to_string(), "tls": {"insecure": true},
     }});
-    let mut collector = start(&binary, connector, &exporter);
+    let collector = start(&program, connector, &exporter);
     let gateway = Gateway::start(&settings, "2");
     for request in &requests {
         collector.send(request);
@@ -404,10 +383,46 @@ async fn exponential_buckets_are_the_connectors() {
     }
     let calls = expected(&requests) as i64;
     for sink in [&theirs, &ours] {
-        wait_until("all calls", || sink.sum("traces.span.metrics.calls") >= calls);
+        wait_until("all calls", || sink.sum(SUM) >= calls);
     }
     assert_eq!(points(&theirs), points(&ours));
     assert!(points(&ours).len() > 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deltas_add_up_to_the_connectors() {
+    let Some(program) = collector() else { return };
+    let (theirs, ours) = (MetricsSink::start().await, MetricsSink::start().await);
+    let dimensions = json!([{"name": "http.method", "default": "GET"}]);
+    let connector = json!({
+        "dimensions": dimensions, "aggregation_temporality": "AGGREGATION_TEMPORALITY_DELTA",
+    });
+    let settings = json!({"dimensions": dimensions, "otlp": {
+        "endpoint": format!("http://{}", ours.address), "interval": "1s",
+        "aggregationTemporality": "Delta",
+    }});
+    let requests = requests(&resources()[..3]);
+    let exporter = json!({"otlp_grpc": {
+        "endpoint": theirs.address.to_string(), "tls": {"insecure": true},
+    }});
+    let collector = start(&program, connector, &exporter);
+    let gateway = Gateway::start(&settings, "2");
+    // In two halves, of which the second is not sent before the first has arrived.
+    let (first, second) = requests.split_at(requests.len() / 2);
+    let mut calls = 0;
+    for half in [first, second] {
+        for request in half {
+            collector.send(request);
+            gateway.send(request);
+        }
+        calls += expected(half) as i64;
+        for sink in [&theirs, &ours] {
+            wait_until("all calls", || sink.sum(SUM) >= calls);
+        }
+    }
+    assert_eq!(points(&theirs), points(&ours));
+    assert!(points(&ours).len() > 100);
+    assert_eq!(sum(&gateway.samples(), CALLS), calls as f64, "what is scraped is cumulative");
 }
 
 /// What a point says without times and who says it, the sum aside.
@@ -436,7 +451,9 @@ fn points(sink: &MetricsSink) -> Vec<String> {
                     one.sum.unwrap_or_default() / one.max.unwrap_or(1.0).max(1.0)
                 )
             }
-            other => format!("{other:?}"),
+            // Sums of the same numbers in another order differ in their last digit.
+            Point::Explicit(counts, sum) => format!("{counts:?} {sum:.9e}"),
+            Point::Sum(value) => value.to_string(),
         };
         format!("{name} {resource:?} {labels:?} {point}")
     };

@@ -80,7 +80,8 @@ fn resolve_otlp(otlp: exporter::OtlpExporter) -> Option<Otlp> {
     })
 }
 
-fn endpoint(text: &str, tls: Option<exporter::TlsSettings>) -> Option<Endpoint> {
+/// An address, a path, and what is spoken there.
+pub(super) fn endpoint(text: &str, tls: Option<exporter::TlsSettings>) -> Option<Endpoint> {
     let (scheme, rest) = text.split_once("://")?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     // The colons of an IPv6 address stand in brackets.

@@ -11,7 +11,7 @@ use crate::{
     },
     routing::{ResolverType, Routing},
     sampling::TRACE_BYTES,
-    span_metrics::{self, DurationUnit},
+    span_metrics::{self, DurationUnit, Temporality},
 };
 use ringtail_engine::policy::{Policy, Records};
 
@@ -97,8 +97,9 @@ fn span_metrics(written: span_metrics::SpanMetrics) -> Option<SpanMetrics> {
     };
     let push = match written.otlp {
         Some(push) => Some(SpanMetricsPush {
-            endpoint: push.endpoint.strip_prefix("http://")?.to_owned(),
+            endpoint: exporters::endpoint(&push.endpoint, push.tls)?,
             interval: push.interval.parse()?,
+            delta: push.aggregation_temporality == Temporality::Delta,
         }),
         None => None,
     };

@@ -217,6 +217,35 @@ impl Totals {
     }
 }
 
+/// What was not shown yet is a [`Totals`] of its own, which is emptied each time.
+impl Totals {
+    /// The series that were counted in since the last time, and their counts since then.
+    pub fn take(&mut self, now: Millis) -> Shown {
+        let spans = self.spans.drain(&self.plan, now);
+        let events = self.events.drain(&self.plan, now);
+        Shown { spans, events, counts: std::mem::take(&mut self.counts), at: now }
+    }
+
+    /// Takes back what was taken and came to nobody.
+    pub fn put_back(&mut self, shown: Shown) {
+        let Shown { spans, events, counts, .. } = shown;
+        self.add(Drained { spans, events, counts });
+    }
+}
+
+impl Shown {
+    /// The rest after so many series of either kind.
+    pub fn after(&self, spans: usize, events: usize) -> Self {
+        let rest = |list: &[Series], first: usize| list.get(first..).unwrap_or_default().to_vec();
+        Self {
+            spans: rest(&self.spans, spans),
+            events: rest(&self.events, events),
+            counts: Counts::default(),
+            at: self.at,
+        }
+    }
+}
+
 fn tables(plan: &Plan, limits: Limits) -> [Table; 2] {
     // Both share the bytes. Events have no histogram, so theirs are the smaller ones.
     let (spans, events) = match plan.counts_events() {

@@ -116,6 +116,30 @@ impl Conversion<'_> {
         self.draft.set(&mut self.report, "routing.resolver.dns", dns, place);
     }
 
+    /// Encryption between the tiers. Without a word of it a Collector encrypts.
+    fn hop_tls(&mut self, hop: &Entry<'_>, tls: Option<&Entry<'_>>) {
+        let plain = tls.and_then(|tls| tls.field("insecure"));
+        let plain = plain.and_then(|plain| self.reader().truth(&plain)).unwrap_or_default();
+        let place = &tls.unwrap_or(hop).place;
+        match (self.gateways, plain) {
+            // Nothing is written there.
+            (Gateways::Managed, _) if tls.is_none() => {}
+            (Gateways::Managed, _) => {
+                let why = "a certificate for each tier, which the operator makes and renews \
+                           (spec.security.peerTLS)";
+                self.report.built_in(place, why);
+            }
+            (Gateways::External, true) => {
+                self.report.built_in(place, "agents speak to external gateways in the clear");
+            }
+            (Gateways::External, false) => {
+                let why = "agents speak to external gateways in the clear: those must listen without TLS, \
+                           in a network that is trusted";
+                self.report.lost(place, why);
+            }
+        }
+    }
+
     /// The hop from agents to gateways.
     fn hop(&mut self, entry: &Entry<'_>) {
         let mut fields = Fields::of(entry, &mut self.report);
@@ -124,8 +148,8 @@ impl Conversion<'_> {
             let why = "the hop has its own waits and queues, in bytes and within the memory limit";
             fields.built_in(name, &mut self.report, why);
         }
-        let why = "a certificate for each tier, which the operator makes and renews (spec.security.peerTLS)";
-        fields.built_in("tls", &mut self.report, why);
+        let tls = fields.take("tls");
+        self.hop_tls(entry, tls.as_ref());
         fields.built_in("endpoint", &mut self.report, "the Collector does not use it either");
         fields.finish(&mut self.report);
         if let Some(entry) = compression {

@@ -1,6 +1,7 @@
 //! A conversion on its way: what was read so far, and the manifest that comes of it.
 
 use super::environment::Environment;
+use super::metrics::Push;
 use super::pipelines::{Config, Tier};
 use super::policies::Written;
 use super::redaction::Redacted;
@@ -33,6 +34,7 @@ pub(super) struct Conversion<'a> {
     /// The first configuration as a whole.
     whole: Option<Place>,
     pub(super) measured: bool,
+    pub(super) push: Push,
 }
 
 // === impl Conversion ===
@@ -58,6 +60,7 @@ impl<'a> Conversion<'a> {
             sampled: false,
             whole: None,
             measured: false,
+            push: Push::default(),
         }
     }
 

@@ -173,7 +173,8 @@ impl Backend<'_, '_> {
         Some(otlp.with_some("queue", queue).with_some("retry", retry))
     }
 
-    fn tls(&mut self, entry: &Entry<'_>, secure: bool) -> Option<Tree> {
+    /// Whom to trust and what to show.
+    pub(super) fn tls(&mut self, entry: &Entry<'_>, secure: bool) -> Option<Tree> {
         let mut fields = Fields::of(entry, self.reader.report);
         fields.take("insecure");
         if !secure {
@@ -182,27 +183,59 @@ impl Backend<'_, '_> {
             }
             return None;
         }
-        let skip = fields.take("insecure_skip_verify").and_then(|e| self.reader.truth(&e));
+        let skip = fields.take("insecure_skip_verify");
         let name = fields.take("server_name_override").and_then(|entry| self.reader.text(&entry));
-        let mut secret = |names: &[&str], key: &str, reader: &mut Reader<'_>| {
+        let mut secret = |names: &[&str], part: &str, keys: &str, reader: &mut Reader<'_>| {
             let found: Vec<_> = names.iter().filter_map(|name| fields.take(name)).collect();
             let place = &found.first()?.place;
-            let secret = format!("{}-{key}", self.name);
-            let why = format!("put the files into a Secret {secret} of the pipeline's namespace");
+            let secret = format!("{}-{part}", self.name);
+            let why =
+                format!("put it into a Secret {secret} of the pipeline's namespace, as {keys}");
             reader.report.yours_to_do(place, why);
             Some(Tree::map([("name", Tree::text(secret))]))
         };
-        let ca = secret(&["ca_file", "ca_pem"], "ca", self.reader);
-        let client =
-            secret(&["cert_file", "cert_pem", "key_file", "key_pem"], "client", self.reader);
+        let ca = secret(&["ca_file", "ca_pem"], "ca", "ca.crt", self.reader);
+        let names = ["cert_file", "cert_pem", "key_file", "key_pem"];
+        let client = secret(&names, "client", "tls.crt and tls.key", self.reader);
+        self.versions(&mut fields);
+        fields.built_in("reload_interval", self.reader.report, "files are read every second");
+        if let Some(pool) = fields.take("include_system_ca_certs_pool")
+            && self.reader.truth(&pool) == Some(true)
+            && ca.is_some()
+        {
+            let why =
+                "caRef stands instead of the public authorities: put those that you need into it";
+            self.reader.report.differs(&pool.place, why);
+        }
         fields.finish(self.reader.report);
-        let skip = skip.filter(|skip| *skip && ca.is_none()).map(Tree::Truth);
+        let skip = skip.filter(|skip| self.reader.truth(skip) == Some(true));
+        let skip = match (skip, &ca) {
+            (Some(skip), Some(_)) => {
+                let why = "is left out: certificates are checked against caRef";
+                self.reader.report.differs(&skip.place, why);
+                None
+            }
+            (skip, _) => skip.map(|_| Tree::Truth(true)),
+        };
         let settings = Tree::Map(Vec::new())
             .with_some("caRef", ca)
             .with_some("clientCertificateRef", client)
             .with_some("serverName", name.filter(|name| !name.is_empty()).map(Tree::Text))
             .with_some("insecureSkipVerify", skip);
         (settings != Tree::Map(Vec::new())).then_some(settings)
+    }
+
+    /// TLS 1.2 and 1.3 are spoken, which is also what the Collector does unless it is told.
+    fn versions(&mut self, fields: &mut Fields<'_>) {
+        for (name, usual) in [("min_version", "1.2"), ("max_version", "1.3")] {
+            let Some(entry) = fields.take(name) else { continue };
+            match self.reader.text(&entry) {
+                Some(version) if version == usual => {
+                    self.reader.report.built_in(&entry.place, "TLS 1.2 and 1.3 are spoken");
+                }
+                _ => self.reader.report.lost(&entry.place, "TLS 1.2 and 1.3 are spoken, always"),
+            }
+        }
     }
 
     fn compression(&mut self, fields: &mut Fields<'_>) -> Option<Tree> {

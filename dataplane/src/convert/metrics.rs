@@ -4,6 +4,7 @@ use ringtail_crds::schema;
 
 use super::bounded;
 use super::conversion::Conversion;
+use super::exporters::Backend;
 use super::pipelines::{Config, Tier, type_of};
 use super::report::Place;
 use super::source::{Entry, Fields};
@@ -12,6 +13,13 @@ use super::tree::Tree;
 /// The most series of a gateway, and exemplars of a series, in the schema.
 const SERIES_MAX: i64 = 1_000_000;
 const EXEMPLARS_MAX: i64 = 20;
+
+/// What a connector says of its metrics on their way.
+#[derive(Debug, Default)]
+pub(super) struct Push {
+    interval: Option<(Tree, Place)>,
+    temporality: Option<Place>,
+}
 
 impl Conversion<'_> {
     /// A connector's settings as `spec.spanMetrics`.
@@ -49,10 +57,16 @@ impl Conversion<'_> {
         if let Some(events) = fields.take("events") {
             self.events(&events);
         }
-        for name in ["metrics_flush_interval", "aggregation_temporality"] {
-            let why = "series are cumulative, and read when they are asked for";
-            fields.built_in(name, &mut self.report, why);
-        }
+        let interval = fields.take("metrics_flush_interval");
+        self.push.interval = interval.and_then(|entry| {
+            // Read now, used where they are pushed.
+            let tree = bounded(&mut self.reader(), &entry, 1_000, 600_000)?;
+            Some((tree, entry.place))
+        });
+        self.push.temporality = fields.take("aggregation_temporality").and_then(|entry| {
+            let text = self.reader().text(&entry)?;
+            (text == "AGGREGATION_TEMPORALITY_DELTA").then_some(entry.place)
+        });
         let why = "a gateway knows the resources of its own spans, within maxSeries";
         for name in
             ["resource_metrics_cache_size", "dimensions_cache_size", "metric_timestamp_cache_size"]
@@ -177,17 +191,32 @@ impl Conversion<'_> {
         let insecure = entry.field("tls").and_then(|tls| tls.field("insecure"));
         let insecure = insecure.and_then(|insecure| self.reader().truth(&insecure));
         let endpoint = entry.field("endpoint").and_then(|entry| self.reader().text(&entry));
-        match (endpoint, insecure, self.measured && schema::knows("spec.spanMetrics.otlp")) {
-            (Some(endpoint), Some(true), true) => {
-                let host = endpoint.rsplit("://").next().unwrap_or_default();
-                let tree = Tree::map([("endpoint", Tree::text(format!("http://{host}")))]);
-                self.draft.set(&mut self.report, path, tree, &entry.place);
-            }
-            _ => {
-                let why = "metrics are not pushed there: spec.spanMetrics.otlp pushes in the clear, \
-                           where the version has it";
-                self.report.lost(&entry.place, why);
-            }
+        let (Some(endpoint), true) = (endpoint, self.measured) else {
+            self.report.lost(&entry.place, "metrics are not pushed there");
+            return;
+        };
+        let (scheme, host) = endpoint.split_once("://").unwrap_or(("", endpoint.as_str()));
+        let secure = scheme == "https" || scheme != "http" && insecure != Some(true);
+        let scheme = if secure { "https" } else { "http" };
+        let push = Tree::map([("endpoint", Tree::text(format!("{scheme}://{host}")))]);
+        let tls = entry.field("tls").and_then(|tls| {
+            let (secrets, name) = (self.secrets, "span-metrics".to_owned());
+            Backend { reader: &mut self.reader(), secrets, name }.tls(&tls, secure)
+        });
+        let temporality = self.push.temporality.take().map(|_| Tree::text("Delta"));
+        let push = push
+            .with_some("tls", tls)
+            .with_some("interval", self.push.interval.take().map(|(tree, _)| tree))
+            .with_some("aggregationTemporality", temporality);
+        self.draft.set(&mut self.report, path, push, &entry.place);
+    }
+
+    /// Settings of a push that there is none of.
+    fn not_pushed(&mut self) {
+        let Push { interval, temporality } = std::mem::take(&mut self.push);
+        for place in interval.map(|(_, place)| place).into_iter().chain(temporality) {
+            let why = "series are cumulative, and read when they are asked for";
+            self.report.built_in(&place, why);
         }
     }
 
@@ -208,6 +237,7 @@ impl Conversion<'_> {
                 }
             }
         }
+        self.not_pushed();
         let why = "every process serves /livez, /readyz, /metrics and /stats on port 8888";
         for (name, entry) in
             config.entry.field("extensions").iter().flat_map(|extensions| extensions.fields())

@@ -40,20 +40,31 @@ pub(super) struct Reader<'r> {
 // === impl File ===
 
 impl File {
-    /// Reads a configuration, or the one inside an OpenTelemetryCollector resource.
-    pub(super) fn parse(name: String, order: usize, text: &str) -> Result<Self, String> {
-        let documents = document::read_plainly(text).map_err(|problem| match problem.line {
-            Some(line) => format!("{name}:{line}: {}", problem.message),
-            None => format!("{name}: {}", problem.message),
-        })?;
-        let mut roots = documents.into_iter();
-        match (roots.next(), roots.next()) {
-            (Some(root), None) => Ok(Self { name, order, root }),
-            (None, _) => Err(format!("{name}: is empty")),
-            (Some(_), Some(second)) => Err(format!(
-                "{name}:{}: a second document begins here: give each configuration a file of its own",
-                second.line()
+    /// Reads a configuration, the one inside an OpenTelemetryCollector resource, or those that a ConfigMap
+    /// holds.
+    pub(super) fn parse(name: &str, order: usize, text: &str) -> Result<Vec<Self>, String> {
+        let root = document(name, text)?;
+        if !is_config_map(&root) {
+            return Ok(vec![Self { name: name.to_owned(), order, root }]);
+        }
+        let mut files = Vec::new();
+        let data = root.fields().into_iter().flatten().find(|(key, _, _)| *key == "data");
+        for (key, line, node) in data.and_then(|(.., data)| data.fields()).into_iter().flatten() {
+            let Some(text) = node.scalar().and_then(Value::as_str) else { continue };
+            // A block's text begins in the line after its key; so its lines are those of the file.
+            let lines = "\n".repeat(usize::try_from(line).unwrap_or_default());
+            // Other files may lie beside it, which need not be YAML.
+            let Ok(root) = document(name, &(lines + text)) else { continue };
+            if root.fields().is_some_and(|mut fields| fields.any(|(field, ..)| field == "service"))
+            {
+                files.push(Self { name: format!("{name}[{key}]"), order, root });
+            }
+        }
+        match files.is_empty() {
+            true => Err(format!(
+                "{name}: is a ConfigMap without a Collector's configuration in its data"
             )),
+            false => Ok(files),
         }
     }
 
@@ -70,6 +81,30 @@ impl File {
         let is_config = |entry: &Entry<'_>| entry.field("service").is_some();
         inner.filter(is_config).unwrap_or(whole)
     }
+}
+
+/// The one document of a text.
+fn document(name: &str, text: &str) -> Result<Node, String> {
+    let documents = document::read_plainly(text).map_err(|problem| match problem.line {
+        Some(line) => format!("{name}:{line}: {}", problem.message),
+        None => format!("{name}: {}", problem.message),
+    })?;
+    let mut roots = documents.into_iter();
+    match (roots.next(), roots.next()) {
+        (Some(root), None) => Ok(root),
+        (None, _) => Err(format!("{name}: is empty")),
+        (Some(_), Some(second)) => Err(format!(
+            "{name}:{}: a second document begins here: give each configuration a file of its own",
+            second.line()
+        )),
+    }
+}
+
+fn is_config_map(root: &Node) -> bool {
+    let mut fields = root.fields().into_iter().flatten();
+    fields.any(|(key, _, node)| {
+        key == "kind" && node.scalar().and_then(Value::as_str) == Some("ConfigMap")
+    })
 }
 
 // === impl Entry ===

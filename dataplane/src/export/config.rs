@@ -25,7 +25,7 @@ pub struct Config {
 /// An exporter cannot be made of what the manifest and the files say.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct ConfigError(pub(super) String);
+pub struct ConfigError(pub(crate) String);
 
 // === impl ConfigError ===
 

@@ -5,19 +5,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use ringtail_crds::resolved::{self, Otlp, SecretKey};
+use ringtail_crds::resolved::{self, Endpoint, Otlp, SecretKey};
 use sha2::{Digest, Sha256};
-use tokio::time::{MissedTickBehavior, interval};
 
+use crate::renewal::{self, Renewals};
 use crate::transport::{Alpn, Material, Trust};
 
-/// How often the files are read: a few small files in memory.
-const READ_EVERY: Duration = Duration::from_secs(1);
 /// A header's value is read up to this size: four times what a manifest may write.
 const SECRET_BYTES_MAX: u64 = 16_384;
 /// A file of certificates is read up to this size: 100 of some 1.3 KiB.
@@ -30,20 +27,18 @@ const MASK: &str = "[secret]";
 
 /// The credentials of one exporter.
 #[derive(Debug)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     sources: Sources,
     headers: ArcSwap<Headers>,
     trust: Option<Arc<Trust>>,
-    /// New files that were taken into use.
-    pub(super) reloads: AtomicU64,
-    /// New files that cannot be used.
-    pub(super) refusals: AtomicU64,
+    pub(crate) renewals: Renewals,
 }
 
 /// Where they come from.
 #[derive(Debug)]
 struct Sources {
-    exporter: String,
+    /// As messages call it.
+    who: String,
     directory: PathBuf,
     headers: Vec<(String, resolved::HeaderValue)>,
     token: Option<SecretKey>,
@@ -82,15 +77,30 @@ impl Credentials {
         alpn: Alpn,
     ) -> Result<Self, String> {
         let sources = Sources {
-            exporter: exporter.to_owned(),
+            who: format!("exporter {exporter}"),
             directory,
             headers: otlp.headers.clone(),
             token: otlp.bearer_token.clone(),
             tls: otlp.endpoint.tls.clone(),
         };
+        Self::read(sources, &otlp.endpoint, alpn)
+    }
+
+    /// The same of somebody who shows a certificate at most, and speaks gRPC.
+    pub(crate) fn of_endpoint(
+        who: &str,
+        endpoint: &Endpoint,
+        directory: PathBuf,
+    ) -> Result<Self, String> {
+        let (who, tls) = (who.to_owned(), endpoint.tls.clone());
+        let sources = Sources { who, directory, headers: Vec::new(), token: None, tls };
+        Self::read(sources, endpoint, Alpn::Http2)
+    }
+
+    fn read(sources: Sources, endpoint: &Endpoint, alpn: Alpn) -> Result<Self, String> {
         let Read { headers, material, .. } = sources.read()?;
         let trust = sources.tls.as_ref().map(|tls| {
-            let (address, name) = (&otlp.endpoint.address, tls.server_name.as_deref());
+            let (address, name) = (&endpoint.address, tls.server_name.as_deref());
             Trust::new(address, name, alpn, tls.skip_verify, &material).map(Arc::new)
         });
         let trust = trust.transpose().map_err(|why| sources.tls_trouble(&why))?;
@@ -98,8 +108,7 @@ impl Credentials {
             sources,
             headers: ArcSwap::from_pointee(headers),
             trust,
-            reloads: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            renewals: Renewals::default(),
         })
     }
 
@@ -109,7 +118,7 @@ impl Credentials {
     }
 
     /// Whom connections trust, if they are in TLS.
-    pub(super) fn trust(&self) -> Option<Arc<Trust>> {
+    pub(crate) fn trust(&self) -> Option<Arc<Trust>> {
         self.trust.clone()
     }
 
@@ -121,30 +130,27 @@ impl Credentials {
     }
 
     /// Reads the files again and again; never ends.
-    pub(super) async fn follow(&self) {
+    pub(crate) async fn follow(&self) {
         if !self.sources.are_files() {
             return std::future::pending().await;
         }
-        let mut every = interval(READ_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut judged = self.sources.read().map(|read| read.fingerprint).ok();
-        let mut complained = false;
-        loop {
-            every.tick().await;
-            let outcome = match self.sources.read() {
-                Ok(read) if judged == Some(read.fingerprint) => continue,
-                Ok(read) => {
-                    judged = Some(read.fingerprint);
-                    self.adopt(read)
+        let judged = self.sources.read().map(|read| read.fingerprint).ok();
+        let complained = AtomicBool::new(false);
+        let told = |outcome: Result<(), String>| {
+            complained.store(outcome.is_err(), Relaxed);
+            self.renewals.count(&format!("secrets of {}", self.sources.who), outcome);
+        };
+        let read = || match self.sources.read() {
+            Ok(read) => Some((read.fingerprint, read)),
+            Err(why) => {
+                // The next turn may find what is away; one complaint about what stays away is enough.
+                if !complained.load(Relaxed) {
+                    told(Err(why));
                 }
-                // Files that are being replaced may be away for a moment, and the next turn finds them; one
-                // complaint about those that stay away is enough.
-                Err(_) if complained => continue,
-                Err(why) => Err(why),
-            };
-            complained = outcome.is_err();
-            self.count(outcome);
-        }
+                None
+            }
+        };
+        renewal::follow(judged, read, |read| told(self.adopt(read))).await;
     }
 
     fn adopt(&self, mut read: Read) -> Result<(), String> {
@@ -159,20 +165,6 @@ impl Credentials {
         read.headers.secrets.truncate(SECRETS_MAX);
         self.headers.store(Arc::new(read.headers));
         Ok(())
-    }
-
-    fn count(&self, outcome: Result<(), String>) {
-        let exporter = &self.sources.exporter;
-        match outcome {
-            Ok(()) => {
-                self.reloads.fetch_add(1, Relaxed);
-                tracing::info!(exporter, "new secrets are in use");
-            }
-            Err(why) => {
-                self.refusals.fetch_add(1, Relaxed);
-                tracing::warn!(%why, exporter, "new secrets cannot be used; the old ones stay");
-            }
-        }
     }
 }
 
@@ -202,10 +194,7 @@ impl Sources {
                 }
             };
             // The value may be a secret and is not repeated.
-            let wrong = || {
-                let exporter = &self.exporter;
-                format!("exporter {exporter}: header {name:?}: not a header name or value")
-            };
+            let wrong = || format!("{}: header {name:?}: not a header name or value", self.who);
             let name = HeaderName::try_from(name.as_str()).map_err(|_| wrong())?;
             headers.insert(name, &text).ok_or_else(wrong)?;
         }
@@ -213,8 +202,7 @@ impl Sources {
             let token = headers.hide(self.text("bearerTokenSecretRef", key, &mut digest)?);
             let bearer = format!("Bearer {token}");
             headers.insert(header::AUTHORIZATION, &bearer).ok_or_else(|| {
-                let exporter = &self.exporter;
-                format!("exporter {exporter}: bearerTokenSecretRef: not the value of a header")
+                format!("{}: bearerTokenSecretRef: not the value of a header", self.who)
             })?;
         }
         let material = self.material(&mut digest)?;
@@ -266,7 +254,7 @@ impl Sources {
 
     fn trouble(&self, what: &str, key: &SecretKey, why: &str) -> String {
         let path = self.directory.join(&key.name).join(&key.key);
-        format!("exporter {}: {what}: {}: {why}", self.exporter, path.display())
+        format!("{}: {what}: {}: {why}", self.who, path.display())
     }
 
     /// With the files that may be meant.
@@ -275,8 +263,8 @@ impl Sources {
         let authorities = tls.authorities.map(|key| format!("{}/{}", key.name, key.key));
         let shown = tls.client_certificate.map(|name| format!("{name}/tls.crt and tls.key"));
         let files: Vec<String> = authorities.into_iter().chain(shown).collect();
-        let (exporter, directory) = (&self.exporter, self.directory.display());
-        format!("exporter {exporter}: tls: {why} (in {directory}: {})", files.join(", "))
+        let (who, directory) = (&self.who, self.directory.display());
+        format!("{who}: tls: {why} (in {directory}: {})", files.join(", "))
     }
 }
 

@@ -4,20 +4,23 @@
 //! Each gateway counts the spans that come into the fleet through it, and nobody else counts them again:
 //! `docs/span-metrics.md` has the rule.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ringtail_crds::resolved::SpanMetricsPush;
 use ringtail_engine::span_metrics::{Limits, Plan, Shown, Tally, Totals};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::MissedTickBehavior;
 
 use self::push::Pusher;
 use super::clock::Clock;
 use super::shards::{Ask as ShardAsk, ShardHandle};
-use crate::transport::EndpointError;
+use crate::export::ConfigError;
+use crate::export::credentials::Credentials;
 
 mod message;
 mod push;
@@ -41,10 +44,10 @@ pub struct Config {
 /// Where totals go by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push {
-    /// `host:port` of an OTLP/gRPC receiver of metrics.
-    pub endpoint: String,
-    /// How often.
-    pub interval: Duration,
+    /// An OTLP/gRPC receiver of metrics, when, and what it is told.
+    pub settings: SpanMetricsPush,
+    /// Where the files of Secrets are.
+    pub secrets_dir: PathBuf,
 }
 
 /// The shared face of the task.
@@ -60,6 +63,8 @@ pub struct SpanMetrics {
     pub pushed: AtomicU64,
     /// Pushes that were not; the next one has all that they had.
     pub failed: AtomicU64,
+    /// Whom the push trusts and what it shows.
+    pub(crate) credentials: Option<Arc<Credentials>>,
     asks: mpsc::Sender<Ask>,
     clock: Clock,
 }
@@ -75,9 +80,12 @@ struct Task {
     shared: Arc<SpanMetrics>,
     shards: Vec<ShardHandle>,
     totals: Totals,
+    /// What nobody was told yet, where pushes tell only that.
+    fresh: Option<Totals>,
     asks: mpsc::Receiver<Ask>,
     pusher: Option<(Arc<Pusher>, Duration)>,
-    pushes: JoinSet<()>,
+    /// Pushes that are not answered; each ends with what was not taken.
+    pushes: JoinSet<Option<Shown>>,
 }
 
 // === impl Config ===
@@ -88,11 +96,11 @@ impl Config {
         Tally::new(Arc::clone(&self.plan), self.limits)
     }
 
-    /// Whether the endpoint of the push is one.
+    /// Whether the endpoint of the push is one, and its certificates can be used.
     ///
     /// # Errors
-    /// When it is not `host:port`.
-    pub fn check(&self) -> Result<(), EndpointError> {
+    /// What cannot.
+    pub fn check(&self) -> Result<(), ConfigError> {
         self.push.as_ref().map_or(Ok(()), |push| Pusher::new(push).map(drop))
     }
 }
@@ -109,27 +117,31 @@ impl SpanMetrics {
     ) -> Arc<Self> {
         let (sender, asks) = mpsc::channel(ASKS_MAX);
         let plan = Arc::clone(&config.plan);
+        let pusher = config.push.as_ref().and_then(|push| match Pusher::new(push) {
+            Ok(pusher) => Some((Arc::new(pusher), push.settings.interval)),
+            Err(error) => {
+                tracing::error!(%error, "span metrics are not pushed");
+                None
+            }
+        });
         let shared = Arc::new(Self {
             plan: Arc::clone(&plan),
             instance,
             latest: ArcSwap::default(),
             pushed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            credentials: pusher.as_ref().map(|(pusher, _)| pusher.credentials()),
             asks: sender,
             clock,
         });
-        let pusher = config.push.as_ref().and_then(|push| match Pusher::new(push) {
-            Ok(pusher) => Some((Arc::new(pusher), push.interval)),
-            Err(error) => {
-                tracing::error!(%error, "span metrics are not pushed");
-                None
-            }
-        });
+        let delta = config.push.as_ref().is_some_and(|push| push.settings.delta);
+        let fresh = delta.then(|| Totals::new(Arc::clone(&plan), config.limits));
         let totals = Totals::new(plan, config.limits);
         let task = Task {
             shared: Arc::clone(&shared),
             shards,
             totals,
+            fresh,
             asks,
             pusher,
             pushes: JoinSet::new(),
@@ -167,6 +179,11 @@ impl SpanMetrics {
 
 impl Task {
     async fn run(mut self) {
+        // It ends with this task.
+        let mut following = JoinSet::new();
+        if let Some(credentials) = self.shared.credentials.clone() {
+            following.spawn(async move { credentials.follow().await });
+        }
         let every = self.pusher.as_ref().map_or(Duration::MAX, |(_, interval)| *interval);
         let mut tick = tokio::time::interval(every.min(Duration::from_secs(86_400)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -185,13 +202,10 @@ impl Task {
                     }
                     None => return,
                 },
-                _ = tick.tick() => {
-                    // The one before has what its receiver can take; this one has all of it and more.
-                    self.abandon();
-                    let shown = self.read().await;
-                    self.push(shown);
+                _ = tick.tick() => self.push_again().await,
+                Some(ended) = self.pushes.join_next(), if !self.pushes.is_empty() => {
+                    self.put_back(ended);
                 }
-                Some(_) = self.pushes.join_next(), if !self.pushes.is_empty() => {}
             }
         }
     }
@@ -202,6 +216,9 @@ impl Task {
             let (done, drained) = oneshot::channel();
             shard.ask(ShardAsk::Counted(done)).await;
             if let Ok(drained) = drained.await {
+                if let Some(fresh) = &mut self.fresh {
+                    fresh.add(drained.clone());
+                }
                 self.totals.add(drained);
             }
         }
@@ -210,31 +227,56 @@ impl Task {
         shown
     }
 
+    async fn push_again(&mut self) {
+        if self.fresh.is_some() && !self.pushes.is_empty() {
+            // What the one before has may have been taken, or not: first its answer, or its end.
+            return;
+        }
+        // Of totals the one before has what its receiver can take; this one has all of it and more.
+        self.abandon();
+        self.push().await;
+    }
+
     /// Gives up a push that is not answered.
     fn abandon(&mut self) {
         self.shared.failed.fetch_add(self.pushes.len() as u64, Relaxed);
         self.pushes = JoinSet::new();
     }
 
-    fn push(&mut self, shown: Arc<Shown>) {
-        if let Some((pusher, _)) = &self.pusher {
-            let (pusher, shared) = (Arc::clone(pusher), Arc::clone(&self.shared));
-            self.pushes.spawn(async move {
-                let count = if pusher.push(&shared, &shown).await {
-                    &shared.pushed
-                } else {
-                    &shared.failed
-                };
-                count.fetch_add(1, Relaxed);
-            });
+    async fn push(&mut self) {
+        let totals = self.read().await;
+        let Some((pusher, _)) = &self.pusher else { return };
+        let shown = match &mut self.fresh {
+            None => totals,
+            Some(fresh) => Arc::new(fresh.take(self.shared.clock.now())),
+        };
+        let (pusher, shared) = (Arc::clone(pusher), Arc::clone(&self.shared));
+        self.pushes.spawn(async move {
+            let rest = pusher.push(&shared, &shown).await;
+            let count = if rest.is_none() { &shared.pushed } else { &shared.failed };
+            count.fetch_add(1, Relaxed);
+            rest
+        });
+    }
+
+    /// What was not taken is told with the next push; of totals it is in it anyway.
+    fn put_back(&mut self, ended: Result<Option<Shown>, JoinError>) {
+        if let (Some(fresh), Ok(Some(rest))) = (&mut self.fresh, ended) {
+            fresh.put_back(rest);
         }
     }
 
     async fn push_last(&mut self) {
-        self.abandon();
-        let shown = self.read().await;
-        self.push(shown);
-        let all = async { while self.pushes.join_next().await.is_some() {} };
+        if self.fresh.is_none() {
+            self.abandon();
+        }
+        let all = async {
+            while let Some(ended) = self.pushes.join_next().await {
+                self.put_back(ended);
+            }
+            self.push().await;
+            while self.pushes.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(LAST_PUSH_WITHIN, all).await.is_err() {
             tracing::warn!("the last push of span metrics was not answered in time");
             self.shared.failed.fetch_add(1, Relaxed);

@@ -1,13 +1,18 @@
-//! What receivers count: requests refused, connections closed, certificates and tokens.
+//! What receivers count: requests under way, requests refused, connections closed, certificates and tokens.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus_client::metrics::MetricType;
 
 use super::{Metric, Sample, count, gauge};
-use crate::transport::{Guard, Tls};
+use crate::renewal::Renewals;
+use crate::transport::{Admission, Guard, Tls};
 
 table! {
+    RECEIVING = Gauge "ringtail_receiver_bytes" []
+        "Bytes of requests that are being received: read, inflated, not yet taken or refused";
+    RECEIVING_LIMIT = Gauge "ringtail_receiver_limit_bytes" []
+        "Budget of requests that are being received";
     REFUSED_REQUESTS = Counter "ringtail_receiver_refused_requests" ["reason"]
         "Requests that were answered with a refusal";
     CONNECTIONS = Gauge "ringtail_receiver_connections" []
@@ -21,20 +26,22 @@ table! {
 }
 
 /// Everything as of now.
-pub(super) fn samples(guard: &Guard, samples: &mut Vec<Sample>) {
+pub(super) fn samples(guard: &Guard, receiving: &Admission, samples: &mut Vec<Sample>) {
+    samples.push(gauge(&RECEIVING, &[], receiving.used()));
+    samples.push(gauge(&RECEIVING_LIMIT, &[], receiving.limit()));
     let tally = &guard.tally;
     samples.extend(tally.refused().map(|(reason, n)| count(&REFUSED_REQUESTS, &[reason], n)));
     samples.push(gauge(&CONNECTIONS, &[], tally.open()));
     samples.extend(tally.closed().map(|(cause, n)| count(&CLOSED, &[cause], n)));
-    let mut files = |name, reloads: u64, refusals: u64| {
-        samples.push(count(&CLIENT_FILES, &[name, "applied"], reloads));
-        samples.push(count(&CLIENT_FILES, &[name, "refused"], refusals));
+    let mut files = |name, renewals: &Renewals| {
+        samples.push(count(&CLIENT_FILES, &[name, "applied"], renewals.applied.load(Relaxed)));
+        samples.push(count(&CLIENT_FILES, &[name, "refused"], renewals.refused.load(Relaxed)));
     };
     if let Some(tokens) = &guard.tokens {
-        files("tokens", tokens.reloads.load(Relaxed), tokens.refusals.load(Relaxed));
+        files("tokens", &tokens.renewals);
     }
     if let Tls::Clients(shown) = &guard.tls {
-        files("certificates", shown.reloads.load(Relaxed), shown.refusals.load(Relaxed));
+        files("certificates", &shown.renewals);
         samples.extend(tally.handshakes().map(|(how, n)| count(&CLIENT_HANDSHAKES, &[how], n)));
     }
 }

@@ -18,6 +18,8 @@ table! {
         "Series of span metrics, without the overflow series";
     PUSHES = Counter "ringtail_span_metrics_pushes" ["outcome"]
         "Pushes of span metrics by OTLP: taken, or failed";
+    PUSH_CREDENTIALS = Counter "ringtail_span_metrics_credentials" ["outcome"]
+        "New certificates of the push of span metrics, by whether they are used (applied, refused)";
 }
 
 /// What is told of the counting, as of the last time that somebody looked.
@@ -25,14 +27,22 @@ pub(super) fn samples(metrics: &SpanMetrics) -> Vec<Sample> {
     let shown = metrics.latest.load();
     let counts = shown.counts;
     let own = shown.spans.iter().chain(&shown.events).filter(|series| !series.key.is_empty());
-    vec![
+    let mut samples = vec![
         count(&SPANS, &["counted"], counts.spans - counts.overflowed),
         count(&SPANS, &["overflow"], counts.overflowed),
         count(&SPANS, &["no_service_name"], counts.nameless),
         gauge(&SERIES, &[], own.count() as u64),
         count(&PUSHES, &["taken"], metrics.pushed.load(Relaxed)),
         count(&PUSHES, &["failed"], metrics.failed.load(Relaxed)),
-    ]
+    ];
+    if let Some(credentials) = &metrics.credentials {
+        let renewals = &credentials.renewals;
+        samples.extend([
+            count(&PUSH_CREDENTIALS, &["applied"], renewals.applied.load(Relaxed)),
+            count(&PUSH_CREDENTIALS, &["refused"], renewals.refused.load(Relaxed)),
+        ]);
+    }
+    samples
 }
 
 /// All series as text, some at a time: of ten thousand with the default buckets it is tens of megabytes,

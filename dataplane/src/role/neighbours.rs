@@ -156,8 +156,8 @@ impl Neighbours {
             read_every: READ_EVERY,
         };
         let manifest = self.remote.map(|remote| remote.health);
-        let Shown { keyring, guard } = shown;
+        let Shown { keyring, guard, receiving } = shown;
         let discovery = self.discovery.health;
-        (Source { tier, discovery, manifest, config, keyring, guard }, follower)
+        (Source { tier, discovery, manifest, config, keyring, guard, receiving }, follower)
     }
 }

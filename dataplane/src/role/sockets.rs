@@ -11,7 +11,7 @@ use super::{RoleError, RoleOptions, print_line};
 use crate::admin;
 use crate::metrics::Source;
 use crate::stats::{Listening, Report};
-use crate::transport::{Admission, Guard, Handler, Protocol, ServerLimits, bind, serve_guarded};
+use crate::transport::{Guard, Handler, Protocol, ServerLimits, bind, serve_guarded};
 
 /// Sockets of a role, bound and not yet serving.
 pub(super) struct Sockets {
@@ -61,7 +61,6 @@ impl Sockets {
         clients: Door<H>,
         peers: Option<Door<H>>,
         source: Source,
-        receive_budget: u64,
         stopping: &watch::Receiver<bool>,
     ) -> Result<Receivers, RoleError> {
         let listening = Listening {
@@ -70,7 +69,7 @@ impl Sockets {
             peer: self.peer.as_ref().map(local).transpose()?,
             admin: local(&self.admin)?,
         };
-        let admission = Admission::new(receive_budget);
+        let admission = source.receiving.clone();
         let mut tasks = JoinSet::new();
         for (listener, protocol) in [(self.grpc, Protocol::Grpc), (self.http, Protocol::Http)] {
             let (limits, admission) = (ServerLimits::default(), admission.clone());

@@ -29,6 +29,8 @@ pub struct ChurnStats {
     pub taken_back: u64,
     /// Decisions that no witness answered.
     pub unanswered: u64,
+    /// Decisions that a witness refused, because it sees another owner.
+    pub turned_down: u64,
     /// Decisions made without a witness, though there are other gateways.
     pub decided_alone: u64,
     /// Decisions made though spans may have been missing: others did not answer in time.
@@ -116,6 +118,7 @@ impl ChurnStats {
             },
             taken_back: stats.taken_back,
             unanswered: stats.unanswered,
+            turned_down: stats.turned_down,
             decided_alone: stats.decided_alone,
             decided_unsure: stats.decided_unsure,
             forgotten: stats.forgotten,
@@ -145,6 +148,7 @@ impl AddAssign<&Self> for ChurnStats {
         self.forwarded_traces += other.forwarded_traces;
         self.taken_back += other.taken_back;
         self.unanswered += other.unanswered;
+        self.turned_down += other.turned_down;
         self.decided_alone += other.decided_alone;
         self.decided_unsure += other.decided_unsure;
         self.forgotten += other.forgotten;

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::PrivateKeyDer;
@@ -15,24 +14,20 @@ use rustls::pki_types::pem::PemObject;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::call::Protocol;
-use super::keyring::{
-    KeyringError, Outcome, READ_EVERY, certificates, fingerprint_of, read_file, unusable,
-};
+use super::keyring::{KeyringError, Outcome, certificates, fingerprint_of, read_file, unusable};
 use super::wire::Wire;
+use crate::renewal::{self, Renewals};
 
 /// The certificate of the receivers.
 pub struct Certificate {
     directory: PathBuf,
     authority: Option<PathBuf>,
     keys: ArcSwap<Keys>,
-    /// Certificates taken into use after the first.
-    pub reloads: AtomicU64,
-    /// Files that were read and not taken into use.
-    pub refusals: AtomicU64,
+    /// Certificates after the first.
+    pub renewals: Renewals,
 }
 
 struct Keys {
@@ -63,37 +58,22 @@ impl Certificate {
             directory: directory.to_owned(),
             authority: authority.map(Path::to_owned),
             keys: ArcSwap::from_pointee(keys),
-            reloads: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            renewals: Renewals::default(),
         }))
     }
 
     /// Reads the files again and again, and uses what is new, until the task is aborted.
     pub async fn follow(self: Arc<Self>) {
-        let mut every = interval(READ_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut judged = self.keys.load().fingerprint;
-        loop {
-            every.tick().await;
-            // Files that are being replaced may be away, or not fit together, for a moment.
-            let read = Files::read(&self.directory, self.authority.as_deref());
-            let Ok(files) = read else { continue };
-            let fingerprint = files.fingerprint();
-            if std::mem::replace(&mut judged, fingerprint) == fingerprint {
-                continue;
-            }
-            match files.keys() {
-                Ok(keys) => {
-                    self.keys.store(Arc::new(keys));
-                    self.reloads.fetch_add(1, Relaxed);
-                    tracing::info!("new certificates of the receivers are in use");
-                }
-                Err(why) => {
-                    self.refusals.fetch_add(1, Relaxed);
-                    tracing::warn!(%why, "new certificates of the receivers cannot be used");
-                }
-            }
-        }
+        let judged = self.keys.load().fingerprint;
+        let read = || {
+            let files = Files::read(&self.directory, self.authority.as_deref()).ok()?;
+            Some((files.fingerprint(), files))
+        };
+        let judge = |files: Files| {
+            let outcome = files.keys().map(|keys| self.keys.store(Arc::new(keys)));
+            self.renewals.count("certificates of the receivers", outcome);
+        };
+        renewal::follow(Some(judged), read, judge).await;
     }
 
     /// The server's side of a handshake.

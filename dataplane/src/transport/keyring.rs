@@ -9,7 +9,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::client::{Resumption, verify_server_name};
@@ -19,14 +18,12 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVeri
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::wire::Wire;
+use crate::renewal::{self, Renewals};
 use crate::stats::Role;
 
-/// How often the files are read: three small files, and certificates are renewed hours before they end.
-pub(super) const READ_EVERY: Duration = Duration::from_secs(1);
 /// A file larger than this holds no certificates: 100 of some 1.3 KiB.
 const FILE_BYTES_MAX: u64 = 128 << 10;
 /// HTTP/2 is all that is spoken here.
@@ -41,10 +38,8 @@ pub struct Keyring {
     keys: ArcSwap<Keys>,
     /// Handshakes that others began, by outcome.
     handshakes: [AtomicU64; Outcome::ALL.len()],
-    /// Certificates taken into use after the first.
-    pub reloads: AtomicU64,
-    /// Files that were read and not taken into use.
-    pub refusals: AtomicU64,
+    /// Certificates after the first.
+    pub renewals: Renewals,
 }
 
 /// How a handshake ended.
@@ -156,36 +151,20 @@ impl Keyring {
             gateway,
             keys: ArcSwap::from_pointee(keys),
             handshakes: Default::default(),
-            reloads: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            renewals: Renewals::default(),
         }))
     }
 
     /// Reads the files again and again, and uses what is new, until the task is aborted.
     pub async fn follow(self: Arc<Self>) {
-        let mut every = interval(READ_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut judged = self.keys.load().fingerprint;
-        loop {
-            every.tick().await;
-            // Files that are being replaced may be away, or not fit together, for a moment.
-            let Ok(files) = Files::read(&self.directory) else { continue };
-            let fingerprint = files.fingerprint();
-            if std::mem::replace(&mut judged, fingerprint) == fingerprint {
-                continue;
-            }
-            match files.keys(self.own_name()) {
-                Ok(keys) => {
-                    self.keys.store(Arc::new(keys));
-                    self.reloads.fetch_add(1, Relaxed);
-                    tracing::info!("new certificates are in use for new connections");
-                }
-                Err(why) => {
-                    self.refusals.fetch_add(1, Relaxed);
-                    tracing::warn!(%why, "new certificates cannot be used; the old ones stay");
-                }
-            }
-        }
+        let judged = self.keys.load().fingerprint;
+        let read = || Files::read(&self.directory).ok().map(|files| (files.fingerprint(), files));
+        let judge = |files: Files| {
+            let keys = files.keys(self.own_name());
+            let outcome = keys.map(|keys| self.keys.store(Arc::new(keys)));
+            self.renewals.count("certificates of the tiers", outcome);
+        };
+        renewal::follow(Some(judged), read, judge).await;
     }
 
     /// Handshakes that ended so.

@@ -7,16 +7,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
-use tokio::time::{MissedTickBehavior, interval};
 
 use super::answer::Refusal;
-use super::keyring::{KeyringError, READ_EVERY, read_file, unusable};
+use super::keyring::{KeyringError, read_file, unusable};
+use crate::renewal::{self, Renewals};
 
 /// Tokens at a time. Two are a rotation; every one more costs each request a comparison of 32 bytes.
 const TOKENS_MAX: usize = 32;
@@ -29,10 +28,8 @@ type Digest = [u8; 32];
 pub struct Tokens {
     path: PathBuf,
     digests: ArcSwap<Vec<Digest>>,
-    /// Lists taken into use after the first.
-    pub reloads: AtomicU64,
-    /// Lists that were read and not taken into use.
-    pub refusals: AtomicU64,
+    /// Lists after the first.
+    pub renewals: Renewals,
 }
 
 // === impl Tokens ===
@@ -47,35 +44,19 @@ impl Tokens {
         Ok(Arc::new(Self {
             path: path.to_owned(),
             digests: ArcSwap::from_pointee(digests),
-            reloads: AtomicU64::new(0),
-            refusals: AtomicU64::new(0),
+            renewals: Renewals::default(),
         }))
     }
 
     /// Reads the file again and again, and uses what is new, until the task is aborted.
     pub async fn follow(self: Arc<Self>) {
-        let mut every = interval(READ_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut judged: Option<Vec<u8>> = read_file(&self.path).ok();
-        loop {
-            every.tick().await;
-            let Ok(bytes) = read_file(&self.path) else { continue };
-            if judged.as_ref() == Some(&bytes) {
-                continue;
-            }
-            match read(&bytes) {
-                Ok(digests) => {
-                    self.digests.store(Arc::new(digests));
-                    self.reloads.fetch_add(1, Relaxed);
-                    tracing::info!("new bearer tokens are in use");
-                }
-                Err(why) => {
-                    self.refusals.fetch_add(1, Relaxed);
-                    tracing::warn!(why, "new bearer tokens cannot be used; the old ones stay");
-                }
-            }
-            judged = Some(bytes);
-        }
+        let judged = read_file(&self.path).ok();
+        let bytes = || read_file(&self.path).ok().map(|bytes| (bytes.clone(), bytes));
+        let judge = |bytes: Vec<u8>| {
+            let outcome = read(&bytes).map(|digests| self.digests.store(Arc::new(digests)));
+            self.renewals.count("bearer tokens", outcome);
+        };
+        renewal::follow(judged, bytes, judge).await;
     }
 
     /// Whether the headers of a request show a valid token.

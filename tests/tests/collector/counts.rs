@@ -2,7 +2,7 @@
 //! drawn so that the difference does not show; `docs/policies.md` lists them.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -168,7 +168,7 @@ fn matched(program: &Program, trace: &[ResourceSpans]) -> u64 {
 
 // === The Collector ===
 
-fn start(binary: &OsString, policies: &[Value]) -> Collector {
+fn start(program: &Path, policies: &[Value]) -> Collector {
     let exporter = json!({"endpoint": format!("127.0.0.1:{}", free_port()), "tls": {"insecure": true},
         "retry_on_failure": {"enabled": false}, "sending_queue": {"enabled": false}});
     let processor = json!({"decision_wait": "2s", "num_traces": 10 * TRACES, "policies": policies});
@@ -180,7 +180,7 @@ fn start(binary: &OsString, policies: &[Value]) -> Collector {
         "exporters": {"otlp_grpc": exporter},
         "service": {"pipelines": {"traces": pipeline}},
     });
-    Collector::start(binary, config)
+    Collector::start(program, config)
 }
 
 /// How many traces each policy kept, once all are decided.
@@ -200,17 +200,17 @@ fn kept(collector: &Collector) -> BTreeMap<String, u64> {
 #[test]
 fn each_policy_keeps_as_many_traces_as_the_collectors() {
     let test = "each_policy_keeps_as_many_traces_as_the_collectors";
-    let Some(binary) = collector::binary(test) else { return };
+    let Some(program) = collector::program(test, &["tail_sampling"]) else { return };
     let (theirs, ours) = policies();
-    let program = policy::compile(&ours).unwrap();
-    let mut collector = start(&binary, &theirs);
+    let compiled = policy::compile(&ours).unwrap();
+    let collector = start(&program, &theirs);
     let mut random = Random::new(20);
     let mut expected = vec![0; ours.len()];
     for first in (0..TRACES).step_by(TRACES_PER_REQUEST as usize) {
         let traces: Vec<_> =
             (first..first + TRACES_PER_REQUEST).map(|number| trace(number, &mut random)).collect();
         for trace in &traces {
-            let matched = matched(&program, trace);
+            let matched = matched(&compiled, trace);
             for (place, count) in expected.iter_mut().enumerate() {
                 *count += matched >> place & 1;
             }

@@ -118,7 +118,7 @@ fn manifest(pipeline: &Pipeline) -> String {
 }
 
 /// One Collector with all pipelines, each with an exporter to its own backend.
-fn start(binary: &std::ffi::OsString, pipelines: &[(Pipeline, Backend)]) -> Collector {
+fn start(program: &std::path::Path, pipelines: &[(Pipeline, Backend)]) -> Collector {
     let mut config = json!({});
     for (Pipeline { name, theirs, .. }, backend) in pipelines {
         let (sampler, exporter) = (format!("tail_sampling/{name}"), format!("otlp_grpc/{name}"));
@@ -130,7 +130,7 @@ fn start(binary: &std::ffi::OsString, pipelines: &[(Pipeline, Backend)]) -> Coll
         config["service"]["pipelines"][format!("traces/{name}")] =
             json!({"receivers": ["otlp"], "processors": [sampler], "exporters": [exporter]});
     }
-    Collector::start(binary, config)
+    Collector::start(program, config)
 }
 
 /// The traces that came, each with its spans.
@@ -152,7 +152,7 @@ async fn settle(backend: &Backend) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_keeps_the_traces_that_the_collector_keeps() {
     let test = "a_gateway_keeps_the_traces_that_the_collector_keeps";
-    let Some(binary) = collector::binary(test) else { return };
+    let Some(program) = collector::program(test, &["tail_sampling"]) else { return };
     let mut theirs = Vec::new();
     let mut fleets = Vec::new();
     for pipeline in [usual(), attributes(), nested(), conditions()] {
@@ -162,7 +162,7 @@ async fn a_gateway_keeps_the_traces_that_the_collector_keeps() {
         fleets.push((Fleet::start(&manifest(&pipeline), 0, 1, &address, &extra), backend));
         theirs.push((pipeline, Backend::start().await));
     }
-    let mut collector = start(&binary, &theirs);
+    let mut collector = start(&program, &theirs);
     let mut random = Random::new(27);
     for first in (0..TRACES).step_by(TRACES_PER_REQUEST as usize) {
         let numbers = first..first + TRACES_PER_REQUEST;

@@ -63,13 +63,16 @@ enum Heard {
 
 impl Proposals {
     /// The key was decided otherwise, or a witness does not take this proposal. A later one of the key stays.
-    pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) {
-        if self.confided.get(&key).is_some_and(|confided| confided.req == req) {
+    /// Whether this one was under way.
+    pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) -> bool {
+        let confided = self.confided.get(&key).is_some_and(|confided| confided.req == req);
+        if confided {
             self.confided.remove(&key);
         }
-        if let Some(proposal) = self.open.get_mut(&req) {
-            proposal.keys.retain(|(proposed, _)| *proposed != key);
-        }
+        let Some(proposal) = self.open.get_mut(&req) else { return confided };
+        let before = proposal.keys.len();
+        proposal.keys.retain(|(proposed, _)| *proposed != key);
+        confided || proposal.keys.len() < before
     }
 }
 
@@ -185,7 +188,7 @@ impl Traces {
             self.learn(Some(stand), decision, now, out);
         }
         for key in &answer.refused {
-            self.proposals.withdraw(req, *key);
+            self.stats.turned_down += u64::from(self.proposals.withdraw(req, *key));
             self.reopen(*key, req, now, out);
         }
         self.hear(stand, &answer.from.name, req, Heard::Agreed, now, out);

@@ -52,6 +52,8 @@ counters! {
     learned,
     /// Proposals that no witness answered.
     unanswered,
+    /// Decisions that a witness refused: as it sees the fleet, the trace is not ours.
+    turned_down,
     /// Decisions taken back because the key changed hands.
     taken_back,
     /// Decisions learned that differ from one that stands here.

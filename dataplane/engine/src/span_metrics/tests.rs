@@ -445,3 +445,30 @@ fn a_sampled_span_stands_for_those_that_were_let_go() {
     assert_eq!((shown.spans[0].calls, counts[1], *sum), (6, 6, 30.0));
     assert_eq!(shown.counts.spans, 3);
 }
+
+/// What is taken is what came since, nothing is taken twice, and what came to nobody is there again.
+#[test]
+fn deltas_add_up_to_the_totals_and_come_back_when_nobody_took_them() {
+    let (plan, mut tally) = tally(config(explicit()));
+    let owner = resource(vec![attribute("service.name", text("shop"))]);
+    let mut fresh = Totals::new(Arc::clone(&plan), ROOMY);
+    let mut count = |fresh: &mut Totals, spans: u64, now: Millis| {
+        for _ in 0..spans {
+            see(&mut tally, &owner, &Span::default(), now);
+        }
+        fresh.add(tally.drain(now));
+    };
+    let calls = |shown: &Shown| shown.spans.iter().map(|series| series.calls).sum::<u64>();
+    count(&mut fresh, 3, 10);
+    let first = fresh.take(20);
+    assert_eq!((calls(&first), first.spans[0].first, first.counts.spans), (3, 10, 3));
+    assert!(fresh.take(30).spans.is_empty(), "nothing has come");
+    count(&mut fresh, 2, 40);
+    let second = fresh.take(50);
+    assert_eq!((calls(&second), second.counts.spans), (2, 2));
+    assert!(second.spans[0].first >= first.at, "the next one begins where this one ends");
+    fresh.put_back(second.after(0, 0));
+    count(&mut fresh, 4, 60);
+    assert_eq!(calls(&fresh.take(70)), 6);
+    assert!(second.after(1, 0).spans.is_empty(), "what was taken is not there again");
+}

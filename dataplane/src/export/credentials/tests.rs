@@ -1,12 +1,14 @@
 //! Secrets come from files, are followed, and are never told.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ringtail_crds::Compression;
 use ringtail_crds::exporter::OtlpProtocol;
 use ringtail_crds::resolved::{Endpoint, HeaderValue as Written, Retry, Tls};
 
 use super::*;
+use crate::renewal::READ_EVERY;
 
 const CANARY: &str = "canary-7f3a";
 
@@ -113,7 +115,10 @@ async fn a_new_file_is_used_and_a_wrong_one_is_not() {
         let credentials = Arc::clone(&credentials);
         async move { credentials.follow().await }
     });
-    let counts = || (credentials.reloads.load(Relaxed), credentials.refusals.load(Relaxed));
+    let counts = || {
+        let renewals = &credentials.renewals;
+        (renewals.applied.load(Relaxed), renewals.refused.load(Relaxed))
+    };
     let token = || credentials.headers().map["authorization"].clone();
     let turns = || tokio::time::sleep(READ_EVERY * 3);
     turns().await;

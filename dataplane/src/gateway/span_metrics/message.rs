@@ -49,6 +49,8 @@ pub(super) struct Metric {
     pub(super) exponential: Option<Exponential>,
 }
 
+/// `AGGREGATION_TEMPORALITY_DELTA`
+pub(super) const DELTA: i32 = 1;
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`
 pub(super) const CUMULATIVE: i32 = 2;
 

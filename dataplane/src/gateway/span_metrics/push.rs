@@ -1,14 +1,17 @@
-//! Totals as OTLP: the metrics of the connector, cumulative, in requests of a size that receivers take.
+//! Series as OTLP: the metrics of the connector, in requests of a size that receivers take.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
 use ringtail_engine::span_metrics::{Buckets, Histogram, Labels, Owner, Plan, Series, Shown, Unit};
 
-use super::message::{self, CUMULATIVE, KeyValue};
+use super::message::{self, CUMULATIVE, DELTA, KeyValue};
 use super::{Push, SpanMetrics};
-use crate::transport::{Client, ClientLimits, Encoding, EndpointError, Method, framed_as};
+use crate::export::ConfigError;
+use crate::export::credentials::Credentials;
+use crate::transport::{Client, ClientLimits, Encoding, Method, framed_as};
 
 /// Bytes of a request, about: a quarter of the 4 MiB that OTLP receivers take by default.
 const REQUEST_BYTES: usize = 1 << 20;
@@ -17,15 +20,20 @@ const POINT_BYTES: usize = 160;
 /// How long the answer to one request may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// As messages call it.
+const WHO: &str = "spanMetrics.otlp";
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pusher {
     client: Client,
     endpoint: String,
+    credentials: Arc<Credentials>,
+    temporality: i32,
 }
 
 /// Which metric a series is of.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Spans,
     Events,
@@ -34,31 +42,59 @@ enum Kind {
 // === impl Pusher ===
 
 impl Pusher {
-    pub(super) fn new(push: &Push) -> Result<Self, EndpointError> {
-        let client = Client::new(&push.endpoint, &ClientLimits::default())?;
-        Ok(Self { client, endpoint: push.endpoint.clone() })
+    pub(super) fn new(push: &Push) -> Result<Self, ConfigError> {
+        let Push { settings, secrets_dir } = push;
+        let credentials = Credentials::of_endpoint(WHO, &settings.endpoint, secrets_dir.clone())
+            .map_err(ConfigError)?;
+        let endpoint = &settings.endpoint.address;
+        let client = Client::with_trust(endpoint, &ClientLimits::default(), credentials.trust())
+            .map_err(|error| ConfigError(format!("{WHO}: {error}")))?;
+        Ok(Self {
+            client,
+            endpoint: endpoint.clone(),
+            credentials: Arc::new(credentials),
+            temporality: if settings.delta { DELTA } else { CUMULATIVE },
+        })
     }
 
-    /// Whether all of it was taken. What was not is not sent again: the next push has it, too.
-    pub(super) async fn push(&self, shared: &SpanMetrics, shown: &Shown) -> bool {
-        for request in requests(shared, shown) {
-            let message = request.encode_to_vec();
-            let frame = framed_as(Encoding::Gzip, &message);
-            let Ok(frame) = frame else { return false };
-            let none = http::HeaderMap::new();
-            let method = Method::ExportMetrics;
-            let called =
-                self.client.call(method, frame, Encoding::Gzip, &none, ANSWER_WITHIN).await;
-            if let Err(error) = called {
-                tracing::warn!(endpoint = %self.endpoint, %error, "span metrics were not taken");
-                return false;
+    /// Whom it trusts and what it shows.
+    pub(super) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials)
+    }
+
+    /// What was not taken; nothing when all of it was.
+    pub(super) async fn push(&self, shared: &SpanMetrics, shown: &Shown) -> Option<Shown> {
+        let (mut spans, mut events) = (0, 0);
+        for (kind, series, request) in requests(shared, shown, self.temporality) {
+            if !self.taken(&request).await {
+                return Some(shown.after(spans, events));
+            }
+            match kind {
+                Kind::Spans => spans += series,
+                Kind::Events => events += series,
             }
         }
-        true
+        None
+    }
+
+    async fn taken(&self, request: &message::Request) -> bool {
+        let frame = framed_as(Encoding::Gzip, &request.encode_to_vec());
+        let Ok(frame) = frame else { return false };
+        let (none, method) = (http::HeaderMap::new(), Method::ExportMetrics);
+        let called = self.client.call(method, frame, Encoding::Gzip, &none, ANSWER_WITHIN).await;
+        if let Err(error) = &called {
+            tracing::warn!(endpoint = %self.endpoint, %error, "span metrics were not taken");
+        }
+        called.is_ok()
     }
 }
 
-fn requests(shared: &SpanMetrics, shown: &Shown) -> Vec<message::Request> {
+/// Requests of a size that receivers take, each with its kind and number of series.
+fn requests(
+    shared: &SpanMetrics,
+    shown: &Shown,
+    temporality: i32,
+) -> Vec<(Kind, usize, message::Request)> {
     let mut requests = Vec::new();
     for (kind, list) in [(Kind::Spans, &shown.spans), (Kind::Events, &shown.events)] {
         let mut rest = list.as_slice();
@@ -70,7 +106,7 @@ fn requests(shared: &SpanMetrics, shown: &Shown) -> Vec<message::Request> {
             };
             let count = rest.iter().take_while(fits).count().max(1);
             let (now, later) = rest.split_at(count);
-            requests.push(request(shared, shown, kind, now));
+            requests.push((kind, count, request(shared, shown, (kind, temporality), now)));
             rest = later;
         }
     }
@@ -88,14 +124,19 @@ fn size_of_points(series: &Series, plan: &Plan) -> usize {
     2 * (labels + POINT_BYTES + 64 * series.exemplars.len()) + buckets
 }
 
-fn request(shared: &SpanMetrics, shown: &Shown, kind: Kind, list: &[Series]) -> message::Request {
+fn request(
+    shared: &SpanMetrics,
+    shown: &Shown,
+    (kind, temporality): (Kind, i32),
+    list: &[Series],
+) -> message::Request {
     let mut by_owner: BTreeMap<Option<Owner<'_>>, Vec<(Labels<'_>, &Series)>> = BTreeMap::new();
     for series in list {
         let labels = Labels::of(&series.key, &shared.plan, kind == Kind::Events);
         by_owner.entry(labels.owner).or_default().push((labels, series));
     }
     let of_owner = |(owner, list): (Option<Owner<'_>>, Vec<(Labels<'_>, &Series)>)| {
-        let metrics = metrics(shared, shown, kind, &list);
+        let metrics = metrics(shared, shown, (kind, temporality), &list);
         let scope = Some(message::Scope { name: "spanmetricsconnector".to_owned() });
         message::ResourceMetrics {
             resource: Some(message::Resource { attributes: owner.map_or(vec![], attributes_of) }),
@@ -122,7 +163,7 @@ fn pair(key: &str, value: &str) -> KeyValue {
 fn metrics(
     shared: &SpanMetrics,
     shown: &Shown,
-    kind: Kind,
+    (kind, temporality): (Kind, i32),
     list: &[(Labels<'_>, &Series)],
 ) -> Vec<message::Metric> {
     let plan = &shared.plan;
@@ -131,8 +172,7 @@ fn metrics(
         Kind::Events => "traces.span.metrics.events",
     };
     let points = list.iter().map(|(labels, series)| number(shared, shown, labels, series));
-    let sum =
-        message::Sum { points: points.collect(), temporality: CUMULATIVE, is_monotonic: true };
+    let sum = message::Sum { points: points.collect(), temporality, is_monotonic: true };
     let name = name.to_owned();
     let calls = message::Metric { name, sum: Some(sum), ..message::Metric::default() };
     if kind == Kind::Events {
@@ -144,7 +184,6 @@ fn metrics(
     };
     let name = "traces.span.metrics.duration".to_owned();
     let duration = message::Metric { name, unit: unit.to_owned(), ..message::Metric::default() };
-    let temporality = CUMULATIVE;
     let duration = match plan.buckets() {
         Buckets::Explicit(bounds) => {
             let explicit = |(labels, series): &(Labels<'_>, &Series)| {
@@ -259,8 +298,6 @@ fn instance(shared: &SpanMetrics) -> KeyValue {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
     use ringtail_engine::span_metrics::PlanConfig;
@@ -285,6 +322,7 @@ mod tests {
             latest: arc_swap::ArcSwap::default(),
             pushed: 0.into(),
             failed: 0.into(),
+            credentials: None,
             asks,
             clock: Clock::start(),
         }
@@ -300,7 +338,9 @@ mod tests {
     fn a_push_is_read_as_otlp() {
         let shared = shared(Buckets::Explicit(vec![1.0]));
         let shown = Shown { spans: vec![overflow(3)], ..Shown::default() };
-        let [request] = &requests(&shared, &shown)[..] else { panic!() };
+        let [(Kind::Spans, 1, request)] = &requests(&shared, &shown, CUMULATIVE)[..] else {
+            panic!()
+        };
         let bytes = request.encode_to_vec();
         let read = ExportMetricsServiceRequest::decode(bytes.as_slice()).unwrap();
         let metrics = &read.resource_metrics[0].scope_metrics[0].metrics;
@@ -324,12 +364,14 @@ mod tests {
         let shared = shared(Buckets::Explicit(vec![1.0]));
         let spans: Vec<Series> = (0..10_000).map(overflow).collect();
         let shown = Shown { spans, ..Shown::default() };
-        let requests = requests(&shared, &shown);
+        let requests = requests(&shared, &shown, DELTA);
         assert!(requests.len() > 1);
-        assert!(requests.iter().all(|request| request.encoded_len() <= 4 << 20));
-        let points = |request: &message::Request| {
+        assert!(requests.iter().all(|(_, _, request)| request.encoded_len() <= 4 << 20));
+        let points = |(_, series, request): &(Kind, usize, message::Request)| {
             let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
-            metrics[0].sum.as_ref().unwrap().points.len()
+            let sum = metrics[0].sum.as_ref().unwrap();
+            assert_eq!((sum.points.len(), sum.temporality), (*series, DELTA));
+            sum.points.len()
         };
         assert_eq!(requests.iter().map(points).sum::<usize>(), 10_000);
     }

@@ -1,5 +1,7 @@
 //! Handshakes between all kinds of certificates.
 
+use std::time::Duration;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
@@ -174,7 +176,7 @@ async fn new_files_are_used_for_new_connections() {
     let following = tokio::spawn(Arc::clone(&gateway).follow());
     new.write(directory.path(), GATEWAY);
     let started = std::time::Instant::now();
-    while gateway.reloads.load(Relaxed) == 0 {
+    while gateway.renewals.applied.load(Relaxed) == 0 {
         assert!(started.elapsed() < Duration::from_secs(60), "the files are read again");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -201,3 +201,22 @@ fn who_leaves_tells_the_next_choices_what_it_has_heard() {
         },
     );
 }
+
+#[test]
+fn a_decision_that_a_witness_refuses_is_counted_and_tried_again() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let key = bench.key(&["b", "a", "c"]);
+    bench.deliver(part(key));
+    bench.out.clear();
+    bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
+    for (to, req) in bench.told() {
+        let from = Instance::new(&to, 1);
+        let answer = super::super::Agreement { from, known: Vec::new(), refused: vec![key] };
+        bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
+        // An answer that comes twice is no second refusal.
+        bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
+    }
+    assert_eq!(bench.own.stats().turned_down, 1);
+    assert!(bench.out.iter().any(|action| matches!(action, Action::PutBack { .. })));
+    assert!(!bench.out.iter().any(|action| matches!(action, Action::Settle { .. })));
+}
