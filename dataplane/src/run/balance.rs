@@ -80,13 +80,25 @@ impl FleetLedger {
             let (sent, arrived) = (number(sent), number(arrived));
             self.problems.push(format!("{sent} spans were handed over, gateways took {arrived}"));
         }
-        for (name, exporter) in &self.gateways.exporters {
-            let given = exporter.received - exporter.recovered;
-            if given != self.gateways.kept {
-                let (kept, due) = (number(self.gateways.kept), number(given));
-                self.problems
-                    .push(format!("{kept} spans were kept, exporter {name} was given {due}"));
-            }
+        self.problems.extend(unlike_kept("spans", &self.gateways));
+        self.compare_records(!killed.is_empty() || was_frozen);
+    }
+
+    /// Log records are delivered once, or again to another gateway when the first one gives no answer.
+    fn compare_records(&mut self, disturbed: bool) {
+        let (Some(agents), Some(gateways)) = (&self.agents.logs, &self.gateways.logs) else {
+            return;
+        };
+        let (sent, arrived) = (agents.out, gateways.received.total());
+        let told = format!(
+            "{} log records were handed over, gateways took {}",
+            number(sent),
+            number(arrived)
+        );
+        self.problems.extend(unlike_kept("log records", gateways));
+        if sent != arrived {
+            let place = if disturbed { &mut self.notes } else { &mut self.problems };
+            place.push(told);
         }
     }
 
@@ -110,17 +122,9 @@ impl FleetLedger {
 
     /// The ledger as a few lines of text.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec!["ledger (spans)".to_owned()];
-        lines.push(format!("  agents    {}", account(&self.agents)));
-        lines.push(format!("  gateways  {}", account(&self.gateways)));
-        for (name, exporter) in &self.gateways.exporters {
-            let (due, sent) = (number(exporter.received), number(exporter.sent));
-            let dropped = reasons("dropped", &exporter.dropped);
-            let left = match exporter.held {
-                0 => String::new(),
-                held => format!(" + held {}", number(held)),
-            };
-            lines.push(format!("  {name:<8}  in {due} = sent {sent}{dropped}{left}"));
+        let mut lines = book("spans", &self.agents, &self.gateways);
+        if let (Some(agents), Some(gateways)) = (&self.agents.logs, &self.gateways.logs) {
+            lines.extend(book("log records", agents, gateways));
         }
         lines.extend(self.notes.iter().map(|note| format!("  {note}")));
         if self.balances() {
@@ -129,6 +133,38 @@ impl FleetLedger {
         lines.extend(self.problems.iter().map(|problem| format!("  DOES NOT BALANCE: {problem}")));
         lines
     }
+}
+
+/// One sentence for each exporter that was not given what was kept.
+fn unlike_kept(what: &str, gateways: &LedgerReport) -> Vec<String> {
+    let kept = gateways.kept;
+    let given = gateways.exporters.iter();
+    let given = given.map(|(name, exporter)| (name, exporter.received - exporter.recovered));
+    let other = given.filter(|(_, given)| *given != kept);
+    let tell = |(name, given): (&String, u64)| {
+        let (kept, given) = (number(kept), number(given));
+        format!("{kept} {what} were kept, exporter {name} was given {given}")
+    };
+    other.map(tell).collect()
+}
+
+/// The lines of both tiers and the exporters.
+fn book(what: &str, agents: &LedgerReport, gateways: &LedgerReport) -> Vec<String> {
+    let mut lines = vec![
+        format!("ledger ({what})"),
+        format!("  agents    {}", account(agents)),
+        format!("  gateways  {}", account(gateways)),
+    ];
+    for (name, exporter) in &gateways.exporters {
+        let (due, sent) = (number(exporter.received), number(exporter.sent));
+        let dropped = reasons("dropped", &exporter.dropped);
+        let left = match exporter.held {
+            0 => String::new(),
+            held => format!(" + held {}", number(held)),
+        };
+        lines.push(format!("  {name:<8}  in {due} = sent {sent}{dropped}{left}"));
+    }
+    lines
 }
 
 fn account(ledger: &LedgerReport) -> String {

@@ -86,6 +86,28 @@ async fn a_fleet_that_balances_says_so() {
 }
 
 #[tokio::test]
+async fn log_records_have_books_of_their_own() {
+    let with = |spans: LedgerReport, logs: &LedgerReport| spans.with_logs(Some(logs.clone()));
+    let mut lost = gateway_ledger();
+    (lost.received.peers, lost.sampled_away) = (9, 5);
+    for (logs, problems) in [
+        (gateway_ledger(), vec![]),
+        (lost.settle(), vec!["10 log records were handed over, gateways took 9"]),
+    ] {
+        let (mut fleet, mut screen) = fleet_of(&[
+            (Role::Gateway, role_script(&with(gateway_ledger(), &logs), 0)),
+            (Role::Agent, role_script(&with(agent_ledger(), &agent_ledger()), 0)),
+        ])
+        .await;
+        fleet.stop(&mut screen).await;
+        let ledger = FleetLedger::of(fleet.members());
+        assert_eq!(ledger.problems, problems);
+        let text = ledger.lines().join("\n");
+        assert!(text.contains("ledger (log records)\n  agents    in 12 = out 10"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn what_does_not_add_up_is_named() {
     let mut short = gateway_ledger();
     short.received.peers = 9;
