@@ -27,6 +27,7 @@ mod environment; // ${env:NAME}
 mod exporters; //   backends
 mod gateway; //     the gateways' part
 mod leaves; //      policies that ask something themselves
+mod logs; //        log records
 mod metrics; //     span metrics, and what is no trace
 mod pipelines; //   what is in use, and in which tier
 mod policies; //    policies inside policies

@@ -1,5 +1,7 @@
 //! A conversion on its way: what was read so far, and the manifest that comes of it.
 
+use std::collections::BTreeMap;
+
 use super::environment::Environment;
 use super::metrics::Push;
 use super::pipelines::{Config, Tier};
@@ -23,8 +25,8 @@ pub(super) struct Conversion<'a> {
     pub(super) draft: Draft,
     pub(super) policies: Vec<Written>,
     pub(super) exporters: Vec<Tree>,
-    /// The IDs of exporters that were looked at.
-    pub(super) exported: Vec<String>,
+    /// The IDs of exporters that were looked at, and where they are in `exporters`.
+    pub(super) exported: BTreeMap<String, Option<usize>>,
     /// Conditions of filters and actions on attributes, of all processors together.
     pub(super) filters: Vec<String>,
     pub(super) actions: Vec<Tree>,
@@ -53,7 +55,7 @@ impl<'a> Conversion<'a> {
             draft: Draft::default(),
             policies: Vec::new(),
             exporters: Vec::new(),
-            exported: Vec::new(),
+            exported: BTreeMap::new(),
             filters: Vec::new(),
             actions: Vec::new(),
             redacted: Redacted::default(),
@@ -77,6 +79,7 @@ impl<'a> Conversion<'a> {
             self.others(config);
             config.report_unused(&mut self.report);
         }
+        self.logs(configs);
         let Some(place) = configs.first().map(|config| config.entry.place.clone()) else { return };
         self.whole = Some(place.clone());
         let has = |tier| configs.iter().any(|config| config.of(tier).next().is_some());

@@ -187,17 +187,33 @@ impl Conversion<'_> {
                 self.missing("exporter", id, place);
                 continue;
             };
-            if self.exported.contains(id) {
+            if self.exported.contains_key(id) {
                 continue;
             }
-            self.exported.push(id.clone());
             let samples = pipeline.processors.iter().any(|(id, _)| type_of(id) == "tail_sampling");
             if !samples && config.of(Tier::Gateway).count() > 1 {
                 let why = "gets all spans there, and only those of kept traces here";
                 self.report.differs(place, why);
             }
-            self.exporter(config, id, &entry);
+            self.exporter_of(config, id, &entry);
         }
+    }
+
+    /// Where the exporter with this ID is in the manifest, if something is like it.
+    pub(super) fn exporter_of(
+        &mut self,
+        config: &Config<'_>,
+        id: &str,
+        entry: &Entry<'_>,
+    ) -> Option<usize> {
+        if let Some(known) = self.exported.get(id) {
+            return *known;
+        }
+        let before = self.exporters.len();
+        self.exporter(config, id, entry);
+        let place = (self.exporters.len() > before).then_some(before);
+        self.exported.insert(id.to_owned(), place);
+        place
     }
 
     fn exporter(&mut self, config: &Config<'_>, id: &str, entry: &Entry<'_>) {

@@ -231,8 +231,10 @@ impl Conversion<'_> {
                         self.metrics_exporter(config, id, place);
                     }
                 }
+                ("logs", _) => {}
                 (signal, _) => {
-                    let why = format!("Ringtail carries traces: leave a Collector for {signal}");
+                    let why =
+                        format!("Ringtail carries traces and logs: leave a Collector for {signal}");
                     self.report.lost(&pipeline.place, why);
                 }
             }

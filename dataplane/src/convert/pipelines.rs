@@ -154,7 +154,7 @@ impl Pipeline {
         self.processors.iter().any(|(id, _)| type_of(id) == "tail_sampling")
     }
 
-    fn balances(&self) -> bool {
+    pub(super) fn balances(&self) -> bool {
         self.exporters.iter().any(|(id, _)| type_of(id) == "loadbalancing")
     }
 }

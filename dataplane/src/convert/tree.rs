@@ -7,8 +7,8 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use super::report::{Place, Report};
 
 /// The parts of a manifest in the order in which it is told; others follow.
-const ORDER: [&str; 7] =
-    ["agent", "routing", "gateway", "sampling", "spanMetrics", "redaction", "exporters"];
+const ORDER: [&str; 8] =
+    ["agent", "routing", "gateway", "sampling", "spanMetrics", "logs", "redaction", "exporters"];
 
 /// A value that keeps the order of its fields.
 #[derive(Clone, Debug, PartialEq)]
