@@ -286,15 +286,13 @@ impl Traces {
     ) -> Agreement {
         let mut answer =
             Agreement { from: stand.me.clone(), known: Vec::new(), refused: Vec::new() };
-        for (decision, known) in told.list.iter().zip(self.known(stand, told, now)) {
+        for (decision, (agreed, known)) in told.list.iter().zip(self.known(stand, told, now)) {
             // What was exported is no proposal: it came along.
             match (known, told.propose && !decision.exported) {
                 (Some(known), true) if stand.rules.known => {
                     answer.known.push(known.told(decision.key, now));
                 }
-                (_, true) if !self.agrees(stand, &told.from, decision.key, now) => {
-                    answer.refused.push(decision.key);
-                }
+                (_, true) if !agreed => answer.refused.push(decision.key),
                 (Some(_), _) => self.learn(Some(stand), decision, now, out),
                 (None, true) if stand.rules.agree => {
                     self.decided.overhear(decision, now);
@@ -315,21 +313,24 @@ impl Traces {
         answer
     }
 
-    /// What is known of decisions that are told. All at once, for the reason that they are entered so.
+    /// Whether each of these decisions is one that this gateway agrees to, if it is a proposal, and what is
+    /// known of it. All at once, for the reason that they are entered so.
     fn known(
         &self,
         stand: &Stand,
         told: &super::message::Decisions,
         now: Millis,
-    ) -> Vec<Option<Decided>> {
+    ) -> Vec<(bool, Option<Decided>)> {
         let look = self.decided.may_know_others();
-        let is_theirs = |decision: &Decision| match told.propose && !decision.exported {
-            true => stand.rules.agree && self.agrees(stand, &told.from, decision.key, now),
-            false => !stand.owns(decision.key),
-        };
-        let find = |decision: &Decision| match look || !is_theirs(decision) {
-            true => self.decided.find(decision.key),
-            false => None,
+        let find = |decision: &Decision| {
+            let (agreed, theirs) = match told.propose && !decision.exported {
+                true => {
+                    let agreed = self.agrees(stand, &told.from, decision.key, now);
+                    (agreed, stand.rules.agree && agreed)
+                }
+                false => (true, !stand.owns(decision.key)),
+            };
+            (agreed, if look || !theirs { self.decided.find(decision.key) } else { None })
         };
         told.list.iter().map(find).collect()
     }
