@@ -32,6 +32,7 @@ const WELL: &[Series] = &[
     ("ringtail_unprotected_spans_total", r#"pod="a""#, "7x60"),
     ("ringtail_fence_seconds_total", r#"pod="a",cause="peers""#, "0+6x60"),
     ("otelcol_exporter_send_failed_spans_total", r#"pod="a",exporter="tempo",reason="x""#, "7x60"),
+    ("otelcol_processor_dropped_log_records_total", r#"pod="a",reason="undecided""#, "0+5x60"),
     ("otelcol_exporter_queue_size", r#"pod="a",exporter="tempo""#, "70x60"),
     ("otelcol_exporter_queue_capacity", r#"pod="a",exporter="tempo""#, "100x60"),
     ("ringtail_operator_leader", r#"pod="o""#, "1x60"),
@@ -79,6 +80,14 @@ const SICK: &[(&str, &[Series])] = &[
         &[(
             "otelcol_exporter_send_failed_spans_total",
             r#"pod="a",exporter="tempo",reason="x""#,
+            "0+5x60",
+        )],
+    ),
+    (
+        "RingtailLogRecordsLost",
+        &[(
+            "otelcol_exporter_send_failed_log_records_total",
+            r#"pod="a",exporter="loki",reason="rejected""#,
             "0+5x60",
         )],
     ),

@@ -15,7 +15,7 @@ struct Alert {
     summary: &'static str,
 }
 
-const ALERTS: [Alert; 10] = [
+const ALERTS: [Alert; 11] = [
     Alert {
         name: "RingtailRingSplit",
         expression: "count(count by (digest) (ringtail_ring_digest{$L} == 1)) > 1",
@@ -83,6 +83,16 @@ const ALERTS: [Alert; 10] = [
         minutes: 5,
         severity: "warning",
         summary: "Kept spans are lost on their way to backend {{ $labels.exporter }}",
+    },
+    Alert {
+        name: "RingtailLogRecordsLost",
+        // `logs.undecided: Drop` means to drop.
+        expression: "sum by (reason) \
+                     (rate(otelcol_processor_dropped_log_records_total{$L,reason!=\"undecided\"}[5m]) or \
+                     rate(otelcol_exporter_send_failed_log_records_total{$L}[5m])) > 0",
+        minutes: 5,
+        severity: "warning",
+        summary: "Log records are lost after they were accepted ({{ $labels.reason }})",
     },
     Alert {
         name: "RingtailExporterQueueFull",
