@@ -68,10 +68,7 @@ spec:
   - name: sink
     type: OTLP
     otlp: {{endpoint: \"http://{}\", protocol: GRPC, compression: None, queue: {{maxBytes: 256Mi}}}}
-  routing:
-    resolver: {{type: Static, static: {{endpoints: [{}]}}}}
-  gateway: {{type: External}}
-  agent:
+{}  agent:
     compression: {}
 ",
             self.decision_wait_s,
@@ -82,8 +79,39 @@ spec:
                 Extra::Nothing | Extra::Policies => "",
             },
             self.export,
-            gateways.join(", "),
+            // Gateways of our own are found through the cluster, and have no list of addresses.
+            match self.extra {
+                Extra::Redaction => String::new(),
+                _ => format!(
+                    "  routing:
+    resolver: {{type: Static, static: {{endpoints: [{}]}}}}
+  gateway: {{type: External}}
+",
+                    gateways.join(", ")
+                ),
+            },
             self.hop_compression
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_manifest_is_valid() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 4317));
+        for extra in [Extra::Nothing, Extra::Policies, Extra::SpanMetrics, Extra::Redaction] {
+            let manifest = Manifest {
+                hop_compression: "None",
+                decision_wait_s: 3,
+                export: address,
+                gateways: vec![address],
+                extra,
+            };
+            let problems = ringtail_crds::validate(&manifest.render()).err();
+            assert!(problems.is_none(), "{extra:?}: {problems:?}");
+        }
     }
 }

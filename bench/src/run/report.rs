@@ -165,7 +165,7 @@ impl Group<'_> {
         let checked = self.trials.iter().filter(|trial| trial.right.is_some()).count();
         match (checked, wrong.is_empty()) {
             (_, false) => format!("WRONG: {}", wrong.join(", ")),
-            (0, true) => "counted only: the load repeats".into(),
+            (0, true) => "counted only".into(),
             (_, true) => format!("exact, {checked} runs"),
         }
     }

@@ -157,7 +157,7 @@ impl<'a> Stage<'a> {
         let mut command = bench.tool("sink");
         let ports = if case.tier == Tier::Agent { UPSTREAMS } else { 1 };
         command.args(std::iter::repeat_n(["--listen", "127.0.0.1:0"], ports).flatten());
-        if case.gzip.is_none() {
+        if case.is_checked() {
             command.args(["--check", "--seed", &SEED.to_string()]);
         }
         if policies(case, contender) == Policies::THREE {
@@ -242,7 +242,7 @@ impl<'a> Stage<'a> {
             return Err(Failure::new(format!("{} did not take its load: {load}", self.name)));
         }
         let end = number(&load["traces"]["end"])? as u64;
-        if self.case.gzip.is_none() {
+        if self.case.is_checked() {
             self.sink.ask(&format!("expect {}..{end}", self.next), PATIENCE)?;
         }
         self.expected += match policies(self.case, self.contender) {
