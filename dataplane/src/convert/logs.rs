@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::Gateways;
 use super::conversion::Conversion;
 use super::pipelines::{Config, Pipeline, Tier, type_of};
-use super::report::Place;
 use super::tree::Tree;
 
 impl Conversion<'_> {
@@ -84,7 +83,10 @@ impl Conversion<'_> {
         let mut given = Vec::new();
         for (id, place) in &pipeline.exporters {
             match (type_of(id), config.component("exporters", id)) {
-                ("loadbalancing", Some(_)) => self.balances_records(place),
+                ("loadbalancing", Some(_)) => {
+                    let why = "agents spread log records over gateways as they do with spans";
+                    self.report.built_in(place, why);
+                }
                 (_, Some(_)) if !gateways => {
                     self.report.lost(place, "agents send to gateways only")
                 }
@@ -96,11 +98,6 @@ impl Conversion<'_> {
             }
         }
         given
-    }
-
-    fn balances_records(&mut self, place: &Place) {
-        self.report
-            .built_in(place, "agents spread log records over gateways as they do with spans");
     }
 }
 

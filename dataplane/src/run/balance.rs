@@ -90,15 +90,11 @@ impl FleetLedger {
             return;
         };
         let (sent, arrived) = (agents.out, gateways.received.total());
-        let told = format!(
-            "{} log records were handed over, gateways took {}",
-            number(sent),
-            number(arrived)
-        );
         self.problems.extend(unlike_kept("log records", gateways));
         if sent != arrived {
+            let (sent, arrived) = (number(sent), number(arrived));
             let place = if disturbed { &mut self.notes } else { &mut self.problems };
-            place.push(told);
+            place.push(format!("{sent} log records were handed over, gateways took {arrived}"));
         }
     }
 

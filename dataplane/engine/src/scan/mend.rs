@@ -74,12 +74,12 @@ impl Mended {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Shape, check};
     use super::*;
     use crate::wire::put_varint;
 
-    fn field(number: u32, body: &[u8]) -> Vec<u8> {
+    pub(in crate::scan) fn field(number: u32, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         put_varint(&mut out, u64::from(number << 3 | 2));
         put_varint(&mut out, body.len() as u64);
@@ -91,7 +91,8 @@ mod tests {
         [field(1, &[7; 16]), rest.to_vec()].concat()
     }
 
-    fn request(spans: &[Vec<u8>]) -> Vec<u8> {
+    /// A request with these spans, or records of log requests, whose framing is the same.
+    pub(in crate::scan) fn request(spans: &[Vec<u8>]) -> Vec<u8> {
         let spans: Vec<u8> = spans.iter().flat_map(|span| field(2, span)).collect();
         field(1, &[field(1, &field(1, &field(1, b"k"))), field(2, &spans)].concat())
     }

@@ -173,21 +173,8 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
+    use super::super::mend::tests::{field, request};
     use super::*;
-    use crate::wire::put_varint;
-
-    fn field(number: u32, body: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, u64::from(number << 3 | 2));
-        put_varint(&mut out, body.len() as u64);
-        out.extend(body);
-        out
-    }
-
-    fn request(records: &[Vec<u8>]) -> Vec<u8> {
-        let records: Vec<u8> = records.iter().flat_map(|record| field(2, record)).collect();
-        field(1, &[field(1, &field(1, &field(1, b"k"))), field(2, &records)].concat())
-    }
 
     #[derive(Default)]
     struct Seen {
