@@ -17,7 +17,7 @@ use ringtail_engine::key::{KeySeed, TraceKey, shard_of};
 use ringtail_engine::rewrite::outgoing::Outgoing;
 use ringtail_engine::rewrite::redaction::Redaction;
 use ringtail_engine::scan::{self, Group, Shape, TraceId, Visit};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
 
 use super::Gateway;
@@ -42,11 +42,18 @@ const TICK: Duration = Duration::from_millis(200);
 const EXPORT_BYTES: usize = 1 << 20;
 /// Verdicts that are followed under one lock.
 const VERDICTS_MAX: usize = 1024;
+/// Verdicts that wait to be followed: 4 MiB, and as many as a full turn of 128 shards. They are followed faster
+/// than traces are decided, so more of them wait only where this process gets no processor.
+const TOLD_MAX: usize = 1 << 18;
 /// A process that ends waits so long for the verdicts that shards told at last.
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
 
 /// A trace, and whether it is kept.
-pub type Told = (TraceKey, bool);
+type Told = (TraceKey, bool);
+
+/// How shards tell verdicts.
+#[derive(Clone, Debug)]
+pub struct Verdicts(mpsc::Sender<Told>);
 
 /// What becomes of log records.
 #[derive(Clone, Debug)]
@@ -112,7 +119,7 @@ impl Logs {
         config: &Config,
         (seed, redaction): (KeySeed, Option<Arc<Redaction>>),
         (clock, decision_wait): (Clock, Duration),
-        told: UnboundedReceiver<Told>,
+        told: Receiver<Told>,
     ) -> Arc<Self> {
         let exporters: Arc<[ExporterHandle]> = config.exporters.clone().into();
         let waiting = config.undecided.map(|undecided| Waiting {
@@ -159,9 +166,14 @@ impl Logs {
     fn forward(&self, checked: &CheckedLogs) {
         let CheckedLogs { request, records, .. } = checked;
         let Shape { spans, legacy_fields, unknown_request_fields, .. } = records.shape;
-        if self.redaction.is_none() && legacy_fields == 0 && unknown_request_fields == 0 {
-            self.counters.kept.fetch_add(u64::from(spans), Relaxed);
-            self.output.forward_logs(request.clone(), u64::from(spans));
+        let spans = u64::from(spans);
+        if let Some(redaction) = self.redaction.as_deref().filter(|_| spans > 0) {
+            self.counters.kept.fetch_add(spans, Relaxed);
+            return self.rewrite(request, redaction);
+        }
+        if legacy_fields == 0 && unknown_request_fields == 0 {
+            self.counters.kept.fetch_add(spans, Relaxed);
+            self.output.forward_logs(request.clone(), spans);
             return;
         }
         let mut gather = Gather { batch: Batch::new(), group: None };
@@ -180,8 +192,13 @@ impl Logs {
         let Some(redaction) = &self.redaction else { return self.output.export_logs(batch) };
         let mut request = Vec::with_capacity(batch.encoded_len());
         batch.encode(&mut request);
+        self.rewrite(&request, redaction);
+    }
+
+    /// Gives the records of a request to the exporters, redacted.
+    fn rewrite(&self, request: &[u8], redaction: &Redaction) {
         let mut outgoing = Outgoing::default();
-        if let Err(error) = outgoing.add_logs(&request, redaction) {
+        if let Err(error) = outgoing.add_logs(request, redaction) {
             tracing::error!(%error, "a batch of our own does not parse; please report this");
         }
         self.output.export_logs(outgoing.ready());
@@ -208,7 +225,7 @@ impl Logs {
     }
 
     /// Follows verdicts until no shard is left that could tell one.
-    async fn follow(self: Arc<Self>, mut told: UnboundedReceiver<Told>) {
+    async fn follow(self: Arc<Self>, mut told: Receiver<Told>) {
         let Some(waiting) = &self.waiting else { return };
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -293,6 +310,16 @@ impl Logs {
     }
 }
 
+// === impl Verdicts ===
+
+impl Verdicts {
+    /// Tells a verdict. Where too many wait, and at the end, it is not heard: records of the trace then are
+    /// undecided once they have waited long enough, and counted so.
+    pub(super) fn tell(&self, key: TraceKey, keep: bool) {
+        let _ = self.0.try_send((key, keep));
+    }
+}
+
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     // Never held across an await. A panic inside leaves whole pieces behind, so going on is right.
     state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -353,12 +380,10 @@ fn recall(keys: &[TraceKey], slots: Vec<Slot<'_>>) {
 }
 
 /// What shards tell verdicts with, if anybody waits for them.
-pub(super) fn channel(
-    config: Option<&Config>,
-) -> (Option<UnboundedSender<Told>>, UnboundedReceiver<Told>) {
-    let (verdicts, told) = tokio::sync::mpsc::unbounded_channel();
+pub(super) fn channel(config: Option<&Config>) -> (Option<Verdicts>, Receiver<Told>) {
+    let (sender, told) = mpsc::channel(TOLD_MAX);
     let awaited = config.is_some_and(|config| config.undecided.is_some());
-    (awaited.then_some(verdicts), told)
+    (awaited.then_some(Verdicts(sender)), told)
 }
 
 // === walks ===

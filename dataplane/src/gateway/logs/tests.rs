@@ -3,7 +3,6 @@
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message as _;
-use tokio::sync::mpsc;
 
 use super::*;
 
@@ -11,7 +10,7 @@ const WAIT: Duration = Duration::from_secs(30);
 const SLACKED: Duration = Duration::from_millis(30_000 + SLACK);
 
 /// Logs that forward to nobody, with the way in of verdicts.
-fn start(undecided: Undecided, hold_bytes: u64) -> (Arc<Logs>, mpsc::UnboundedSender<Told>) {
+fn start(undecided: Undecided, hold_bytes: u64) -> (Arc<Logs>, Verdicts) {
     let config = Config { exporters: Vec::new(), undecided: Some(undecided), hold_bytes };
     let (verdicts, told) = channel(Some(&config));
     let logs = Logs::start(&config, (KeySeed::new([1; 16]), None), (Clock::start(), WAIT), told);
@@ -57,8 +56,8 @@ async fn a_verdict_frees_its_records_and_no_others() {
     pass(2 * TICK).await;
     assert_eq!(fates(&logs), (1, 0, 0, 4), "a record of no trace waits for nothing");
     let seed = KeySeed::new([1; 16]);
-    verdicts.send((seed.key(&[1; 16]), true)).unwrap();
-    verdicts.send((seed.key(&[2; 16]), false)).unwrap();
+    verdicts.tell(seed.key(&[1; 16]), true);
+    verdicts.tell(seed.key(&[2; 16]), false);
     pass(2 * TICK).await;
     assert_eq!(fates(&logs), (3, 1, 0, 1));
 }
@@ -95,7 +94,7 @@ async fn the_oldest_gives_way_when_there_is_no_room() {
     assert!(held > 10, "{held}");
     // The youngest are those that are left.
     for trace in 1..=100 {
-        verdicts.send((KeySeed::new([1; 16]).key(&[trace; 16]), trace > 90)).unwrap();
+        verdicts.tell(KeySeed::new([1; 16]).key(&[trace; 16]), trace > 90);
     }
     pass(2 * TICK).await;
     assert_eq!(fates(&logs), (10, held - 10, dropped, 0));
@@ -105,8 +104,22 @@ async fn the_oldest_gives_way_when_there_is_no_room() {
 async fn at_the_end_last_verdicts_are_followed_and_the_rest_is_undecided() {
     let (logs, verdicts) = start(Undecided::Keep, 1 << 20);
     take(&logs, &[1, 2, 3], 9);
-    verdicts.send((KeySeed::new([1; 16]).key(&[1; 16]), false)).unwrap();
+    verdicts.tell(KeySeed::new([1; 16]).key(&[1; 16]), false);
     drop(verdicts);
     logs.finish().await;
     assert_eq!((fates(&logs), early(&logs)), ((2, 1, 0, 0), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn verdicts_that_nobody_follows_take_no_more_memory_and_their_records_are_undecided() {
+    let (logs, verdicts) = start(Undecided::Drop, 1 << 20);
+    let seed = KeySeed::new([1; 16]);
+    take(&logs, &[1, 2], 9);
+    verdicts.tell(seed.key(&[1; 16]), true);
+    for _ in 1..TOLD_MAX {
+        verdicts.tell(seed.key(&[9; 16]), true);
+    }
+    verdicts.tell(seed.key(&[2; 16]), true);
+    pass(SLACKED + 2 * TICK).await;
+    assert_eq!(fates(&logs), (1, 0, 1, 0));
 }

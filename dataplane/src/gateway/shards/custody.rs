@@ -237,8 +237,7 @@ impl Worker {
 
     fn settle(&mut self, key: TraceKey, verdict: Verdict, by: By) {
         if let Some(verdicts) = &self.outside.verdicts {
-            // Who waited has ended.
-            let _ = verdicts.send((key, verdict.keep));
+            verdicts.tell(key, verdict.keep);
         }
         let Self { shard, kept, marked, .. } = self;
         if verdict.keep && marked.is_on() {

@@ -1,6 +1,6 @@
 //! What a shard's thread does, turn by turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
 use ringtail_engine::ownership::message::{Agreement, Decision};
-use ringtail_engine::ownership::timers::TICK as OWNERSHIP_TICK;
+use ringtail_engine::ownership::timers::{DECISIONS_PER_MESSAGE, TICK as OWNERSHIP_TICK};
 use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
 use ringtail_engine::rewrite::outgoing::Outgoing as Rewriter;
@@ -26,7 +26,7 @@ use super::parcels::Parcels;
 use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
-use crate::gateway::logs::Told;
+use crate::gateway::logs::Verdicts;
 use crate::gateway::output::{Exported, Output};
 use crate::gateway::room::Room;
 use crate::gateway::span_metrics;
@@ -34,9 +34,9 @@ use crate::ledger::Counters;
 
 /// Requests inserted before the shard looks at its deadlines again.
 const INSERTS_PER_TURN: usize = 16;
-/// Traces judged before the shard looks at its queue again: at about 1 µs a trace and 10 µs a kept one,
-/// well under the time of a request.
-const DECISIONS_PER_TURN: usize = 2048;
+/// Traces judged before the shard looks at its queue again: at about 1 µs a trace and 10 µs a kept one, some
+/// milliseconds. As many are proposed in one message.
+const DECISIONS_PER_TURN: usize = DECISIONS_PER_MESSAGE;
 /// How often traces are judged while next choices are to be asked, in milliseconds: what is due meanwhile
 /// goes to them in one message. They are decided a quarter of a second later for that, on average.
 const ASK_EVERY: u64 = 500;
@@ -73,7 +73,7 @@ pub struct Outside {
     /// How spans are counted, if they are.
     pub span_metrics: Option<span_metrics::Config>,
     /// Who waits for verdicts, if anybody does.
-    pub verdicts: Option<mpsc::UnboundedSender<Told>>,
+    pub verdicts: Option<Verdicts>,
 }
 
 /// How much of the shard's own counts is in the ledger of the process already.
@@ -271,8 +271,7 @@ impl Worker {
                 let Some(verdicts) = &self.outside.verdicts else { return };
                 for key in keys {
                     if let Some(verdict) = traces.verdict(key) {
-                        // Who waited has ended.
-                        let _ = verdicts.send((key, verdict.keep));
+                        verdicts.tell(key, verdict.keep);
                     }
                 }
                 return;
@@ -452,13 +451,13 @@ impl Worker {
 
 /// Tells whoever waits for verdicts what another gateway decides: records of its traces may be here, because
 /// it has the traces from here, or because a client brought them.
-fn tell(list: &[Decision], agreement: &Agreement, verdicts: &mpsc::UnboundedSender<Told>) {
+fn tell(list: &[Decision], agreement: &Agreement, verdicts: &Verdicts) {
     let Agreement { known, refused, .. } = agreement;
+    let known = known.iter().map(|known| known.key);
+    let others: BTreeSet<TraceKey> = known.chain(refused.iter().copied()).collect();
     for Decision { key, verdict, .. } in list {
-        let stands = !refused.contains(key) && known.iter().all(|known| known.key != *key);
-        if stands {
-            // Who waited has ended.
-            let _ = verdicts.send((*key, verdict.keep));
+        if !others.contains(key) {
+            verdicts.tell(*key, verdict.keep);
         }
     }
 }
