@@ -23,11 +23,11 @@ pub(crate) const LONE_BYTES: usize = SEGMENT_BYTES / 16;
 const SPARE_SEGMENTS: usize = 4;
 
 /// A busy shard keeps as many as it used lately, because memory that goes back to the system and comes again
-/// has to be cleared, which costs more than everything else that happens to a span. What was used lately
-/// shrinks by 1/32 a unit of deadlines, however often it is tidied up meanwhile: of 250 ms each, half of it
-/// is given back after 5.5 s. Spare segments are the first thing that [`Log::drop_spares`] frees when memory
-/// is short.
-const SPARE_DECAY: usize = 32;
+/// has to be cleared, which costs more than everything else that happens to a span. Traces go in waves, when
+/// other gateways have agreed to their decisions, which is twice a second. So lately means this many units of
+/// deadlines of 250 ms, and as many before: what was not in use for one to two seconds is given back. Spare
+/// segments are the first thing that [`Log::drop_spares`] frees when memory is short.
+const LATELY: u64 = 4;
 
 /// Records for which the next segment may keep room: 16 Ki x 20 B = 320 KiB, which spans of 64 bytes fill.
 const DESK_RECORDS: usize = 16 * 1024;
@@ -143,9 +143,9 @@ pub(crate) struct Log {
     segments: Vec<Segment>,
     vacant: Vec<u32>,
     spare: Vec<Vec<u8>>,
-    /// The most segments in use of late.
-    used_lately: usize,
-    /// When some of that was forgotten last, in the unit of deadlines.
+    /// The most segments in use of late: since the last time that it was forgotten, and before.
+    used_lately: (usize, usize),
+    /// How often it was forgotten.
     cooled: u64,
     /// An array for the records of the next segment to be opened: they grow in it, and a segment that is
     /// closed gets one of its exact length, because an allocator does not take back the rest of a larger
@@ -169,7 +169,7 @@ impl Log {
             segments: Vec::new(),
             vacant: Vec::new(),
             spare: Vec::new(),
-            used_lately: 0,
+            used_lately: (0, 0),
             cooled: 0,
             desk: Vec::new(),
             open: Cohorts::new(wait),
@@ -347,18 +347,20 @@ impl Log {
     /// How many spare segments may be kept beside those in use.
     fn spares_max(&mut self) -> usize {
         let in_use = self.segments.len() - self.vacant.len();
-        self.used_lately = self.used_lately.max(in_use);
-        (self.used_lately - in_use).max(SPARE_SEGMENTS)
+        let (now, before) = &mut self.used_lately;
+        *now = in_use.max(*now);
+        ((*now).max(*before) - in_use).max(SPARE_SEGMENTS)
     }
 
-    /// It is `now`, in the unit of deadlines: a little of what was used lately is forgotten, and given back.
+    /// It is `now`, in the unit of deadlines: what was not in use of late is given back.
     pub(crate) fn cool_down(&mut self, now: u64) {
-        let passed = now.saturating_sub(mem::replace(&mut self.cooled, now));
-        for _ in 0..passed {
-            if self.used_lately == 0 {
-                break;
-            }
-            self.used_lately -= self.used_lately.div_ceil(SPARE_DECAY);
+        let cooled = now / LATELY;
+        let passed = cooled.saturating_sub(mem::replace(&mut self.cooled, cooled));
+        let (lately, _) = self.used_lately;
+        match passed {
+            0 => {}
+            1 => self.used_lately = (0, lately),
+            _ => self.used_lately = (0, 0),
         }
         let spares = self.spares_max();
         self.spare.truncate(spares);
@@ -446,7 +448,7 @@ impl Log {
     /// Frees what is kept for reuse.
     pub(crate) fn drop_spares(&mut self) {
         self.spare = Vec::new();
-        self.used_lately = 0;
+        self.used_lately = (0, 0);
         self.desk = Vec::new();
     }
 }

@@ -92,9 +92,10 @@ fn a_dead_segment_is_used_again_and_spares_are_few() {
     assert_eq!((log.in_use(), log.live_records(), log.live_bytes()), (0, 0, 0));
     assert!(log.spare.len() + 1 >= used, "what was in use lately is kept");
     let spare = log.spare.len();
-    (0..10 * SPARE_DECAY).for_each(|_| log.cool_down(1));
-    assert!(log.spare.len() + 1 >= spare, "time passes, not turns of a busy shard");
-    log.cool_down(10 * SPARE_DECAY as u64);
+    (0..1_000).for_each(|_| log.cool_down(1));
+    log.cool_down(2 * LATELY - 1);
+    assert_eq!(log.spare.len(), spare, "time passes, not turns of a busy shard");
+    log.cool_down(2 * LATELY);
     assert_eq!(log.spare.len(), SPARE_SEGMENTS);
     assert!(log.footprint() < footprint / used as u64 * (SPARE_SEGMENTS as u64 + 1));
     let before = log.footprint();
