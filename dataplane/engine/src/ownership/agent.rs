@@ -9,7 +9,7 @@ use super::decided::DecidedTraces;
 use super::facts::{Change, Fact, Facts, Instance, Name, State};
 use super::losses::Losses;
 use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
-use super::retention::{Piece, Progress, Retention};
+use super::retention::{Piece, Retention};
 use super::rules::Rules;
 use super::timers::{
     AGENT_CONFIRM, AGENT_SILENT, HOLDER_SILENT, LOSS_KEPT, POLL, REQUEST, RETAIN_AFTER_WAIT,
@@ -265,7 +265,7 @@ impl AgentSide {
 
     /// Whether everything that came in is stored at a gateway.
     pub fn is_settled(&self) -> bool {
-        self.retention.pieces().all(|piece| matches!(piece.progress, Progress::Held { .. }))
+        self.retention.is_settled()
     }
 }
 

@@ -137,8 +137,9 @@ impl Retention {
         self.pieces.is_empty()
     }
 
-    pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.pieces.values()
+    /// Whether everything is stored at a gateway.
+    pub(super) fn is_settled(&self) -> bool {
+        self.sent.is_empty() && self.waiting.is_empty()
     }
 
     /// Whether anything is stored at a gateway, and may be let go.
