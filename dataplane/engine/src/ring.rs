@@ -19,6 +19,9 @@
 //! assert_eq!(choices.len(), 3);
 //! ```
 
+use std::cmp::Reverse;
+use std::mem;
+
 use siphasher::sip::SipHasher13;
 
 use crate::key::{KeySeed, TraceKey, mix};
@@ -102,6 +105,22 @@ impl View {
             }
         }
         Some(owner)
+    }
+
+    /// The first `N` places in order of preference for the key, as far as there are so many members: what
+    /// [`View::ranked`] begins with, with one look at each member.
+    pub fn first<const N: usize>(&self, key: TraceKey) -> [Option<usize>; N] {
+        let mut best = [None; N];
+        for (index, hash) in self.hashes.iter().enumerate() {
+            // Equal scores stay in the order of ids.
+            let mut next = Some((score(*hash, key), Reverse(index)));
+            for known in &mut best {
+                if next > *known {
+                    mem::swap(known, &mut next);
+                }
+            }
+        }
+        best.map(|best| best.map(|(_, Reverse(index))| index))
     }
 
     /// All places in order of preference for the key, the owner first.

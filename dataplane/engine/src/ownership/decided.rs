@@ -247,11 +247,20 @@ impl DecidedTraces {
         self.heard_from = self.heard_from.saturating_sub(1);
     }
 
-    /// The backend has it; whether that is news.
-    pub(super) fn mark_exported(&mut self, key: TraceKey) -> bool {
-        let news = |known: &&mut Decided| !known.has(UNSURE) && !known.has(EXPORTED);
-        let known = self.memory.find_mut(key).filter(news);
-        known.map(|known| known.rest |= EXPORTED).is_some()
+    /// The backend has these; those of which that is news.
+    pub(super) fn mark_exported(&mut self, keys: &[TraceKey]) -> Vec<TraceKey> {
+        let is_news = |known: &&mut Decided| !known.has(UNSURE) && !known.has(EXPORTED);
+        let mut news = Vec::new();
+        for keys in keys.chunks(TOGETHER) {
+            self.memory.approach(keys.iter().copied());
+            for key in keys {
+                if let Some(known) = self.memory.find_mut(*key).filter(is_news) {
+                    known.rest |= EXPORTED;
+                    news.push(*key);
+                }
+            }
+        }
+        news
     }
 
     /// As it is told.
@@ -366,7 +375,8 @@ mod tests {
             (3..11).collect::<Vec<_>>()
         );
         assert_eq!((decided.expire(500), decided.expire(500)), (3, 0));
-        assert!(decided.mark_exported(TraceKey(8)) && !decided.mark_exported(TraceKey(8)));
-        assert!(!decided.mark_exported(TraceKey(9)), "it was made without all spans");
+        let keys = [8, 9].map(TraceKey);
+        assert_eq!(decided.mark_exported(&keys), [TraceKey(8)], "9 was made without all spans");
+        assert_eq!(decided.mark_exported(&keys), []);
     }
 }

@@ -1,7 +1,8 @@
 //! Deciding: the next choices hear of a decision before anything is exported.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::hash_map::Entry;
 
 use super::action::{Action, By, Message};
 use super::decided::TOGETHER;
@@ -47,10 +48,19 @@ pub struct Due {
     pub origin: Origin,
 }
 
+/// A round of questions: each witness is asked once, of all decisions that it is a witness of.
 #[derive(Debug)]
 struct Proposal {
-    keys: Vec<(TraceKey, Verdict)>,
     asked: Vec<(Name, Heard)>,
+    groups: Vec<Group>,
+}
+
+/// Decisions with the same witnesses, which wait for no others.
+#[derive(Debug)]
+struct Group {
+    /// Places in the list of those that are asked.
+    witnesses: Vec<usize>,
+    keys: Vec<(TraceKey, Verdict)>,
 }
 
 /// What a witness said.
@@ -61,7 +71,49 @@ enum Heard {
     Failed,
 }
 
+impl Due {
+    /// What is known of the trace now, if it is open.
+    fn trace(&self, known: Option<Trace>, inst: u64) -> Option<Trace> {
+        let Self { first, origin, .. } = *self;
+        let plain = Trace { first, bytes: 0, phase: Phase::Open, tentative: None, origin, inst };
+        let trace = known.unwrap_or(plain);
+        let trace =
+            Trace { first: trace.first.min(first), origin: trace.origin.min(origin), ..trace };
+        (trace.phase == Phase::Open).then_some(trace)
+    }
+}
+
+/// As it is proposed.
+fn proposed((key, verdict): &(TraceKey, Verdict)) -> Decision {
+    Decision { key: *key, verdict: *verdict, age: 0, exported: false }
+}
+
+impl Proposal {
+    /// Takes out the decisions of which all witnesses have answered or failed, and whether one has agreed.
+    fn take_answered(&mut self) -> Vec<(bool, Vec<(TraceKey, Verdict)>)> {
+        let Self { asked, groups } = self;
+        let said = |place: &usize| asked[*place].1;
+        let answered = groups.extract_if(.., |group| {
+            group.witnesses.iter().all(|witness| said(witness) != Heard::NotYet)
+        });
+        let agreed =
+            |group: &Group| group.witnesses.iter().any(|place| said(place) == Heard::Agreed);
+        answered.map(|group| (agreed(&group), group.keys)).collect()
+    }
+}
+
 impl Proposals {
+    /// No other gateway can be asked: the decision waits until an agent knows it.
+    fn confide(
+        &mut self,
+        (key, verdict): (TraceKey, Verdict),
+        req: Req,
+        since: Millis,
+        unsure: bool,
+    ) {
+        self.confided.insert(key, Confided { req, verdict, since, unsure });
+    }
+
     /// The key was decided otherwise, or a witness does not take this proposal. A later one of the key stays.
     /// Whether this one was under way.
     pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) -> bool {
@@ -70,9 +122,11 @@ impl Proposals {
             self.confided.remove(&key);
         }
         let Some(proposal) = self.open.get_mut(&req) else { return confided };
-        let before = proposal.keys.len();
-        proposal.keys.retain(|(proposed, _)| *proposed != key);
-        confided || proposal.keys.len() < before
+        let found = proposal.groups.iter_mut().find_map(|group| {
+            let place = group.keys.iter().position(|(proposed, _)| *proposed == key)?;
+            Some(group.keys.remove(place))
+        });
+        confided || found.is_some()
     }
 }
 
@@ -80,10 +134,23 @@ impl Traces {
     /// These traces are due and were judged. Only traces for which [`Stand::may_decide`] and
     /// [`Stand::owns`] hold should be among them; a trace for which they do not is put back.
     pub fn on_due(&mut self, stand: &Stand, due: &[Due], now: Millis, out: &mut Vec<Action>) {
+        for due in due.chunks(DECISIONS_PER_MESSAGE) {
+            self.on_round(stand, due, now, out);
+        }
+    }
+
+    fn on_round(&mut self, stand: &Stand, due: &[Due], now: Millis, out: &mut Vec<Action>) {
+        let req = self.next_req();
+        let may_decide = stand.may_decide(now);
         let mut groups: BTreeMap<Witnesses, Vec<(TraceKey, Verdict)>> = BTreeMap::new();
         for due in due {
-            let allowed = stand.may_decide(now) && stand.owns(due.key);
-            let Some(mut trace) = self.trace(due, stand.me.inst) else { continue };
+            let place = self.held.entry(due.key);
+            let known = match &place {
+                Entry::Occupied(held) => Some(*held.get()),
+                Entry::Vacant(_) => None,
+            };
+            let Some(mut trace) = due.trace(known, stand.me.inst) else { continue };
+            let allowed = may_decide && stand.owns(due.key);
             if !allowed || !stand.is_found(trace.first, now) {
                 out.push(Action::PutBack { key: due.key, at: now + BACK_OFF });
                 continue;
@@ -93,83 +160,62 @@ impl Traces {
             if !stand.rules.sticky {
                 tentative.verdict = due.verdict;
             }
-            trace.tentative = Some(tentative);
-            let overdue = now > tentative.since + FENCE;
+            let decision = (due.key, tentative.verdict);
             let witnesses = stand.witnesses(due.key);
             let nobody = witnesses.places().next().is_none();
+            let overdue = now > tentative.since + FENCE;
             if overdue || !stand.rules.propose || (nobody && !stand.confides) {
                 self.stats.decided_alone += u64::from(stand.view.len() > 1);
                 let unsure = is_unsure(stand, trace.first);
-                self.commit((due.key, tentative.verdict), unsure, now, out);
+                self.leave(due.key);
+                self.commit(decision, unsure, now, out);
                 continue;
             }
-            self.held.insert(due.key, trace);
+            trace.tentative = Some(tentative);
+            trace.phase = Phase::Proposed(req);
+            place.insert(trace);
             if nobody {
-                self.confide(stand, (due.key, tentative.verdict), now);
+                let unsure = is_unsure(stand, trace.first);
+                self.proposals.confide(decision, req, now, unsure);
             } else {
-                groups.entry(witnesses).or_default().push((due.key, tentative.verdict));
+                groups.entry(witnesses).or_default().push(decision);
             }
         }
         self.decided.enter();
-        for (witnesses, keys) in groups {
-            for keys in keys.chunks(DECISIONS_PER_MESSAGE) {
-                self.propose(stand, witnesses, keys, now, out);
-            }
-        }
-    }
-
-    /// What is known of a trace that is due, if it is open.
-    fn trace(&self, due: &Due, inst: u64) -> Option<Trace> {
-        let Due { key, first, origin, .. } = *due;
-        let plain = Trace { first, bytes: 0, phase: Phase::Open, tentative: None, origin, inst };
-        let trace = self.held.get(&key).copied().unwrap_or(plain);
-        let trace =
-            Trace { first: trace.first.min(first), origin: trace.origin.min(origin), ..trace };
-        (trace.phase == Phase::Open).then_some(trace)
+        self.propose(stand, req, groups, now, out);
     }
 
     fn propose(
         &mut self,
         stand: &Stand,
-        witnesses: Witnesses,
-        keys: &[(TraceKey, Verdict)],
+        req: Req,
+        groups: BTreeMap<Witnesses, Vec<(TraceKey, Verdict)>>,
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        let req = self.next_req();
-        for (key, _) in keys {
-            if let Some(trace) = self.held.get_mut(key) {
-                trace.phase = Phase::Proposed(req);
-            }
-        }
-        let decision = |(key, verdict): &(TraceKey, Verdict)| Decision {
-            key: *key,
-            verdict: *verdict,
-            age: 0,
-            exported: false,
-        };
-        let message = Decisions {
-            from: stand.me.clone(),
-            propose: true,
-            list: keys.iter().map(decision).collect(),
-        };
-        let members = stand.view.members();
-        let names: Vec<Name> =
-            witnesses.places().map(|place| members[place].id.as_str().into()).collect();
-        for to in &names {
-            let mut message = message.clone();
-            let along = self.outbox.take_along(to, req, now);
+        let places: BTreeSet<usize> = groups.keys().flat_map(|of| of.places()).collect();
+        for place in &places {
+            let to: Name = stand.view.members()[*place].id.as_str().into();
+            let told = groups.iter().filter(|(of, _)| of.places().any(|of| of == *place));
+            let mut list: Vec<Decision> = told.flat_map(|(_, keys)| keys).map(proposed).collect();
+            let along = self.outbox.take_along(&to, req, now);
             let along = along.iter().filter_map(|key| self.decided.decision(*key, now));
-            message.list.extend(along.filter(|decision| decision.exported));
-            out.push(Action::Send {
-                to: Arc::clone(to),
-                req,
-                message: Message::Decisions(message),
-                deadline: now + REQUEST,
-            });
+            list.extend(along.filter(|decision| decision.exported));
+            let message =
+                Message::Decisions(Decisions { from: stand.me.clone(), propose: true, list });
+            out.push(Action::Send { to, req, message, deadline: now + REQUEST });
         }
-        let asked = names.into_iter().map(|name| (name, Heard::NotYet)).collect();
-        self.proposals.open.insert(req, Proposal { keys: keys.to_vec(), asked });
+        let name = |place: &usize| stand.view.members()[*place].id.as_str().into();
+        let asked = places.iter().map(|place| (name(place), Heard::NotYet)).collect();
+        let number = |place| places.iter().position(|known| *known == place);
+        let group = |(of, keys): (Witnesses, Vec<_>)| Group {
+            witnesses: of.places().filter_map(number).collect(),
+            keys,
+        };
+        let groups: Vec<Group> = groups.into_iter().map(group).collect();
+        if !groups.is_empty() {
+            self.proposals.open.insert(req, Proposal { asked, groups });
+        }
     }
 
     /// A witness answered, or a member that was told again.
@@ -205,7 +251,7 @@ impl Traces {
         self.hear(stand, to, req, Heard::Failed, now, out);
     }
 
-    /// When all witnesses have answered or failed: decided if one has agreed.
+    /// When all witnesses of a decision have answered or failed: decided if one has agreed.
     fn hear(
         &mut self,
         stand: &Stand,
@@ -221,35 +267,41 @@ impl Traces {
         for (_, said) in proposal.asked.iter_mut().filter(|(name, _)| **name == *from) {
             *said = heard;
         }
-        if proposal.asked.iter().any(|(_, said)| *said == Heard::NotYet) {
-            return;
+        for (agreed, keys) in proposal.take_answered() {
+            self.carry_out(stand, req, (agreed, &keys), now, out);
         }
-        let agreed = proposal.asked.iter().any(|(_, said)| *said == Heard::Agreed);
-        let Some(proposal) = self.proposals.open.remove(&req) else {
-            return;
-        };
-        for keys in proposal.keys.chunks(TOGETHER) {
+        self.decided.enter();
+        if self.proposals.open.get(&req).is_some_and(|proposal| proposal.groups.is_empty()) {
+            self.proposals.open.remove(&req);
+        }
+    }
+
+    /// The witnesses of these proposals have answered or failed.
+    fn carry_out(
+        &mut self,
+        stand: &Stand,
+        req: Req,
+        (agreed, keys): (bool, &[(TraceKey, Verdict)]),
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        for keys in keys.chunks(TOGETHER) {
             // Looked at together, for the reason that decisions are entered together.
             std::hint::black_box(keys.iter().filter(|(key, _)| self.holds(*key)).count());
             for (key, verdict) in keys {
                 if agreed {
-                    let unsure = is_unsure(stand, self.first(*key));
-                    self.commit((*key, *verdict), unsure, now, out);
+                    let first = self.leave(*key).map_or(0, |trace| trace.first);
+                    self.commit((*key, *verdict), is_unsure(stand, first), now, out);
                 } else {
                     self.stats.unanswered += 1;
                     self.reopen(*key, req, now, out);
                 }
             }
         }
-        self.decided.enter();
     }
 
-    /// When the first span of a trace was taken in.
-    fn first(&self, key: TraceKey) -> Millis {
-        self.held.get(&key).map_or(0, |trace| trace.first)
-    }
-
-    /// Notes a decision; [`DecidedTraces::enter`](super::decided::DecidedTraces::enter) is to follow.
+    /// Notes a decision on a trace that is not held any more;
+    /// [`DecidedTraces::enter`](super::decided::DecidedTraces::enter) is to follow.
     fn commit(
         &mut self,
         (key, verdict): (TraceKey, Verdict),
@@ -257,7 +309,6 @@ impl Traces {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        self.release(key);
         self.stats.decided += 1;
         self.stats.decided_unsure += u64::from(unsure);
         self.decided.make(key, verdict, unsure, now);
@@ -277,8 +328,10 @@ impl Traces {
     pub(super) fn take_back(&mut self, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
         let open = std::mem::take(&mut self.proposals.open).into_iter();
         let confided = std::mem::take(&mut self.proposals.confided).into_iter();
-        let asked = open
-            .flat_map(|(req, proposal)| proposal.keys.into_iter().map(move |(key, _)| (key, req)));
+        let asked = open.flat_map(|(req, proposal)| {
+            let keys = proposal.groups.into_iter().flat_map(|group| group.keys);
+            keys.map(move |(key, _)| (key, req))
+        });
         for (key, req) in asked.chain(confided.map(|(key, confided)| (key, confided.req))) {
             self.stats.taken_back += u64::from(!stand.owns(key));
             self.reopen(key, req, now, out);
@@ -294,16 +347,6 @@ fn is_unsure(stand: &Stand, first: Millis) -> bool {
 // === Agents as witnesses ===
 
 impl Traces {
-    /// No other gateway can be asked: the decision waits until an agent knows it.
-    fn confide(&mut self, stand: &Stand, (key, verdict): (TraceKey, Verdict), now: Millis) {
-        let req = self.next_req();
-        if let Some(trace) = self.held.get_mut(&key) {
-            trace.phase = Phase::Proposed(req);
-        }
-        let unsure = is_unsure(stand, self.first(key));
-        self.proposals.confided.insert(key, Confided { req, verdict, since: now, unsure });
-    }
-
     /// What agents are told as witnesses: decisions that wait for their word, with an age of nothing, and
     /// the last ones that were made.
     pub fn last_decisions(&self, now: Millis) -> impl Iterator<Item = Decision> {
@@ -324,6 +367,7 @@ impl Traces {
             let confided = self.proposals.confided.get(&decision.key).copied();
             match confided.filter(|confided| confided.verdict.keep == decision.verdict.keep) {
                 Some(Confided { verdict, unsure, .. }) => {
+                    self.release(decision.key);
                     self.commit((decision.key, verdict), unsure, now, out);
                     self.decided.enter();
                 }

@@ -137,7 +137,8 @@ impl Stand {
     /// Who has to know of a decision on a key of ours: the choices after us that can be heard.
     pub(super) fn witnesses(&self, key: TraceKey) -> Witnesses {
         let number = if self.rules.third { 2 } else { 1 };
-        let others = self.view.ranked(key).filter(|place| Some(*place) != self.place).take(number);
+        let ranked = self.view.first::<3>(key).into_iter().flatten();
+        let others = ranked.filter(|place| Some(*place) != self.place).take(number);
         let mut places = others.filter(|place| !self.seats[*place].deaf).map(|place| place as u16);
         let (one, other) = (places.next(), places.next());
         // In one order, so that decisions with the same witnesses share messages.

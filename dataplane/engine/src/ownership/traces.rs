@@ -85,7 +85,6 @@ pub enum Admission {
 #[derive(Debug)]
 pub struct Traces {
     pub(super) number: u32,
-
     pub(super) requests: u64,
     pub(super) held: ByKey<Trace>,
     /// Held, open, and others' to decide.
@@ -383,24 +382,26 @@ impl Traces {
 
     /// Takes a trace out of what is undecided; whether it was there.
     pub(super) fn release(&mut self, key: TraceKey) -> bool {
-        let Some(trace) = self.held.remove(&key) else {
-            return false;
-        };
-        self.foreign.remove(key);
-        if let Phase::Proposed(req) = trace.phase {
+        let trace = self.leave(key);
+        if let Some(Trace { phase: Phase::Proposed(req), .. }) = trace {
             self.proposals.withdraw(req, key);
         }
-        true
+        trace.is_some()
+    }
+
+    /// The same of a trace that is not proposed, or not any more; what was known of it.
+    pub(super) fn leave(&mut self, key: TraceKey) -> Option<Trace> {
+        let trace = self.held.remove(&key)?;
+        self.foreign.remove(key);
+        Some(trace)
     }
 
     /// The backend has the spans with which these traces were decided here.
     pub fn on_exported(&mut self, stand: &Stand, keys: &[TraceKey]) {
-        for key in keys {
-            if self.decided.mark_exported(*key) && stand.rules.exported {
-                for place in stand.witnesses(*key).places() {
-                    let since = Why::Exported(self.ticked);
-                    self.outbox.push(&stand.view.members()[place].id, *key, since);
-                }
+        for key in self.decided.mark_exported(keys) {
+            for place in stand.witnesses(key).places().filter(|_| stand.rules.exported) {
+                let since = Why::Exported(self.ticked);
+                self.outbox.push(&stand.view.members()[place].id, key, since);
             }
         }
     }
@@ -438,8 +439,7 @@ impl Traces {
             self.foreign.insert(stand.view.owner(*key), *key);
         }
         self.retell(before, stand, now);
-        let view = &stand.view;
-        self.outbox.retain(|name| view.position(name).is_some());
+        self.outbox.retain(|name| stand.view.position(name).is_some());
         self.parcels.ways.forgive();
         self.known = 0;
         self.hand_over(stand, now, out);

@@ -92,6 +92,9 @@ fn every_member_is_ranked_once_and_the_owner_first() {
             assert_eq!(ranked.len(), size);
             assert_eq!(ranked.iter().collect::<HashSet<_>>().len(), size);
             assert_eq!(view.owner(key(number)), Some(ranked[0]));
+            assert_eq!(view.first::<1>(key(number)), [ranked.first().copied()]);
+            let first = [0, 1, 2].map(|rank| ranked.get(rank).copied());
+            assert_eq!(view.first::<3>(key(number)), first);
         }
     }
 }
@@ -102,6 +105,7 @@ fn equal_scores_go_to_the_smaller_place_and_are_all_ranked() {
     for number in 0..200 {
         let ranked: Vec<usize> = view.ranked(key(number)).collect();
         assert!(ranked == [0, 2, 1, 3] || ranked == [1, 3, 0, 2], "{ranked:?}");
+        assert_eq!(view.first::<4>(key(number)).map(Option::unwrap).to_vec(), ranked);
         assert_eq!(view.owner(key(number)), Some(ranked[0]));
     }
 }

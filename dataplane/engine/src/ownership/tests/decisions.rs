@@ -220,3 +220,37 @@ fn a_decision_that_a_witness_refuses_is_counted_and_tried_again() {
     assert!(bench.out.iter().any(|action| matches!(action, Action::PutBack { .. })));
     assert!(!bench.out.iter().any(|action| matches!(action, Action::Settle { .. })));
 }
+
+#[test]
+fn each_witness_is_asked_once_a_round_and_a_decision_waits_for_its_own_witnesses_alone() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c", "d"]);
+    let keys = [["b", "a", "c"], ["b", "a", "d"]].map(|choices| bench.key(&choices));
+    bench.own.on_judged(&keys.map(|key| (key, KEEP)), bench.now, &mut bench.out);
+    let asked = bench.out.iter().filter_map(|action| match action {
+        Action::Send { to, message: Message::Decisions(told), .. } => {
+            Some((to.to_string(), told.list.len()))
+        }
+        _ => None,
+    });
+    let asked: Vec<_> = asked.collect();
+    assert_eq!(asked, [("a".to_owned(), 2), ("c".to_owned(), 1), ("d".to_owned(), 1)]);
+    let settled = |bench: &Bench| -> Vec<TraceKey> {
+        let settled = bench.out.iter().filter_map(|action| match action {
+            Action::Settle { key, .. } => Some(*key),
+            _ => None,
+        });
+        settled.collect()
+    };
+    let [(_, req), ..] = bench.told()[..] else { panic!("nobody was asked") };
+    for (name, expected) in [("a", 0), ("c", 1)] {
+        let answer = super::super::Agreement {
+            from: Instance::new(name, 1),
+            known: Vec::new(),
+            refused: Vec::new(),
+        };
+        bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
+        assert_eq!(settled(&bench).len(), expected, "{name}");
+    }
+    bench.fail("d", req);
+    assert_eq!(settled(&bench), keys);
+}
