@@ -42,7 +42,7 @@ const TICK: Duration = Duration::from_millis(200);
 const EXPORT_BYTES: usize = 1 << 20;
 /// Verdicts that are followed under one lock.
 const VERDICTS_MAX: usize = 1024;
-/// Verdicts that wait to be followed: 4 MiB, and as many as a full turn of 128 shards. They are followed faster
+/// Verdicts that wait to be followed: 4 MiB, as many as a full turn of 64 shards. They are followed faster
 /// than traces are decided, so more of them wait only where this process gets no processor.
 const TOLD_MAX: usize = 1 << 18;
 /// A process that ends waits so long for the verdicts that shards told at last.
