@@ -103,17 +103,6 @@ impl Proposal {
 }
 
 impl Proposals {
-    /// No other gateway can be asked: the decision waits until an agent knows it.
-    fn confide(
-        &mut self,
-        (key, verdict): (TraceKey, Verdict),
-        req: Req,
-        since: Millis,
-        unsure: bool,
-    ) {
-        self.confided.insert(key, Confided { req, verdict, since, unsure });
-    }
-
     /// The key was decided otherwise, or a witness does not take this proposal. A later one of the key stays.
     /// Whether this one was under way.
     pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) -> bool {
@@ -164,9 +153,9 @@ impl Traces {
             let witnesses = stand.witnesses(due.key);
             let nobody = witnesses.places().next().is_none();
             let overdue = now > tentative.since + FENCE;
+            let unsure = is_unsure(stand, trace.first);
             if overdue || !stand.rules.propose || (nobody && !stand.confides) {
                 self.stats.decided_alone += u64::from(stand.view.len() > 1);
-                let unsure = is_unsure(stand, trace.first);
                 self.leave(due.key);
                 self.commit(decision, unsure, now, out);
                 continue;
@@ -175,8 +164,9 @@ impl Traces {
             trace.phase = Phase::Proposed(req);
             place.insert(trace);
             if nobody {
-                let unsure = is_unsure(stand, trace.first);
-                self.proposals.confide(decision, req, now, unsure);
+                // No other gateway can be asked: the decision waits until an agent knows it.
+                let confided = Confided { req, verdict: decision.1, since: now, unsure };
+                self.proposals.confided.insert(due.key, confided);
             } else {
                 groups.entry(witnesses).or_default().push(decision);
             }
@@ -194,19 +184,18 @@ impl Traces {
         out: &mut Vec<Action>,
     ) {
         let places: BTreeSet<usize> = groups.keys().flat_map(|of| of.places()).collect();
-        for place in &places {
-            let to: Name = stand.view.members()[*place].id.as_str().into();
+        let name = |place: &usize| -> Name { stand.view.members()[*place].id.as_str().into() };
+        let asked: Vec<_> = places.iter().map(|place| (name(place), Heard::NotYet)).collect();
+        for (place, (to, _)) in places.iter().zip(&asked) {
             let told = groups.iter().filter(|(of, _)| of.places().any(|of| of == *place));
             let mut list: Vec<Decision> = told.flat_map(|(_, keys)| keys).map(proposed).collect();
-            let along = self.outbox.take_along(&to, req, now);
+            let along = self.outbox.take_along(to, req, now);
             let along = along.iter().filter_map(|key| self.decided.decision(*key, now));
             list.extend(along.filter(|decision| decision.exported));
             let message =
                 Message::Decisions(Decisions { from: stand.me.clone(), propose: true, list });
-            out.push(Action::Send { to, req, message, deadline: now + REQUEST });
+            out.push(Action::Send { to: to.clone(), req, message, deadline: now + REQUEST });
         }
-        let name = |place: &usize| stand.view.members()[*place].id.as_str().into();
-        let asked = places.iter().map(|place| (name(place), Heard::NotYet)).collect();
         let number = |place| places.iter().position(|known| *known == place);
         let group = |(of, keys): (Witnesses, Vec<_>)| Group {
             witnesses: of.places().filter_map(number).collect(),
@@ -350,15 +339,11 @@ impl Traces {
     /// What agents are told as witnesses: decisions that wait for their word, with an age of nothing, and
     /// the last ones that were made.
     pub fn last_decisions(&self, now: Millis) -> impl Iterator<Item = Decision> {
-        let decision = |(key, confided): (&TraceKey, &Confided)| Decision {
-            key: *key,
-            verdict: confided.verdict,
-            age: 0,
-            exported: false,
-        };
+        let waiting = self.proposals.confided.iter();
+        let waiting = waiting.map(|(key, confided)| proposed(&(*key, confided.verdict)));
         let made = self.decided.last(now.saturating_sub(AGENT_WITNESSES_TOLD), now);
         let made = made.map(|decision| Decision { age: decision.age.max(1), ..decision });
-        self.proposals.confided.iter().map(decision).chain(made)
+        waiting.chain(made)
     }
 
     /// An agent remembers these decisions: ours that waited for it, and some that were made before us.
