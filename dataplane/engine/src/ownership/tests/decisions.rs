@@ -254,3 +254,22 @@ fn each_witness_is_asked_once_a_round_and_a_decision_waits_for_its_own_witnesses
     bench.fail("d", req);
     assert_eq!(settled(&bench), keys);
 }
+
+/// With thousands of others in a round, none is noted for that; then one turns out to be more than that.
+#[test]
+fn what_witnesses_are_asked_about_is_theirs_all_the_same() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let key = bench.key(&["b", "a"]);
+    bench.deliver(part(key));
+    bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
+    let again = propose(&mut bench, "a", key, Verdict { keep: false, note: 1 });
+    assert_eq!(again.refused, [key], "it is ours, and we are about to decide it");
+    let known = Decision { key, verdict: Verdict { keep: false, note: 1 }, age: 9, exported: true };
+    let told = Decisions { from: Instance::new("a", 1), propose: false, list: vec![known] };
+    bench.out.clear();
+    bench.own.on_decisions(&told, bench.now, &mut bench.out);
+    let settled = bench.out.iter().any(|action| {
+        matches!(action, Action::Settle { key: settled, verdict, .. } if *settled == key && !verdict.keep)
+    });
+    assert!(settled, "{:?}", bench.out);
+}
