@@ -379,8 +379,8 @@ impl Ownership {
         let known = out.len();
         self.shard.traces.on_reminded(&poll.decided, now, out);
         self.shard.forget_settled(&out[known..]);
-        if confides {
-            answer.decided = self.shard.traces.last_decisions(now).collect();
+        if let Some(lately) = confides {
+            answer.decided = self.shard.traces.last_decisions(lately, now).collect();
         }
         answer
     }

@@ -41,8 +41,8 @@ const LAST_WORDS: Duration = Duration::from_millis(REQUEST);
 pub enum Knock {
     /// Another gateway greets.
     Hello(Box<Hello>, oneshot::Sender<HelloAnswer>),
-    /// An agent asks. Also answered is whether it is to be told the last decisions.
-    Poll(Box<Poll>, oneshot::Sender<(PollAnswer, bool)>),
+    /// An agent asks. Also answered is of how long it is to be told the last decisions, if it is.
+    Poll(Box<Poll>, oneshot::Sender<(PollAnswer, Option<Millis>)>),
     /// The process shall end.
     Drain,
 }

@@ -169,10 +169,12 @@ impl Gateway {
         let answer = self.fleet.ask(|done| Knock::Poll(Box::new(poll), done)).await;
         let (mut answer, confides) = answer.ok_or_else(stopping)?;
         let mut decided = Vec::new();
-        for shard in self.shards.iter().filter(|_| confides) {
-            let (done, last) = tokio::sync::oneshot::channel();
-            shard.ask(Ask::Last(done)).await;
-            decided.extend(last.await.unwrap_or_default());
+        if let Some(lately) = confides {
+            for shard in &*self.shards {
+                let (done, last) = tokio::sync::oneshot::channel();
+                shard.ask(Ask::Last(lately, done)).await;
+                decided.extend(last.await.unwrap_or_default());
+            }
         }
         answer.decided = decided.into();
         let answer = messages::poll_answer(&answer, self.peers.member());

@@ -49,8 +49,8 @@ pub enum Ask {
     Decisions(Decisions, oneshot::Sender<Agreement>),
     /// An agent remembers decisions on keys of this shard.
     Reminded(Vec<Decision>),
-    /// Tell the last decisions.
-    Last(oneshot::Sender<Vec<Decision>>),
+    /// Tell the decisions of the last so many milliseconds.
+    Last(Millis, oneshot::Sender<Vec<Decision>>),
     /// What was sent is answered.
     Receipt(Req, Receipt),
     /// What was told is answered.

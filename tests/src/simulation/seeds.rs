@@ -27,6 +27,9 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     // A witness that had stood still refused a proposal that was no more; the one that waited for an agent
     // was forgotten, and its trace never decided.
     (Class::Mixed, 20_001_652),
+    // The owner stood still, one of its witnesses was cut off and decided anew, and the other one told agents
+    // of its last two seconds only; they would have agreed to the second decision as well.
+    (Class::Mixed, 777_054),
     // One of two stood still, and the other one, which may not hold, did not even try to pass spans on: the
     // owner woke up and decided without them.
     (Class::StatefulPolicy, 40_001_758),

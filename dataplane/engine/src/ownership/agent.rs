@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::action::{AgentAction, BatchId, Failure};
-use super::decided::DecidedTraces;
+use super::decided::{DecidedTraces, Learned};
 use super::facts::{Change, Fact, Facts, Instance, Name, State};
 use super::losses::Losses;
 use super::message::{Decision, Origin, Outcome, Poll, PollAnswer, Receipt, Req};
@@ -197,12 +197,9 @@ impl AgentSide {
         out: &mut Vec<AgentAction>,
     ) {
         self.heard(&answer.from.name, now);
-        for decision in answer.decided.iter() {
-            self.witnessed.learn(decision, now);
-        }
+        let unconfirmed = self.witness(&answer.decided, now);
         let gateway = self.gateways.entry(Arc::clone(&answer.from.name)).or_default();
-        let unconfirmed = answer.decided.iter().filter(|decision| decision.age == 0);
-        gateway.unconfirmed = unconfirmed.copied().collect();
+        gateway.unconfirmed = unconfirmed;
         if gateway.reminding == Some(req) {
             gateway.reminded = answer.from.inst;
         }
@@ -224,6 +221,22 @@ impl AgentSide {
         }
         self.dispatch(now, out);
         self.poll_if_due(now, out);
+    }
+
+    /// Remembers decisions. Returns those that wait for our word, each as it stands: another gateway may have
+    /// told us of another one before, and then that one holds.
+    fn witness(&mut self, decided: &[Decision], now: Millis) -> Arc<[Decision]> {
+        let mut unconfirmed = Vec::new();
+        for decision in decided {
+            let stands = match self.witnessed.learn(decision, now) {
+                Learned::Conflict => self.witnessed.decision(decision.key, now),
+                Learned::New | Learned::Known => None,
+            };
+            if decision.age == 0 {
+                unconfirmed.push(stands.unwrap_or(*decision));
+            }
+        }
+        unconfirmed.into()
     }
 
     /// The slices as they are now.

@@ -14,7 +14,9 @@ use super::quorum::Quorum;
 use super::rules::Rules;
 use super::stand::{Cold, Seat, Stand};
 use super::stats::Stats;
-use super::timers::{COLD, DRAIN_MIN, GAP, HELLO, JOIN_SETTLE, SUSPECT};
+use super::timers::{
+    AGENT_WITNESSES_TOLD, COLD, DRAIN_MIN, GAP, HELLO, JOIN_SETTLE, LAST_WORDS, SUSPECT,
+};
 use crate::Millis;
 use crate::key::KeySeed;
 use crate::ring::View;
@@ -52,6 +54,8 @@ pub(super) struct Membership {
     was_complete: bool,
     requests: u64,
     watch: fence::FenceWatch,
+    /// Since when agents are told of decisions, if they are.
+    few_since: Option<Millis>,
 }
 
 // === Inputs ===
@@ -83,6 +87,7 @@ impl Membership {
             was_complete: false,
             requests: 0,
             watch: fence::FenceWatch::default(),
+            few_since: None,
         }
     }
 
@@ -124,6 +129,7 @@ impl Membership {
         self.learn(&poll.losses, now);
         self.relay(&poll.heard, now);
         self.marks.note(&poll.agent, &poll.done, now);
+        self.few_since = self.are_few(now).then(|| self.few_since.unwrap_or(now));
         PollAnswer {
             from: self.me.clone(),
             facts: self.facts.told(),
@@ -206,12 +212,20 @@ impl Membership {
         &self.facts
     }
 
-    /// Whether the agent is to remember decisions: the gateways are too few to.
-    pub(super) fn confides_in(&self, agent: &Name, now: Millis) -> bool {
+    /// Decisions of how long the agent is to remember, if the gateways are too few to: those since its last
+    /// polls. When gateways have just become few, also those that only gateways remember which are not heard
+    /// now, and which others may make again before they are.
+    pub(super) fn confides_in(&self, agent: &Name, now: Millis) -> Option<Millis> {
+        let since = self.few_since.filter(|_| self.marks.is_witness(agent))?;
+        let lately = now < since + AGENT_WITNESSES_TOLD;
+        Some(if lately { LAST_WORDS + AGENT_WITNESSES_TOLD } else { AGENT_WITNESSES_TOLD })
+    }
+
+    /// Whether gateways that can be heard are too few to remember decisions.
+    fn are_few(&self, now: Millis) -> bool {
         let deaf = self.peers.values().filter(|peer| peer.is_deaf(now)).map(|peer| &peer.of.name);
         let unheard = deaf.filter(|name| self.view.position(name).is_some()).count();
-        let few = self.view.len() < WITNESSES + unheard;
-        few && self.rules.agents_witness && self.marks.is_witness(agent)
+        self.view.len() < WITNESSES + unheard && self.rules.agents_witness
     }
 
     /// Whether this is what is left of a fleet. A gateway that never had another does not wait for agents.

@@ -8,10 +8,7 @@ use super::facts::{Name, State};
 use super::message::{Agreement, Decision, Decisions, Origin, Req, Verdict};
 use super::outbox::Why;
 use super::stand::{Stand, Witnesses};
-use super::timers::{
-    AGENT_CONFIRMS, AGENT_WITNESSES_TOLD, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, LAST_WORDS,
-    REQUEST,
-};
+use super::timers::{AGENT_CONFIRMS, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, LAST_WORDS, REQUEST};
 use super::traces::{Phase, Tentative, Trace, Traces};
 use crate::Millis;
 use crate::key::TraceKey;
@@ -260,11 +257,11 @@ fn is_unsure(stand: &Stand, first: Millis) -> bool {
 
 impl Traces {
     /// What agents are told as witnesses: decisions that wait for their word, with an age of nothing, and
-    /// the last ones that were made.
-    pub fn last_decisions(&self, now: Millis) -> impl Iterator<Item = Decision> {
+    /// those of the last `lately` milliseconds.
+    pub fn last_decisions(&self, lately: Millis, now: Millis) -> impl Iterator<Item = Decision> {
         let waiting = self.proposals.confided.iter();
         let waiting = waiting.map(|(key, confided)| proposed(*key, confided.verdict));
-        let made = self.decided.last(now.saturating_sub(AGENT_WITNESSES_TOLD), now);
+        let made = self.decided.last(now.saturating_sub(lately), now);
         let made = made.map(|decision| Decision { age: decision.age.max(1), ..decision });
         waiting.chain(made)
     }

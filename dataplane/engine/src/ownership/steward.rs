@@ -83,14 +83,14 @@ impl Steward {
         self.settle(shards, now, out);
     }
 
-    /// An agent asks. Also says whether it is to be told the last decisions.
+    /// An agent asks. Also says of how long it is to be told the last decisions, if it is.
     pub fn on_poll(
         &mut self,
         shards: &mut impl Shards,
         poll: &Poll,
         now: Millis,
         out: &mut Vec<Action>,
-    ) -> (PollAnswer, bool) {
+    ) -> (PollAnswer, Option<Millis>) {
         self.wake(shards, now, out);
         let answer = self.members.on_poll(poll, now);
         let confides = self.members.confides_in(&poll.agent, now);

@@ -259,8 +259,8 @@ impl Worker {
                 return;
             }
             Ask::Reminded(decided) => traces.on_reminded(&decided, now, actions),
-            Ask::Last(done) => {
-                let _ = done.send(traces.last_decisions(now).collect());
+            Ask::Last(lately, done) => {
+                let _ = done.send(traces.last_decisions(lately, now).collect());
             }
             Ask::Receipt(req, receipt) => traces.on_receipt(stand, req, &receipt, now, actions),
             Ask::Agreement(req, answer) => traces.on_agreement(stand, req, &answer, now, actions),

@@ -4,7 +4,7 @@ use super::*;
 use crate::ownership::action::{AgentAction, BatchId};
 use crate::ownership::agent::{AgentConfig, AgentSide};
 use crate::ownership::message::PollAnswer;
-use crate::ownership::timers::{AGENT_SILENT, RETAIN_AFTER_WAIT};
+use crate::ownership::timers::{AGENT_SILENT, POLL, RETAIN_AFTER_WAIT};
 
 const WAIT: Millis = 30_000;
 const BATCH: BatchId = BatchId(1);
@@ -39,6 +39,28 @@ impl Kept {
         let facts = [Fact { of: from.clone(), state }].into();
         let answer = PollAnswer { from, facts, losses: Arc::default(), decided: Arc::default() };
         self.side.on_poll_answer(Req(0), &answer, self.now, &mut self.out);
+    }
+
+    /// Asks all gateways after a second, and returns the question for one of them.
+    fn poll(&mut self, name: &str) -> (Req, Arc<[Decision]>) {
+        self.out.clear();
+        self.now += POLL;
+        self.side.on_tick(self.now, &mut self.out);
+        let asked = self.out.iter().find_map(|action| match action {
+            AgentAction::Poll { to, req, poll, .. } if **to == *name => {
+                Some((*req, Arc::clone(&poll.decided)))
+            }
+            _ => None,
+        });
+        asked.expect("agents poll every second")
+    }
+
+    /// A gateway tells of a decision in its answer.
+    fn decided(&mut self, name: &str, req: Req, decision: Decision) {
+        let from = Instance::new(name, 1);
+        let (facts, losses) = ([serving("a"), serving("b")].into(), Arc::default());
+        let answer = PollAnswer { from, facts, losses, decided: [decision].into() };
+        self.side.on_poll_answer(req, &answer, self.now, &mut self.out);
     }
 
     /// A gateway answers a poll.
@@ -146,4 +168,24 @@ fn what_waits_goes_to_one_that_is_back() {
     }
     kept.tell("a", State::Serving);
     assert_eq!(kept.sent().len(), 1);
+}
+
+/// Whatever the second one finds out, spans may have gone the way of the first.
+#[test]
+fn an_agent_agrees_to_the_first_decision_that_it_was_told() {
+    let mut kept = Kept::new(Rules::ALL);
+    let decision = |keep, age| Decision {
+        key: TraceKey(7),
+        verdict: Verdict { keep, note: 0 },
+        age,
+        exported: false,
+    };
+    kept.store("a", "a");
+    let (first, _) = kept.poll("a");
+    kept.decided("a", first, decision(true, 4_000));
+    let (second, _) = kept.poll("b");
+    kept.decided("b", second, decision(false, 0));
+    let (_, told) = kept.poll("b");
+    let told: Vec<_> = told.iter().map(|told| (told.key, told.verdict.keep)).collect();
+    assert_eq!(told, [(TraceKey(7), true)]);
 }

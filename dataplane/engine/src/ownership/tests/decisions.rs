@@ -1,8 +1,8 @@
 //! When something is decided, and who has to know.
 
 use super::*;
-use crate::ownership::message::Decisions;
-use crate::ownership::timers::{FENCE, GAP, IN_FLIGHT, LEASE, SUSPECT, TICK};
+use crate::ownership::message::{Decisions, Poll};
+use crate::ownership::timers::{AGENT_WITNESSES_TOLD, FENCE, GAP, IN_FLIGHT, LEASE, SUSPECT, TICK};
 
 /// A proposal of `from`, and what the gateway says.
 fn propose(
@@ -253,6 +253,34 @@ fn each_witness_is_asked_once_a_round_and_a_decision_waits_for_its_own_witnesses
     }
     bench.fail("d", req);
     assert_eq!(settled(&bench), keys);
+}
+
+/// Whether an agent that asks is told of a decision on the trace.
+fn tells_agents(bench: &mut Bench, key: TraceKey) -> bool {
+    let poll = Poll {
+        agent: "agent".into(),
+        done: Arc::default(),
+        facts: Arc::default(),
+        losses: Arc::default(),
+        heard: Arc::default(),
+        decided: Arc::default(),
+    };
+    let answer = bench.own.on_poll(&poll, bench.now, &mut bench.out);
+    answer.decided.iter().any(|decision| decision.key == key)
+}
+
+/// Nobody else who knows it may be heard, and who is not told may decide again.
+#[test]
+fn agents_hear_of_what_was_decided_before_gateways_became_few() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let key = bench.key(&["a", "b"]);
+    let agreement = propose(&mut bench, "a", key, KEEP);
+    assert!(agreement.refused.is_empty());
+    assert!(!tells_agents(&mut bench, key), "two more gateways remember it");
+    bench.pass(LEASE + FENCE + TICK);
+    assert!(tells_agents(&mut bench, key));
+    bench.pass(AGENT_WITNESSES_TOLD);
+    assert!(!tells_agents(&mut bench, key), "it was told");
 }
 
 /// With thousands of others in a round, none is noted for that; then one turns out to be more than that.
