@@ -85,7 +85,6 @@
 
 pub mod action;
 pub mod agent;
-mod asked;
 mod decided;
 pub mod facts;
 mod foreign;
