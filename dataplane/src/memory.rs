@@ -45,7 +45,7 @@ pub enum Tier {
 /// The budget of a process, in bytes, and what each part of it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Everything below together; resident memory stays within 1.10 times this.
+    /// Everything below together; resident memory stays within this.
     pub total: u64,
     /// Requests being read and inflated.
     pub receive: u64,

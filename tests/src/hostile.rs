@@ -11,7 +11,7 @@ use crate::traces::Trace;
 
 /// The header of a request in protobuf.
 pub const PROTOBUF: &str = "content-type: application/x-protobuf";
-/// Of either process, and what three quarters of it are; resident memory stays within 1.10 times that.
+/// Of either process, and what three quarters of it are; resident memory stays within that.
 const LIMIT: [&str; 2] = ["--memory-limit", "256Mi"];
 const BUDGET: u64 = 192 << 20;
 
@@ -92,5 +92,5 @@ fn honest(number: u64) -> Trace {
 
 fn is_within(process: &Process, name: &str) {
     let resident = process.resident_bytes();
-    assert!(resident <= BUDGET / 100 * 110, "after {name}: {resident} bytes resident");
+    assert!(resident <= BUDGET, "after {name}: {resident} bytes resident");
 }

@@ -163,7 +163,7 @@ async fn receivers_at_their_budget_take_what_fits_and_the_rest_is_decided() {
         let leaving = threads.spawn(|| leaver.stop_balanced());
         while !leaving.is_finished() {
             for process in &shop.gateways {
-                assert!(most(process) <= BUDGET / 100 * 110, "{} bytes", most(process));
+                assert!(most(process) <= BUDGET, "{} bytes", most(process));
             }
         }
         joined(leaving)

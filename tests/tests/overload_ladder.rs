@@ -106,7 +106,7 @@ async fn a_gateway_sheds_in_order_and_recovers() {
         (taken, refused) = (taken + more_taken, refused + more_refused);
     }
     rungs.push(rung(gateway));
-    assert!(most <= BUDGET / 100 * 110, "{most} bytes resident with a budget of {BUDGET}");
+    assert!(most <= BUDGET, "{most} bytes resident with a budget of {BUDGET}");
     // Traces are decided early once a quarter of their wait has passed, and what comes faster than that is
     // refused. Which comes first depends on how fast this machine sends: `overload.rs` holds that still.
     let last = rungs.last().copied().unwrap();
@@ -154,7 +154,7 @@ async fn an_agent_whose_gateway_stands_still_refuses_and_recovers() {
     }
     gateway.signal("CONT");
     assert!(refused > 0, "the agent cannot hold all this");
-    assert!(most <= BUDGET / 100 * 110, "{most} bytes resident with a budget of {BUDGET}");
+    assert!(most <= BUDGET, "{most} bytes resident with a budget of {BUDGET}");
     agent.wait_for("what was queued is sent", |stats| {
         stats.ring.members.len() == 1 && stats.ledger.held == 0
     });

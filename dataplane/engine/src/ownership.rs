@@ -85,6 +85,7 @@
 
 pub mod action;
 pub mod agent;
+mod asked;
 mod decided;
 pub mod facts;
 mod foreign;

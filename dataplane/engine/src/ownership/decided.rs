@@ -106,7 +106,7 @@ struct Told {
 
 /// Decisions that go into the table together. Each touches memory far from that of the others, which a
 /// processor fetches at the same time if nothing else is done in between: 32 are more than it can.
-pub(super) const TOGETHER: usize = 32;
+const TOGETHER: usize = 32;
 
 /// What became of a decision that was learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

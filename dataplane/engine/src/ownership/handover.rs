@@ -240,6 +240,7 @@ impl Traces {
             out.push(Action::Settle { key, verdict: decided.verdict(), by: By::Other });
             return;
         }
+        self.note_asked(key);
         let here = self.held.entry(key).or_insert(Trace { bytes: 0, phase: Phase::Open, ..trace });
         here.first = here.first.min(trace.first);
         here.bytes += trace.bytes;

@@ -2,10 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::hash_map::Entry;
-
 use super::action::{Action, By, Message};
-use super::decided::TOGETHER;
+use super::asked::{Asked, Confided, Group, Heard, Keys, Proposal, Round, proposed};
 use super::facts::{Name, State};
 use super::message::{Agreement, Decision, Decisions, Origin, Req, Verdict};
 use super::outbox::Why;
@@ -14,23 +12,6 @@ use super::timers::{AGENT_CONFIRMS, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, LAST
 use super::traces::{Phase, Tentative, Trace, Traces};
 use crate::Millis;
 use crate::key::TraceKey;
-
-/// Decisions of which the witnesses are asked.
-#[derive(Debug, Default)]
-pub(super) struct Proposals {
-    open: BTreeMap<Req, Proposal>,
-    /// Those that only agents can witness: told in the answers to their polls, confirmed by the next ones.
-    confided: BTreeMap<TraceKey, Confided>,
-}
-
-/// A decision that waits for an agent.
-#[derive(Debug, Clone, Copy)]
-struct Confided {
-    req: Req,
-    verdict: Verdict,
-    since: Millis,
-    unsure: bool,
-}
 
 /// A trace that is due, with what its driver has kept of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,74 +26,13 @@ pub struct Due {
     pub origin: Origin,
 }
 
-/// A round of questions: each witness is asked once, of all decisions that it is a witness of.
-#[derive(Debug)]
-struct Proposal {
-    asked: Vec<(Name, Heard)>,
-    groups: Vec<Group>,
-}
-
-/// Decisions with the same witnesses, which wait for no others.
-#[derive(Debug)]
-struct Group {
-    /// Places in the list of those that are asked.
-    witnesses: Vec<usize>,
-    keys: Vec<(TraceKey, Verdict)>,
-}
-
-/// What a witness said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    NotYet,
-    Agreed,
-    Failed,
-}
-
 impl Due {
-    /// What is known of the trace now, if it is open.
-    fn trace(&self, known: Option<Trace>, inst: u64) -> Option<Trace> {
+    /// What is known of the trace now.
+    fn trace(&self, known: Option<Trace>, inst: u64) -> Trace {
         let Self { first, origin, .. } = *self;
         let plain = Trace { first, bytes: 0, phase: Phase::Open, tentative: None, origin, inst };
         let trace = known.unwrap_or(plain);
-        let trace =
-            Trace { first: trace.first.min(first), origin: trace.origin.min(origin), ..trace };
-        (trace.phase == Phase::Open).then_some(trace)
-    }
-}
-
-/// As it is proposed.
-fn proposed((key, verdict): &(TraceKey, Verdict)) -> Decision {
-    Decision { key: *key, verdict: *verdict, age: 0, exported: false }
-}
-
-impl Proposal {
-    /// Takes out the decisions of which all witnesses have answered or failed, and whether one has agreed.
-    fn take_answered(&mut self) -> Vec<(bool, Vec<(TraceKey, Verdict)>)> {
-        let Self { asked, groups } = self;
-        let said = |place: &usize| asked[*place].1;
-        let answered = groups.extract_if(.., |group| {
-            group.witnesses.iter().all(|witness| said(witness) != Heard::NotYet)
-        });
-        let agreed =
-            |group: &Group| group.witnesses.iter().any(|place| said(place) == Heard::Agreed);
-        answered.map(|group| (agreed(&group), group.keys)).collect()
-    }
-}
-
-impl Proposals {
-    /// The key was decided otherwise, or a witness does not take this proposal. A later one of the key stays.
-    /// Whether this one was under way.
-    pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) -> bool {
-        let confided = self.confided.get(&key).is_some_and(|confided| confided.req == req);
-        if confided {
-            self.confided.remove(&key);
-        }
-        let Some(proposal) = self.open.get_mut(&req) else { return confided };
-        let found = proposal.groups.iter_mut().find_map(|group| {
-            let place = group.keys.iter().position(|(proposed, _)| *proposed == key)?;
-            Some(group.keys.remove(place))
-        });
-        confided || found.is_some()
+        Trace { first: trace.first.min(first), origin: trace.origin.min(origin), ..trace }
     }
 }
 
@@ -126,16 +46,16 @@ impl Traces {
     }
 
     fn on_round(&mut self, stand: &Stand, due: &[Due], now: Millis, out: &mut Vec<Action>) {
-        let req = self.next_req();
+        let of = Round { req: self.next_req(), since: now, inst: stand.me.inst };
         let may_decide = stand.may_decide(now);
-        let mut groups: BTreeMap<Witnesses, Vec<(TraceKey, Verdict)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Witnesses, Vec<Asked>> = BTreeMap::new();
+        let mut keys = self.proposals.keys();
         for due in due {
-            let place = self.held.entry(due.key);
-            let known = match &place {
-                Entry::Occupied(held) => Some(*held.get()),
-                Entry::Vacant(_) => None,
-            };
-            let Some(mut trace) = due.trace(known, stand.me.inst) else { continue };
+            if keys.contains(&due.key) || self.is_asked(due.key) {
+                continue;
+            }
+            let known = self.held.get(&due.key).copied();
+            let mut trace = due.trace(known, of.inst);
             let allowed = may_decide && stand.owns(due.key);
             if !allowed || !stand.is_found(trace.first, now) {
                 out.push(Action::PutBack { key: due.key, at: now + BACK_OFF });
@@ -158,34 +78,41 @@ impl Traces {
                 continue;
             }
             trace.tentative = Some(tentative);
-            trace.phase = Phase::Proposed(req);
-            place.insert(trace);
+            trace.phase = Phase::Proposed(of.req);
+            if known.is_some() || nobody {
+                self.held.insert(due.key, trace);
+            }
+            let (key, verdict) = decision;
             if nobody {
                 // No other gateway can be asked: the decision waits until an agent knows it.
-                let confided = Confided { req, verdict: decision.1, since: now, unsure };
-                self.proposals.confided.insert(due.key, confided);
+                let confided = Confided { req: of.req, verdict, since: now, unsure };
+                self.proposals.confided.insert(key, confided);
             } else {
-                groups.entry(witnesses).or_default().push(decision);
+                keys.insert(key);
+                let asked = Asked { key, verdict, first: trace.first, origin: trace.origin };
+                groups.entry(witnesses).or_default().push(asked);
             }
         }
         self.decided.enter();
-        self.propose(stand, req, groups, now, out);
+        self.propose(stand, (of, groups, keys), now, out);
     }
 
     fn propose(
         &mut self,
         stand: &Stand,
-        req: Req,
-        groups: BTreeMap<Witnesses, Vec<(TraceKey, Verdict)>>,
+        (of, groups, keys): (Round, BTreeMap<Witnesses, Vec<Asked>>, Keys),
         now: Millis,
         out: &mut Vec<Action>,
     ) {
+        let req = of.req;
         let places: BTreeSet<usize> = groups.keys().flat_map(|of| of.places()).collect();
         let name = |place: &usize| -> Name { stand.view.members()[*place].id.as_str().into() };
-        let asked: Vec<_> = places.iter().map(|place| (name(place), Heard::NotYet)).collect();
-        for (place, (to, _)) in places.iter().zip(&asked) {
+        let witnesses: Vec<_> = places.iter().map(|place| (name(place), Heard::NotYet)).collect();
+        for (place, (to, _)) in places.iter().zip(&witnesses) {
             let told = groups.iter().filter(|(of, _)| of.places().any(|of| of == *place));
-            let mut list: Vec<Decision> = told.flat_map(|(_, keys)| keys).map(proposed).collect();
+            let told = told.flat_map(|(_, asked)| asked);
+            let mut list: Vec<Decision> =
+                told.map(|asked| proposed(asked.key, asked.verdict)).collect();
             let along = self.outbox.take_along(to, req, now);
             let along = along.iter().filter_map(|key| self.decided.decision(*key, now));
             list.extend(along.filter(|decision| decision.exported));
@@ -194,14 +121,12 @@ impl Traces {
             out.push(Action::Send { to: to.clone(), req, message, deadline: now + REQUEST });
         }
         let number = |place| places.iter().position(|known| *known == place);
-        let group = |(of, keys): (Witnesses, Vec<_>)| Group {
+        let group = |(of, asked): (Witnesses, Vec<_>)| Group {
             witnesses: of.places().filter_map(number).collect(),
-            keys,
+            asked,
         };
-        let groups: Vec<Group> = groups.into_iter().map(group).collect();
-        if !groups.is_empty() {
-            self.proposals.open.insert(req, Proposal { asked, groups });
-        }
+        let groups = groups.into_iter().map(group).collect();
+        self.proposals.begin(Proposal { witnesses, groups, keys, of });
     }
 
     /// A witness answered, or a member that was told again.
@@ -220,6 +145,7 @@ impl Traces {
             self.learn(Some(stand), decision, now, out);
         }
         for key in &answer.refused {
+            self.note_asked(*key);
             self.stats.turned_down += u64::from(self.proposals.withdraw(req, *key));
             self.reopen(*key, req, now, out);
         }
@@ -250,38 +176,35 @@ impl Traces {
         let Some(proposal) = self.proposals.open.get_mut(&req) else {
             return;
         };
-        for (_, said) in proposal.asked.iter_mut().filter(|(name, _)| **name == *from) {
+        for (_, said) in proposal.witnesses.iter_mut().filter(|(name, _)| **name == *from) {
             *said = heard;
         }
-        for (agreed, keys) in proposal.take_answered() {
-            self.carry_out(stand, req, (agreed, &keys), now, out);
+        let of = proposal.of;
+        for (agreed, asked) in proposal.take_answered() {
+            self.carry_out(stand, of, (agreed, &asked), now, out);
         }
         self.decided.enter();
-        if self.proposals.open.get(&req).is_some_and(|proposal| proposal.groups.is_empty()) {
-            self.proposals.open.remove(&req);
-        }
+        self.proposals.end_if_done(req);
     }
 
     /// The witnesses of these proposals have answered or failed.
     fn carry_out(
         &mut self,
         stand: &Stand,
-        req: Req,
-        (agreed, keys): (bool, &[(TraceKey, Verdict)]),
+        of: Round,
+        (agreed, asked): (bool, &[Asked]),
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        for keys in keys.chunks(TOGETHER) {
-            // Looked at together, for the reason that decisions are entered together.
-            std::hint::black_box(keys.iter().filter(|(key, _)| self.holds(*key)).count());
-            for (key, verdict) in keys {
-                if agreed {
-                    let first = self.leave(*key).map_or(0, |trace| trace.first);
-                    self.commit((*key, *verdict), is_unsure(stand, first), now, out);
-                } else {
-                    self.stats.unanswered += 1;
-                    self.reopen(*key, req, now, out);
-                }
+        for asked in asked {
+            let Asked { key, verdict, first, .. } = *asked;
+            if agreed {
+                let first = self.leave(key).map_or(first, |trace| trace.first);
+                self.commit((key, verdict), is_unsure(stand, first), now, out);
+            } else {
+                self.stats.unanswered += 1;
+                self.note_failed(asked, of);
+                self.reopen(key, of.req, now, out);
             }
         }
     }
@@ -315,8 +238,8 @@ impl Traces {
         let open = std::mem::take(&mut self.proposals.open).into_iter();
         let confided = std::mem::take(&mut self.proposals.confided).into_iter();
         let asked = open.flat_map(|(req, proposal)| {
-            let keys = proposal.groups.into_iter().flat_map(|group| group.keys);
-            keys.map(move |(key, _)| (key, req))
+            let asked = proposal.groups.into_iter().flat_map(|group| group.asked);
+            asked.map(move |asked| (asked.key, req))
         });
         for (key, req) in asked.chain(confided.map(|(key, confided)| (key, confided.req))) {
             self.stats.taken_back += u64::from(!stand.owns(key));
@@ -337,7 +260,7 @@ impl Traces {
     /// those of the last `lately` milliseconds.
     pub fn last_decisions(&self, lately: Millis, now: Millis) -> impl Iterator<Item = Decision> {
         let waiting = self.proposals.confided.iter();
-        let waiting = waiting.map(|(key, confided)| proposed(&(*key, confided.verdict)));
+        let waiting = waiting.map(|(key, confided)| proposed(*key, confided.verdict));
         let made = self.decided.last(now.saturating_sub(lately), now);
         let made = made.map(|decision| Decision { age: decision.age.max(1), ..decision });
         waiting.chain(made)

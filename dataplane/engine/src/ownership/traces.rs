@@ -2,25 +2,22 @@
 //! thread that owns the shard's buffer.
 
 use super::action::{Action, By, Failure};
+use super::asked::Proposals;
 use super::decided::{ByKey, Decided, DecidedTraces, Learned};
-use super::facts::{Instance, Name};
+use super::facts::Name;
 use super::foreign::Foreign;
 use super::forward::Forwards;
 use super::handover::Parcels;
 use super::message::{Agreement, Decision, Origin, Part, Receipt, Req, Verdict};
 use super::outbox::{Outbox, Why};
-use super::propose::Proposals;
 use super::stand::Stand;
 use super::stats::Stats;
 use super::timers::{HOPS_MAX, IN_FLIGHT, RE_EXAMINE};
 use crate::Millis;
 use crate::key::TraceKey;
 
-/// The table of traces is made smaller when it has room for four times as many as there are, and more, ...
+/// The table of traces is made smaller when it has room for four times as many as there are, and more.
 const SPARE_TRACES: usize = 4096;
-/// ... for so many ticks, which is ten seconds: what is proposed twice a second fills and empties it, and
-/// fresh memory each time would cost more than that.
-const SPARE_TICKS: u32 = 40;
 
 /// A trace with spans in the buffer.
 #[derive(Debug, Clone, Copy)]
@@ -97,8 +94,6 @@ pub struct Traces {
     pub(super) stats: Stats,
     examined: Millis,
     ticked: Millis,
-    /// For how many ticks the table of traces has been larger than it needs to be.
-    spare: u32,
     /// How many members knew the view at the last tick.
     known: usize,
 }
@@ -122,7 +117,6 @@ impl Traces {
             stats: Stats::default(),
             examined: 0,
             ticked: 0,
-            spare: 0,
             known: 0,
         }
     }
@@ -135,6 +129,7 @@ impl Traces {
     /// its first span is not older and its origin counts as much.
     pub fn admit(&mut self, stand: &Stand, part: &Part, hops: u8, now: Millis) -> Admission {
         let part = Part { age: if stand.rules.age { part.age } else { 0 }, ..*part };
+        self.note_asked(part.key);
         match self.place(stand, &part, hops, now) {
             Place::Buffer { foreign: false } if self.is_plain(&part) => {
                 let first = now.saturating_sub(part.age);
@@ -222,6 +217,7 @@ impl Traces {
         bytes: u64,
         inst: u64,
     ) {
+        self.note_asked(key);
         let plain = Trace { first, bytes, phase: Phase::Open, tentative: None, origin, inst };
         let trace = self.held.entry(key).or_insert(plain);
         trace.first = trace.first.min(first);
@@ -334,12 +330,6 @@ impl Traces {
         told.list.iter().map(find).collect()
     }
 
-    /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
-    fn agrees(&self, stand: &Stand, from: &Instance, key: TraceKey, now: Millis) -> bool {
-        let ours = self.held.get(&key).is_some_and(|trace| trace.phase != Phase::Open);
-        !ours && (!stand.rules.agree || stand.takes_from(from, key, now))
-    }
-
     /// A decision of another gateway: what is here of the trace follows it.
     pub(super) fn learn(
         &mut self,
@@ -380,22 +370,6 @@ impl Traces {
         }
     }
 
-    /// Takes a trace out of what is undecided; whether it was there.
-    pub(super) fn release(&mut self, key: TraceKey) -> bool {
-        let trace = self.leave(key);
-        if let Some(Trace { phase: Phase::Proposed(req), .. }) = trace {
-            self.proposals.withdraw(req, key);
-        }
-        trace.is_some()
-    }
-
-    /// The same of a trace that is not proposed, or not any more; what was known of it.
-    pub(super) fn leave(&mut self, key: TraceKey) -> Option<Trace> {
-        let trace = self.held.remove(&key)?;
-        self.foreign.remove(key);
-        Some(trace)
-    }
-
     /// The backend has the spans with which these traces were decided here.
     pub fn on_exported(&mut self, stand: &Stand, keys: &[TraceKey]) {
         for key in self.decided.mark_exported(keys) {
@@ -415,10 +389,7 @@ impl Traces {
         self.ticked = now;
         self.stats.forgotten += self.decided.expire(now);
         self.ask_agents_again(now, out);
-        let is_spare = self.held.capacity() > 4 * self.held.len() + SPARE_TRACES;
-        self.spare = if is_spare { self.spare + 1 } else { 0 };
-        if self.spare >= SPARE_TICKS {
-            self.spare = 0;
+        if self.held.capacity() > 4 * self.held.len() + SPARE_TRACES {
             self.held.shrink_to(2 * self.held.len());
         }
         let known = stand.seats.iter().filter(|seat| seat.knows).count();
@@ -432,6 +403,7 @@ impl Traces {
 
     /// The view changed: what is here may be others' now.
     pub fn on_view(&mut self, before: &Stand, stand: &Stand, now: Millis, out: &mut Vec<Action>) {
+        self.note_all_asked();
         self.recollect(out);
         self.take_back(stand, now, out);
         self.foreign = Foreign::default();
@@ -483,7 +455,8 @@ impl Traces {
     /// Bytes of what is known of undecided traces. What is remembered of decided ones never changes in
     /// size: [`DECISION_BYTES_MAX`](super::DECISION_BYTES_MAX) for each.
     pub fn footprint(&self) -> u64 {
-        (self.held.allocation_size() + self.foreign.allocation_size()) as u64
+        let tables = self.held.allocation_size() + self.foreign.allocation_size();
+        (tables + self.proposals.footprint()) as u64
     }
 
     /// The verdict on a trace, as long as it is remembered here.
