@@ -142,7 +142,7 @@ impl Gateway {
         let from = self.peers.stands.load().me.clone();
         let mut answer = Agreement { from, known: Vec::new(), refused: Vec::new() };
         let mut asked = Vec::new();
-        for (shard, list) in self.by_shard(&told.list) {
+        for (shard, list) in self.by_shard(told.list) {
             let (done, agreed) = tokio::sync::oneshot::channel();
             let part = message::Decisions { list, from: told.from.clone(), ..told };
             shard.ask(Ask::Decisions(part, done)).await;
@@ -163,7 +163,7 @@ impl Gateway {
         if request.seed_id != self.seed.id() {
             return Err(Refusal::Forbidden("the agent has another seed than this fleet".into()));
         }
-        for (shard, list) in self.by_shard(&poll.decided) {
+        for (shard, list) in self.by_shard(poll.decided.to_vec()) {
             shard.ask(Ask::Reminded(list)).await;
         }
         let answer = self.fleet.ask(|done| Knock::Poll(Box::new(poll), done)).await;
@@ -184,15 +184,20 @@ impl Gateway {
     /// Decisions by the shard of their key.
     fn by_shard(
         &self,
-        list: &[message::Decision],
+        list: Vec<message::Decision>,
     ) -> impl Iterator<Item = (&ShardHandle, Vec<message::Decision>)> {
         let shards = u32::try_from(self.shards.len()).unwrap_or(1);
-        let mut parts = vec![Vec::new(); self.shards.len()];
-        for decision in list {
-            if let Some(part) = parts.get_mut(shard_of(decision.key, shards) as usize) {
-                part.push(*decision);
+        let parts = if shards == 1 {
+            vec![list]
+        } else {
+            let mut parts = vec![Vec::new(); self.shards.len()];
+            for decision in list {
+                if let Some(part) = parts.get_mut(shard_of(decision.key, shards) as usize) {
+                    part.push(decision);
+                }
             }
-        }
+            parts
+        };
         self.shards.iter().zip(parts).filter(|(_, part)| !part.is_empty())
     }
 }

@@ -211,8 +211,9 @@ pub struct DecideRequest {
 pub struct FreshDecisions {
     #[prost(message, optional, tag = "1")]
     pub verdict: ::core::option::Option<Verdict>,
-    #[prost(fixed64, repeated, tag = "2")]
-    pub keys: ::prost::alloc::vec::Vec<u64>,
+    /// Eight bytes each, the least significant first.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub keys: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DecideResponse {

@@ -8,6 +8,7 @@ use ringtail_engine::key::{KeySeed, TraceKey};
 use ringtail_engine::ownership::facts::{self, Fact};
 use ringtail_engine::ownership::message::{
     self, Agreement, Decision, Decisions, Delivery, Hello, HelloAnswer, Poll, PollAnswer, Receipt,
+    Verdict,
 };
 use ringtail_engine::ownership::timers::HOPS_MAX;
 use ringtail_engine::ring::RING_VERSION;
@@ -31,8 +32,10 @@ mod tests;
 
 /// Ids are host names at most.
 const NAME_BYTES_MAX: usize = 253;
-/// Decisions in one message: 64 of what a gateway tells at a time, since an agent tells a new gateway all
-/// that it remembers of the last minute. 2 MiB in memory.
+/// Bytes of a key in a list of them.
+const KEY_BYTES: usize = size_of::<u64>();
+/// Decisions in one message: eight times what a gateway tells at a time, since an agent tells a new gateway
+/// all that it remembers of the last minute. 2 MiB in memory.
 pub const DECISIONS_MAX: usize = 1 << 16;
 /// Traces that a delivery describes one by one, 64 parcels full, or names: 3 MiB in memory.
 pub const PARTS_MAX: usize = 1 << 16;
@@ -56,6 +59,9 @@ pub enum Wrong {
     /// An id is empty or longer than a host name.
     #[error("an id has {0} bytes; ids have 1 to {NAME_BYTES_MAX}")]
     Id(usize),
+    /// A list of keys ends within one.
+    #[error("{0} bytes are no list of keys of {KEY_BYTES} bytes each")]
+    Keys(usize),
 }
 
 /// What a delivery says of its traces, beside their spans.
@@ -314,21 +320,25 @@ pub fn receipt_of(
 
 /// Decisions for another gateway.
 pub fn decisions(told: &Decisions, from: Member) -> DecideRequest {
-    let mut request =
-        DecideRequest { from: Some(from), propose: told.propose, ..DecideRequest::default() };
+    let mut decisions = Vec::new();
+    // There are as many verdicts as policies, at most.
+    let mut fresh: Vec<(Verdict, Vec<u8>)> = Vec::new();
     for told in &told.list {
         if told.age > 0 || told.exported {
-            request.decisions.push(decision(told));
+            decisions.push(decision(told));
             continue;
         }
-        let verdict = Some(told.verdict.into());
-        // There are as many verdicts as policies, at most.
-        match request.fresh.iter_mut().find(|fresh| fresh.verdict == verdict) {
-            Some(fresh) => fresh.keys.push(told.key.0),
-            None => request.fresh.push(FreshDecisions { verdict, keys: vec![told.key.0] }),
+        let key = told.key.0.to_le_bytes();
+        match fresh.iter_mut().find(|(verdict, _)| *verdict == told.verdict) {
+            Some((_, keys)) => keys.extend_from_slice(&key),
+            None => fresh.push((told.verdict, key.to_vec())),
         }
     }
-    request
+    let fresh = fresh
+        .into_iter()
+        .map(|(verdict, keys)| FreshDecisions { verdict: Some(verdict.into()), keys: keys.into() });
+    let fresh = fresh.collect();
+    DecideRequest { from: Some(from), propose: told.propose, decisions, fresh }
 }
 
 /// Decisions as the engine wants them.
@@ -337,15 +347,20 @@ pub fn decisions(told: &Decisions, from: Member) -> DecideRequest {
 /// When they are none of ours.
 pub fn decisions_of(request: &DecideRequest) -> Result<Decisions, Wrong> {
     let from = sender(request.from.as_ref())?;
-    let fresh = request.fresh.iter().map(|fresh| fresh.keys.len()).sum::<usize>();
+    let fresh = request.fresh.iter().map(|fresh| fresh.keys.len().div_ceil(KEY_BYTES));
+    let fresh = fresh.sum::<usize>();
     bounded("decisions", request.decisions.len() + fresh, DECISIONS_MAX)?;
     let mut list = decision_list(&request.decisions)?;
     list.reserve(fresh);
     for fresh in &request.fresh {
         let verdict = fresh.verdict.unwrap_or_default().into();
-        let decision =
-            |key: &u64| Decision { key: TraceKey(*key), verdict, age: 0, exported: false };
-        list.extend(fresh.keys.iter().map(decision));
+        let (keys, rest) = fresh.keys.as_chunks::<KEY_BYTES>();
+        if !rest.is_empty() {
+            return Err(Wrong::Keys(fresh.keys.len()));
+        }
+        let key = |key: &[u8; KEY_BYTES]| TraceKey(u64::from_le_bytes(*key));
+        let decision = |bytes| Decision { key: key(bytes), verdict, age: 0, exported: false };
+        list.extend(keys.iter().map(decision));
     }
     Ok(Decisions { from, propose: request.propose, list })
 }

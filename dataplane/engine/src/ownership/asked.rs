@@ -2,13 +2,14 @@
 //!
 //! In quiet times every trace comes by here, in a round with thousands of others, and nothing else ever
 //! happens to it. So it is not entered into the table of traces for that: it stands in the list of its round,
-//! whose set of keys says whether it does, and is noted only once more is to be known of it.
+//! whose set of keys says whether it does. Once more is to be known of one of them, the whole round is noted
+//! in the table, and the table says from then on which of its decisions are still asked about.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasherDefault;
 
 use super::decided::KeyHasher;
-use super::facts::{Instance, Name};
+use super::facts::Name;
 use super::message::{Decision, Origin, Req, Verdict};
 use super::stand::Stand;
 use super::traces::{Phase, Tentative, Trace, Traces};
@@ -51,8 +52,10 @@ pub(super) struct Asked {
 pub(super) struct Proposal {
     pub(super) witnesses: Vec<(Name, Heard)>,
     pub(super) groups: Vec<Group>,
-    /// All that were asked about, those included that are not any more.
+    /// All that it asks about, among others: what was due with them, or is not asked about any more.
     pub(super) keys: Keys,
+    /// Whether all of it is in the table of traces, or was.
+    pub(super) noted: bool,
     pub(super) of: Round,
 }
 
@@ -95,7 +98,7 @@ impl Proposal {
         self.groups.iter().flat_map(|group| &group.asked)
     }
 
-    /// Takes out the decisions of which all witnesses have answered or failed, and whether one has agreed.
+    /// Takes out the groups of which all witnesses have answered or failed, and whether one has agreed.
     pub(super) fn take_answered(&mut self) -> Vec<(bool, Vec<Asked>)> {
         let Self { witnesses, groups, .. } = self;
         let said = |place: &usize| witnesses[*place].1;
@@ -139,28 +142,12 @@ impl Proposals {
         }
     }
 
-    /// The key was decided otherwise, or a witness does not take this proposal. A later one of the key stays.
-    /// Whether this one was under way.
-    pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) -> bool {
-        let confided = self.confided.get(&key).is_some_and(|confided| confided.req == req);
-        if confided {
-            self.confided.remove(&key);
-        }
-        let Some(proposal) = self.open.get_mut(&req) else { return confided };
-        let found = proposal.groups.iter_mut().find_map(|group| {
-            let place = group.asked.iter().position(|asked| asked.key == key)?;
-            Some(group.asked.remove(place))
-        });
-        confided || found.is_some()
-    }
-
-    /// What there is to know of a trace of which witnesses are asked.
-    fn find(&self, key: TraceKey) -> Option<Trace> {
-        let may_have = self.open.values().filter(|proposal| proposal.keys.contains(&key));
-        may_have.into_iter().find_map(|proposal| {
-            let asked = proposal.asked().find(|asked| asked.key == key)?;
-            Some(asked.trace(proposal.of))
-        })
+    /// The round in which the trace is asked about, of those that are not noted.
+    fn find(&self, key: TraceKey) -> Option<Req> {
+        let may_have = |proposal: &&Proposal| !proposal.noted && proposal.keys.contains(&key);
+        let mut may_have = self.open.values().filter(may_have);
+        let has = |proposal: &&Proposal| proposal.asked().any(|asked| asked.key == key);
+        may_have.find(has).map(|proposal| proposal.of.req)
     }
 
     /// Bytes of the rounds that are open, 40 for each decision.
@@ -179,23 +166,37 @@ impl Traces {
         }
     }
 
-    /// Notes a trace of which the witnesses are asked, if it is one.
+    /// Sees to it that a trace of which the witnesses are asked is noted, if it is one.
     pub(super) fn note_asked(&mut self, key: TraceKey) {
         if !self.proposals.open.is_empty()
             && !self.holds(key)
-            && let Some(trace) = self.proposals.find(key)
+            && let Some(req) = self.proposals.find(key)
         {
-            self.held.insert(key, trace);
+            self.note_round(req);
         }
     }
 
-    /// Notes all of them.
-    pub(super) fn note_all_asked(&mut self) {
-        for proposal in self.proposals.open.values() {
-            for asked in proposal.asked() {
-                self.held.entry(asked.key).or_insert_with(|| asked.trace(proposal.of));
-            }
+    /// The same of all that a round asks about.
+    pub(super) fn note_round(&mut self, req: Req) {
+        let Some(proposal) = self.proposals.open.get_mut(&req).filter(|proposal| !proposal.noted)
+        else {
+            return;
+        };
+        proposal.noted = true;
+        for asked in proposal.asked() {
+            self.held.entry(asked.key).or_insert_with(|| asked.trace(proposal.of));
         }
+    }
+
+    /// The same of all rounds.
+    pub(super) fn note_all_asked(&mut self) {
+        let rounds: Vec<Req> = self.proposals.open.keys().copied().collect();
+        rounds.into_iter().for_each(|req| self.note_round(req));
+    }
+
+    /// Whether this round asks about the trace, which is noted.
+    pub(super) fn is_asked_in(&self, key: TraceKey, req: Req) -> bool {
+        self.held.get(&key).is_some_and(|trace| trace.phase == Phase::Proposed(req))
     }
 
     /// Notes a trace of a round that came to nothing for it.
@@ -204,24 +205,25 @@ impl Traces {
     }
 
     /// Whether a proposal is taken: it comes from the owner as we see it, and is not ours to make.
-    pub(super) fn agrees(
-        &self,
-        stand: &Stand,
-        from: &Instance,
-        key: TraceKey,
-        now: Millis,
-    ) -> bool {
-        !self.is_asked(key) && (!stand.rules.agree || stand.takes_from(from, key, now))
+    pub(super) fn agrees(&self, stand: &Stand, proposer: Option<usize>, key: TraceKey) -> bool {
+        !self.is_asked(key) && (!stand.rules.agree || stand.takes_from(proposer, key))
     }
 
     /// Takes a trace out of what is undecided; whether it was there.
     pub(super) fn release(&mut self, key: TraceKey) -> bool {
         self.note_asked(key);
-        let trace = self.leave(key);
-        if let Some(Trace { phase: Phase::Proposed(req), .. }) = trace {
-            self.proposals.withdraw(req, key);
+        if let Some(Trace { phase: Phase::Proposed(req), .. }) = self.held.get(&key).copied() {
+            self.withdraw(req, key);
         }
-        trace.is_some()
+        self.leave(key).is_some()
+    }
+
+    /// The trace, which is noted, is not asked about any more, whatever the witnesses say.
+    pub(super) fn withdraw(&mut self, req: Req, key: TraceKey) {
+        self.note_round(req);
+        if self.proposals.confided.get(&key).is_some_and(|confided| confided.req == req) {
+            self.proposals.confided.remove(&key);
+        }
     }
 
     /// The same of a trace that is not proposed, or not any more; what was noted of it.

@@ -51,13 +51,13 @@ impl Traces {
         let mut groups: BTreeMap<Witnesses, Vec<Asked>> = BTreeMap::new();
         let mut keys = self.proposals.keys();
         for due in due {
-            if keys.contains(&due.key) || self.is_asked(due.key) {
+            if self.is_asked(due.key) || !keys.insert(due.key) {
                 continue;
             }
             let known = self.held.get(&due.key).copied();
             let mut trace = due.trace(known, of.inst);
-            let allowed = may_decide && stand.owns(due.key);
-            if !allowed || !stand.is_found(trace.first, now) {
+            let (owns, witnesses) = stand.owned(due.key);
+            if !may_decide || !owns || !stand.is_found(trace.first, now) {
                 out.push(Action::PutBack { key: due.key, at: now + BACK_OFF });
                 continue;
             }
@@ -67,7 +67,6 @@ impl Traces {
                 tentative.verdict = due.verdict;
             }
             let decision = (due.key, tentative.verdict);
-            let witnesses = stand.witnesses(due.key);
             let nobody = witnesses.places().next().is_none();
             let overdue = now > tentative.since + FENCE;
             let unsure = is_unsure(stand, trace.first);
@@ -88,7 +87,6 @@ impl Traces {
                 let confided = Confided { req: of.req, verdict, since: now, unsure };
                 self.proposals.confided.insert(key, confided);
             } else {
-                keys.insert(key);
                 let asked = Asked { key, verdict, first: trace.first, origin: trace.origin };
                 groups.entry(witnesses).or_default().push(asked);
             }
@@ -126,7 +124,7 @@ impl Traces {
             asked,
         };
         let groups = groups.into_iter().map(group).collect();
-        self.proposals.begin(Proposal { witnesses, groups, keys, of });
+        self.proposals.begin(Proposal { witnesses, groups, keys, noted: false, of });
     }
 
     /// A witness answered, or a member that was told again.
@@ -146,7 +144,10 @@ impl Traces {
         }
         for key in &answer.refused {
             self.note_asked(*key);
-            self.stats.turned_down += u64::from(self.proposals.withdraw(req, *key));
+            if self.is_asked_in(*key, req) {
+                self.withdraw(req, *key);
+                self.stats.turned_down += 1;
+            }
             self.reopen(*key, req, now, out);
         }
         self.hear(stand, &answer.from.name, req, Heard::Agreed, now, out);
@@ -179,8 +180,9 @@ impl Traces {
         for (_, said) in proposal.witnesses.iter_mut().filter(|(name, _)| **name == *from) {
             *said = heard;
         }
-        let of = proposal.of;
-        for (agreed, asked) in proposal.take_answered() {
+        let Proposal { of, noted, .. } = *proposal;
+        for (agreed, mut asked) in proposal.take_answered() {
+            asked.retain(|asked| !noted || self.is_asked_in(asked.key, of.req));
             self.carry_out(stand, of, (agreed, &asked), now, out);
         }
         self.decided.enter();
@@ -242,6 +244,9 @@ impl Traces {
             asked.map(move |asked| (asked.key, req))
         });
         for (key, req) in asked.chain(confided.map(|(key, confided)| (key, confided.req))) {
+            if !self.is_asked_in(key, req) {
+                continue;
+            }
             self.stats.taken_back += u64::from(!stand.owns(key));
             self.reopen(key, req, now, out);
         }

@@ -136,27 +136,37 @@ impl Stand {
 
     /// Who has to know of a decision on a key of ours: the choices after us that can be heard.
     pub(super) fn witnesses(&self, key: TraceKey) -> Witnesses {
-        let number = if self.rules.third { 2 } else { 1 };
-        let ranked = self.view.first::<3>(key).into_iter().flatten();
-        let others = ranked.filter(|place| Some(*place) != self.place).take(number);
-        let mut places = others.filter(|place| !self.seats[*place].deaf).map(|place| place as u16);
-        let (one, other) = (places.next(), places.next());
-        // In one order, so that decisions with the same witnesses share messages.
-        match other {
-            Some(other) if one > Some(other) => Witnesses([Some(other), one]),
-            _ => Witnesses([one, other]),
-        }
+        self.owned(key).1
     }
 
-    /// Whether this member may decide the key: it owns it, and knows that we see it so.
-    pub(super) fn takes_from(&self, instance: &Instance, key: TraceKey, now: Millis) -> bool {
-        let Some(place) = self.view.owner(key) else {
-            return false;
+    /// Whether the key is ours to decide, and its witnesses: both with one look at the members.
+    pub(super) fn owned(&self, key: TraceKey) -> (bool, Witnesses) {
+        let number = if self.rules.third { 2 } else { 1 };
+        let choices = self.view.first::<3>(key);
+        let owns = choices[0].map_or_else(|| self.is_alone(), |owner| Some(owner) == self.place);
+        let others = choices.into_iter().flatten().filter(|place| Some(*place) != self.place);
+        let heard = others.take(number).filter(|place| !self.seats[*place].deaf);
+        let mut places = heard.map(|place| place as u16);
+        let (one, other) = (places.next(), places.next());
+        // In one order, so that decisions with the same witnesses share messages.
+        let witnesses = match other {
+            Some(other) if one > Some(other) => Witnesses([Some(other), one]),
+            _ => Witnesses([one, other]),
         };
-        let owner = &self.view.members()[place];
-        owner.id == *instance.name
-            && owner.inst == instance.inst
-            && now < self.seats[place].agrees_until
+        (owns, witnesses)
+    }
+
+    /// The place of a member that may decide what it owns, because it knows that we see it there.
+    pub(super) fn proposer(&self, instance: &Instance, now: Millis) -> Option<usize> {
+        let members = self.view.members();
+        let is_it = |member: &Member| member.id == *instance.name && member.inst == instance.inst;
+        let place = members.iter().position(is_it)?;
+        (now < self.seats[place].agrees_until).then_some(place)
+    }
+
+    /// Whether that member owns the key.
+    pub(super) fn takes_from(&self, proposer: Option<usize>, key: TraceKey) -> bool {
+        proposer.is_some() && self.view.owner(key) == proposer
     }
 }
 

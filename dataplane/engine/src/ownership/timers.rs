@@ -89,8 +89,8 @@ pub const PARCEL_TRACES: usize = 1_024;
 pub const PARCEL_BYTES: u64 = 1 << 20;
 /// Parcels on their way to one peer from one shard: 4 MiB in flight, 4 GB/s at 1 ms.
 pub const PARCELS_IN_FLIGHT: usize = 4;
-/// Decisions in one message: 96 KiB. A gateway that decides 8,000 traces a second asks each witness once a
-/// round; more of them would ask in more messages, and it is messages that cost.
-pub const DECISIONS_PER_MESSAGE: usize = 4_096;
+/// Decisions in one message: 64 KiB of keys. A gateway that decides 16,000 traces a second asks each witness
+/// once a round; more of them would ask in more messages, and it is messages that cost.
+pub const DECISIONS_PER_MESSAGE: usize = 8_192;
 /// Choices that an agent tries before it waits.
 pub const CHOICES: usize = 3;

@@ -317,10 +317,11 @@ impl Traces {
         now: Millis,
     ) -> Vec<(bool, Option<Decided>)> {
         let look = self.decided.may_know_others();
+        let proposer = stand.proposer(&told.from, now);
         let find = |decision: &Decision| {
             let (agreed, theirs) = match told.propose && !decision.exported {
                 true => {
-                    let agreed = self.agrees(stand, &told.from, decision.key, now);
+                    let agreed = self.agrees(stand, proposer, decision.key);
                     (agreed, stand.rules.agree && agreed)
                 }
                 false => (true, !stand.owns(decision.key)),

@@ -232,8 +232,10 @@ fn lists_and_ids_have_an_end() {
     request.decisions = vec![Decision::default(); DECISIONS_MAX + 1];
     too_many(decisions_of(&request).map(drop));
     let mut request = decisions(&told(), gateway());
-    request.fresh[0].keys = vec![0; DECISIONS_MAX];
+    request.fresh[0].keys = vec![0; KEY_BYTES * DECISIONS_MAX].into();
     too_many(decisions_of(&request).map(drop));
+    request.fresh[0].keys = vec![0; KEY_BYTES + 1].into();
+    assert_eq!(decisions_of(&request).unwrap_err(), Wrong::Keys(9));
     let mut request = hello(&greeting(), &SEED);
     request.status.as_mut().unwrap().facts = vec![gateway(); FACTS_MAX + 1];
     too_many(hello_of(&request).map(drop));

@@ -1,16 +1,11 @@
 //! When something is decided, and who has to know.
 
 use super::*;
-use crate::ownership::message::{Decisions, Poll};
+use crate::ownership::message::{Agreement, Decisions, Poll, Req};
 use crate::ownership::timers::{AGENT_WITNESSES_TOLD, FENCE, GAP, IN_FLIGHT, LEASE, SUSPECT, TICK};
 
 /// A proposal of `from`, and what the gateway says.
-fn propose(
-    bench: &mut Bench,
-    from: &str,
-    key: TraceKey,
-    verdict: Verdict,
-) -> super::super::Agreement {
+fn propose(bench: &mut Bench, from: &str, key: TraceKey, verdict: Verdict) -> Agreement {
     let decision = Decision { key, verdict, age: 0, exported: false };
     let told = Decisions { from: Instance::new(from, 1), propose: true, list: vec![decision] };
     bench.own.on_decisions(&told, bench.now, &mut bench.out)
@@ -211,7 +206,7 @@ fn a_decision_that_a_witness_refuses_is_counted_and_tried_again() {
     bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
     for (to, req) in bench.told() {
         let from = Instance::new(&to, 1);
-        let answer = super::super::Agreement { from, known: Vec::new(), refused: vec![key] };
+        let answer = Agreement { from, known: Vec::new(), refused: vec![key] };
         bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
         // An answer that comes twice is no second refusal.
         bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
@@ -219,6 +214,21 @@ fn a_decision_that_a_witness_refuses_is_counted_and_tried_again() {
     assert_eq!(bench.own.stats().turned_down, 1);
     assert!(bench.out.iter().any(|action| matches!(action, Action::PutBack { .. })));
     assert!(!bench.out.iter().any(|action| matches!(action, Action::Settle { .. })));
+}
+
+/// The traces that follow a decision, in order.
+fn settled(bench: &Bench) -> Vec<TraceKey> {
+    let settled = bench.out.iter().filter_map(|action| match action {
+        Action::Settle { key, .. } => Some(*key),
+        _ => None,
+    });
+    settled.collect()
+}
+
+/// A witness agrees to all that it was asked in this round.
+fn agree(bench: &mut Bench, name: &str, req: Req) {
+    let answer = Agreement { from: Instance::new(name, 1), known: Vec::new(), refused: Vec::new() };
+    bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
 }
 
 #[test]
@@ -234,21 +244,9 @@ fn each_witness_is_asked_once_a_round_and_a_decision_waits_for_its_own_witnesses
     });
     let asked: Vec<_> = asked.collect();
     assert_eq!(asked, [("a".to_owned(), 2), ("c".to_owned(), 1), ("d".to_owned(), 1)]);
-    let settled = |bench: &Bench| -> Vec<TraceKey> {
-        let settled = bench.out.iter().filter_map(|action| match action {
-            Action::Settle { key, .. } => Some(*key),
-            _ => None,
-        });
-        settled.collect()
-    };
     let [(_, req), ..] = bench.told()[..] else { panic!("nobody was asked") };
     for (name, expected) in [("a", 0), ("c", 1)] {
-        let answer = super::super::Agreement {
-            from: Instance::new(name, 1),
-            known: Vec::new(),
-            refused: Vec::new(),
-        };
-        bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
+        agree(&mut bench, name, req);
         assert_eq!(settled(&bench).len(), expected, "{name}");
     }
     bench.fail("d", req);
@@ -283,21 +281,23 @@ fn agents_hear_of_what_was_decided_before_gateways_became_few() {
     assert!(!tells_agents(&mut bench, key), "it was told");
 }
 
-/// With thousands of others in a round, none is noted for that; then one turns out to be more than that.
+/// One of a round turns out to be more than that: it follows what is known of it, and the rest of the round
+/// is decided as if nothing had happened.
 #[test]
 fn what_witnesses_are_asked_about_is_theirs_all_the_same() {
     let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
-    let key = bench.key(&["b", "a"]);
-    bench.deliver(part(key));
-    bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
+    let keys = [["b", "a", "c"], ["b", "c", "a"]].map(|choices| bench.key(&choices));
+    let [key, other] = keys;
+    bench.own.on_judged(&keys.map(|key| (key, KEEP)), bench.now, &mut bench.out);
     let again = propose(&mut bench, "a", key, Verdict { keep: false, note: 1 });
     assert_eq!(again.refused, [key], "it is ours, and we are about to decide it");
+    let [(_, req), ..] = bench.told()[..] else { panic!("nobody was asked") };
     let known = Decision { key, verdict: Verdict { keep: false, note: 1 }, age: 9, exported: true };
     let told = Decisions { from: Instance::new("a", 1), propose: false, list: vec![known] };
     bench.out.clear();
     bench.own.on_decisions(&told, bench.now, &mut bench.out);
-    let settled = bench.out.iter().any(|action| {
-        matches!(action, Action::Settle { key: settled, verdict, .. } if *settled == key && !verdict.keep)
-    });
-    assert!(settled, "{:?}", bench.out);
+    assert_eq!(settled(&bench), [key]);
+    bench.out.clear();
+    ["a", "c"].into_iter().for_each(|name| agree(&mut bench, name, req));
+    assert_eq!(settled(&bench), [other]);
 }
