@@ -58,6 +58,7 @@ const RESIDUAL: &[(Class, &[Kind], &str)] = &[
          fence; one of two gateways hangs, and nobody says that it is dead",
     ),
     (Class::Pause60, &[Kind::Late], "one of two gateways hangs, and the slices are late to say so"),
+    (Class::StatefulPolicy, &[Kind::Late], "it has schedules of Pause60"),
     (
         Class::Partition,
         &[Kind::Stranded, Kind::Split],
@@ -67,7 +68,7 @@ const RESIDUAL: &[(Class, &[Kind], &str)] = &[
     (
         Class::LargeFleet,
         &[Kind::Stranded, Kind::Split, Kind::Late],
-        "it has schedules of the two above",
+        "it has schedules of Pause60 and Partition",
     ),
     (
         Class::MemoryAged,

@@ -30,6 +30,11 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     // The owner stood still, one of its witnesses was cut off and decided anew, and the other one told agents
     // of its last two seconds only; they would have agreed to the second decision as well.
     (Class::Mixed, 777_054),
+    // One of two stood still while the other one, cut off from it, decided with agents: its answer to what
+    // they had told it long ago counted as if it had been told of that.
+    (Class::Mixed, 80_000_076),
+    // A gateway that no other one heard decided with agents, who told nobody; the next owner decided anew.
+    (Class::Mixed, 80_002_600),
     // One of two stood still, and the other one, which may not hold, did not even try to pass spans on: the
     // owner woke up and decided without them.
     (Class::StatefulPolicy, 40_001_758),

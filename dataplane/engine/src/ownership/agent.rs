@@ -197,7 +197,7 @@ impl AgentSide {
         out: &mut Vec<AgentAction>,
     ) {
         self.heard(&answer.from.name, now);
-        let unconfirmed = self.witness(&answer.decided, now);
+        let unconfirmed = self.witness(&answer.from, &answer.decided, now);
         let gateway = self.gateways.entry(Arc::clone(&answer.from.name)).or_default();
         gateway.unconfirmed = unconfirmed;
         if gateway.reminding == Some(req) {
@@ -225,10 +225,12 @@ impl AgentSide {
 
     /// Remembers decisions. Returns those that wait for our word, each as it stands: another gateway may have
     /// told us of another one before, and then that one holds.
-    fn witness(&mut self, decided: &[Decision], now: Millis) -> Arc<[Decision]> {
-        let mut unconfirmed = Vec::new();
+    fn witness(&mut self, from: &Instance, decided: &[Decision], now: Millis) -> Arc<[Decision]> {
+        let (mut unconfirmed, mut news) = (Vec::new(), false);
         for decision in decided {
-            let stands = match self.witnessed.learn(decision, now) {
+            let learned = self.witnessed.learn(decision, now);
+            news |= learned == Learned::New && decision.age == 0;
+            let stands = match learned {
                 Learned::Conflict => self.witnessed.decision(decision.key, now),
                 Learned::New | Learned::Known => None,
             };
@@ -236,7 +238,17 @@ impl AgentSide {
                 unconfirmed.push(stands.unwrap_or(*decision));
             }
         }
+        if news {
+            // No other gateway hears from it, and one of them may take over its traces.
+            self.remind_all(Some(&from.name));
+        }
         unconfirmed.into()
+    }
+
+    /// Gateways are told again what we remember, all but this one.
+    fn remind_all(&mut self, but: Option<&Name>) {
+        let others = self.gateways.iter_mut().filter(|(name, _)| Some(*name) != but);
+        others.for_each(|(_, gateway)| gateway.reminded = 0);
     }
 
     /// The slices as they are now.
@@ -307,6 +319,8 @@ impl AgentSide {
         let back = gateway.answered + HOLDER_SILENT <= now;
         gateway.answered = now;
         if back {
+            // It may not have heard from those who decided meanwhile, and what it answers now is old.
+            (gateway.reminded, gateway.reminding) = (0, None);
             // It decides without what waits here as soon as it may.
             self.retention.hurry(now);
         }
@@ -336,7 +350,7 @@ impl AgentSide {
             return;
         }
         // Whoever is left may need what the lost one knew.
-        self.gateways.values_mut().for_each(|gateway| gateway.reminded = 0);
+        self.remind_all(None);
         if !self.config.rules.replay {
             return;
         }
