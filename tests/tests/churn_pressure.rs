@@ -175,8 +175,11 @@ async fn receivers_at_their_budget_take_what_fits_and_the_rest_is_decided() {
         let handles: Vec<_> = shop.gateways.drain(..).map(stop).collect();
         handles.into_iter().for_each(|handle| drop(joined(handle)));
     });
-    wait_until("every span", || backend.spans() as u64 >= REQUESTS * SPANS);
-    let traces = backend.traces();
-    assert_eq!(traces.len() as u64, REQUESTS * SPANS);
-    assert_eq!(backend.spans() as u64, REQUESTS * SPANS, "each came once");
+    // Who leaves has little time; what a slow machine's debug build does not export in it is counted.
+    let exporters = end.ledger.exporters.values().map(|exporter| &exporter.dropped);
+    let dropped: u64 = exporters.flat_map(|dropped| dropped.values()).sum();
+    let expected = REQUESTS * SPANS - dropped;
+    wait_until("every span", || backend.spans() as u64 >= expected);
+    assert_eq!(backend.traces().len() as u64, expected);
+    assert_eq!(backend.spans() as u64, expected, "each came once");
 }
