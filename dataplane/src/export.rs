@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use self::backend::{Answer, Backend, Body, Failure};
 pub use self::config::{Config, ConfigError};
 use self::disk::RecordId;
+use self::meter::Meter;
 pub use self::store::DiskCounters;
 use self::store::Store;
 use self::way::Way;
@@ -36,6 +37,7 @@ mod disk; //        a queue that survives a kill
 mod file; //        to a file
 mod filter; //      which spans
 mod json; //        OTLP/JSON
+mod meter; //       how full a queue is, and whether it moves
 mod print; //       to the log
 mod store; //       the thread behind a queue on disk
 mod way; //         of a request to the task
@@ -78,12 +80,10 @@ struct Inner {
     signal: Signal,
     backend: Backend,
     counters: ExporterCounters,
-    /// Bytes that may be in memory.
-    queue_bytes: u64,
-    /// Those that wait with the task or are under way.
-    queued_bytes: AtomicU64,
-    /// Those on their way to the disk.
-    transit_bytes: AtomicU64,
+    /// What waits with the task or is under way.
+    queued: Meter,
+    /// What is on its way to the disk.
+    transit: Meter,
     disk: DiskCounters,
 }
 
@@ -134,6 +134,8 @@ impl ExporterHandle {
             Destination::Debug(_) => (LOCAL_RETRY, "the log".to_owned()),
             Destination::File(file) => (LOCAL_RETRY, file.path.clone()),
         };
+        // With a disk half of the memory is for what is on its way there, and half for what is sent.
+        let transit = if is_persistent(&exporter.destination) { config.queue_bytes / 2 } else { 0 };
         let inner = Arc::new(Inner {
             name: exporter.name.clone(),
             place,
@@ -142,9 +144,8 @@ impl ExporterHandle {
             signal: config.signal,
             backend: Backend::new(config, twin.map(|twin| &twin.inner.backend))?,
             counters: ExporterCounters::default(),
-            queue_bytes: config.queue_bytes,
-            queued_bytes: AtomicU64::new(0),
-            transit_bytes: AtomicU64::new(0),
+            queued: Meter::new(config.queue_bytes - transit),
+            transit: Meter::new(transit),
             disk: DiskCounters::default(),
         });
         let (sender, queue) = mpsc::unbounded_channel();
@@ -178,28 +179,30 @@ impl ExporterHandle {
 
     /// Channels have no bounds of their own: their bytes are counted here, before anything enters.
     fn queue(&self, kept: Kept) {
-        let Inner { counters, queue_bytes, .. } = &*self.inner;
-        // With a disk half of the memory is for what is on its way there, and half for what is sent.
-        let (meter, limit) = match &self.way {
-            Way::Memory(_) => (&self.inner.queued_bytes, *queue_bytes),
-            Way::Disk(_) => (&self.inner.transit_bytes, *queue_bytes / 2),
-        };
         let (bytes, spans) = (kept.message.len() as u64, kept.spans);
-        let before = meter.fetch_add(bytes, Relaxed);
-        counters.held.fetch_add(spans, Relaxed);
-        // An empty queue takes a request of any size: otherwise one that is larger than the queue could
-        // never leave.
-        let fits = before == 0 || before + bytes <= limit;
+        self.inner.counters.held.fetch_add(spans, Relaxed);
         let exported = Arc::clone(&kept.exported);
-        if fits && self.way.send(kept) {
-            return;
+        if !self.entrance().admit(bytes, Instant::now()) {
+            return self.inner.refuse(&exported, spans, Dropped::QueueFull);
         }
-        meter.fetch_sub(bytes, Relaxed);
-        self.inner.refuse(
-            &exported,
-            spans,
-            if fits { Dropped::Stopping } else { Dropped::QueueFull },
-        );
+        if !self.way.send(kept) {
+            self.entrance().leave(bytes, Instant::now());
+            self.inner.refuse(&exported, spans, Dropped::Stopping);
+        }
+    }
+
+    /// Where what is pushed waits first.
+    fn entrance(&self) -> &Meter {
+        match &self.way {
+            Way::Memory(_) => &self.inner.queued,
+            Way::Disk(_) => &self.inner.transit,
+        }
+    }
+
+    /// So many bytes may be pushed now without being dropped; any number when that cannot be helped, because
+    /// nothing leaves.
+    pub fn room(&self) -> u64 {
+        self.entrance().room(Instant::now())
     }
 
     /// As the manifest names it.
@@ -219,8 +222,8 @@ impl ExporterHandle {
 
     /// Bytes in its queue, and how many fit.
     pub fn queue_size(&self) -> (u64, u64) {
-        let Inner { queued_bytes, transit_bytes, queue_bytes, .. } = &*self.inner;
-        (queued_bytes.load(Relaxed) + transit_bytes.load(Relaxed), *queue_bytes)
+        let Inner { queued, transit, .. } = &*self.inner;
+        (queued.bytes() + transit.bytes(), queued.limit() + transit.limit())
     }
 
     /// What is told of its queue on disk, if it has one.
@@ -236,9 +239,8 @@ impl ExporterHandle {
         Some((renewals.applied.load(Relaxed), renewals.refused.load(Relaxed)))
     }
 
-    /// Waits until nothing is held, at most `within`.
-    pub async fn drain(&self, within: Duration) {
-        let deadline = tokio::time::Instant::now() + within;
+    /// Waits until nothing is held, at most until `deadline`.
+    pub async fn drain(&self, deadline: tokio::time::Instant) {
         while self.inner.counters.held.load(Relaxed) > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -273,6 +275,10 @@ impl ExporterHandle {
     }
 }
 
+fn is_persistent(destination: &Destination) -> bool {
+    matches!(destination, Destination::Otlp(otlp) if otlp.disk_max_bytes.is_some())
+}
+
 // === impl Item ===
 
 impl Item {
@@ -293,7 +299,7 @@ impl Inner {
     }
 
     fn forget(&self, spans: u64, bytes: u64) {
-        self.queued_bytes.fetch_sub(bytes, Relaxed);
+        self.queued.leave(bytes, Instant::now());
         self.counters.held.fetch_sub(spans, Relaxed);
     }
 

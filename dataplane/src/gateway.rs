@@ -23,6 +23,7 @@ use ringtail_engine::policy::{Policy, Program, Records, Role, Rule};
 use ringtail_engine::rewrite::redaction::Redaction;
 use ringtail_engine::scan::{self, ScanLimits, Shape};
 use ringtail_engine::shard::{ShardConfig, TraceLimits};
+use tokio::time::Instant;
 
 use self::clock::Clock;
 use self::fleet::{Fleet, FleetTask, Setting};
@@ -190,6 +191,7 @@ impl Gateway {
             clock,
             remember_max: remembered_keys(&config),
             span_metrics: config.span_metrics.clone(),
+            shards: u64::from(config.shards),
             verdicts,
         };
         let shards: Vec<ShardHandle> = (0..config.shards)
@@ -311,15 +313,15 @@ impl Gateway {
         self.stopped.store(true, Relaxed);
     }
 
-    /// Decides and exports everything that is still held; gives backends at most `within`.
-    ///
-    /// The receivers must have stopped before.
+    /// Decides and exports everything that is still held; gives backends `within`, the last quarter of
+    /// it for their queues alone. The receivers must have stopped before.
     pub async fn drain(&self, within: Duration) {
+        let deadline = Instant::now() + within;
         if let Some(metrics) = &self.span_metrics {
             metrics.finish().await;
         }
         for shard in &self.shards {
-            shard.finish().await;
+            shard.finish(deadline - within / 4).await;
         }
         let mut exporters: Vec<&ExporterHandle> = self.exporters.iter().collect();
         if let Some(logs) = &self.logs {
@@ -327,7 +329,7 @@ impl Gateway {
             exporters.extend(logs.exporters.iter());
         }
         // Side by side: one dead backend must not take the others' time.
-        futures::future::join_all(exporters.iter().map(|one| one.drain(within))).await;
+        futures::future::join_all(exporters.iter().map(|one| one.drain(deadline))).await;
         exporters.into_iter().for_each(ExporterHandle::abandon);
     }
 

@@ -23,7 +23,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::http_backend::Manner;
+use crate::http_backend::{Manner, SLOW};
 
 /// A backend on a free loopback port, for as long as it is held.
 #[derive(Debug)]
@@ -97,6 +97,10 @@ impl State {
                 Err(Status::invalid_argument(told))
             }
             Manner::AllButOne => Ok(1),
+            Manner::Slow => {
+                tokio::time::sleep(SLOW).await;
+                Ok(rejected)
+            }
         }
     }
 }

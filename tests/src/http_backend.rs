@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -17,6 +18,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
+
+/// How long a slow one thinks about each request.
+pub const SLOW: Duration = Duration::from_millis(300);
 
 /// How it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub enum Manner {
     Refusing,
     /// It takes all but one span of each request.
     AllButOne,
+    /// It takes everything, each request in [`SLOW`].
+    Slow,
 }
 
 /// A backend on a loopback port, for as long as it is held.
@@ -165,8 +171,10 @@ async fn answer(request: Request<Incoming>, state: &State) -> Response<Full<Byte
     let manner = *state.manner.lock().unwrap();
     let unavailable = matches!(manner, Manner::Unavailable | Manner::Later)
         || manner == Manner::HalfUnavailable && call.is_multiple_of(2);
-    if manner == Manner::Stalled {
-        std::future::pending::<()>().await;
+    match manner {
+        Manner::Stalled => std::future::pending().await,
+        Manner::Slow => tokio::time::sleep(SLOW).await,
+        _ => {}
     }
     if unavailable {
         let mut response = said(503, "the test says so");

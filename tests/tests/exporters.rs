@@ -159,12 +159,7 @@ async fn a_backend_that_is_down_fills_its_queue_and_no_other() {
         let exporters = otlp("down", protocol, address, small)
             + &otlp("healthy", protocol, healthy.address(), "");
         let gateway = gateway(directory.path(), &manifest(&exporters), &[]);
-        // Some 3 MiB in traces of 60 KiB.
-        let padded = |number: u64| {
-            let mut request = trace(number).part(0, 1);
-            pad(&mut request, 20_000);
-            request
-        };
+        // Some 3 MiB.
         send(&gateway, (0..50).map(padded)).await;
         let sent = 50 * SPANS;
         gateway.wait_for("the healthy exporter", |stats| {
@@ -180,6 +175,30 @@ async fn a_backend_that_is_down_fills_its_queue_and_no_other() {
         let line = &ended.ledger.exporters["down"];
         assert_eq!((line.sent, back.spans()), (waits.held, waits.held), "{protocol}: {line:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_ends_decides_no_faster_than_slow_backends_take_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (slow, fast) = (Any::start("GRPC").await, Any::start("GRPC").await);
+    slow.behave(Manner::Slow);
+    let small = "        queue: {maxBytes: 2Mi}\n";
+    let exporters =
+        otlp("slow", "GRPC", slow.address(), small) + &otlp("fast", "GRPC", fast.address(), small);
+    let gateway = gateway(directory.path(), &manifest(&exporters), &["--decision-wait", "1h"]);
+    // Three times what a queue takes.
+    send(&gateway, (0..100).map(padded)).await;
+    let ended = gateway.stop_balanced();
+    let (all, line) = (100 * SPANS, |name: &str| ended.ledger.exporters[name].clone());
+    assert_eq!((line("slow").sent, slow.spans()), (all, all), "{:?}", line("slow"));
+    assert_eq!((line("fast").sent, fast.spans()), (all, all), "{:?}", line("fast"));
+}
+
+/// A trace of 60 KiB.
+fn padded(number: u64) -> ExportTraceServiceRequest {
+    let mut request = trace(number).part(0, 1);
+    pad(&mut request, 20_000);
+    request
 }
 
 fn pad(request: &mut ExportTraceServiceRequest, bytes: usize) {

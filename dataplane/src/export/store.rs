@@ -144,7 +144,7 @@ impl Keeper {
 
     fn keep(&mut self, kept: Kept) {
         let (spans, bytes) = (kept.spans, kept.message.len() as u64);
-        self.inner.transit_bytes.fetch_sub(bytes, Relaxed);
+        self.inner.transit.leave(bytes, Instant::now());
         // What is sent soon need not be read again.
         let take = self.disk.is_read() && self.has_room(bytes);
         match self.write(&kept, take) {
@@ -183,8 +183,8 @@ impl Keeper {
 
     /// Whether a request of so many bytes, or any, has room in memory.
     fn has_room(&self, bytes: u64) -> bool {
-        let queued = self.inner.queued_bytes.load(Relaxed);
-        queued == 0 || queued + bytes <= self.inner.queue_bytes / 2
+        let queued = self.inner.queued.bytes();
+        queued == 0 || queued + bytes <= self.inner.queued.limit()
     }
 
     /// Reads what waits on disk, as far as there is room for it.
@@ -213,7 +213,7 @@ impl Keeper {
     }
 
     fn send(&self, item: Item, bytes: u64) {
-        self.inner.queued_bytes.fetch_add(bytes, Relaxed);
+        self.inner.queued.add(bytes);
         // Without a task the process is ending, and the ledger has its line.
         let _ = self.items.send(item);
     }

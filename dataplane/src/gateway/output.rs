@@ -82,6 +82,11 @@ impl Output {
         Self { exporters }
     }
 
+    /// So many bytes fit into the queues of all exporters now; any number when waiting does not help.
+    pub fn room(&self) -> u64 {
+        self.exporters.iter().map(ExporterHandle::room).min().unwrap_or(u64::MAX)
+    }
+
     /// Encodes `batch` once and gives it to every exporter.
     pub fn export(&self, batch: &Batch, exported: Arc<Exported>) {
         let mut message = Vec::with_capacity(batch.encoded_len());

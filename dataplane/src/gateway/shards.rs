@@ -20,6 +20,7 @@ use ringtail_engine::scan::Shape;
 use ringtail_engine::shard::{ShardConfig, TraceLimits};
 use ringtail_engine::span_metrics::Drained;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 pub use self::worker::Outside;
 use self::worker::Worker;
@@ -28,6 +29,7 @@ use crate::peer::messages::Manner;
 use crate::transport::{Method, Permit, Pieces};
 
 mod custody;
+mod kept;
 mod marked;
 mod parcels;
 mod way;
@@ -65,8 +67,9 @@ pub enum Ask {
     Counted(oneshot::Sender<Drained>),
     /// Decide traces first seen from now on in a new way.
     Reload(Arc<Sampling>),
-    /// Decide everything that is held, export it, answer and end.
-    Finish(oneshot::Sender<()>),
+    /// Decide everything that is held, as fast as exporters take it until then and all the rest then; answer
+    /// and end.
+    Finish(Instant, oneshot::Sender<()>),
 }
 
 /// What became of a shard's part of a request.
@@ -231,10 +234,10 @@ impl ShardHandle {
         let _ = self.asks.try_send(ask);
     }
 
-    /// Decides and exports everything, and ends the shard.
-    pub async fn finish(&self) {
+    /// Decides and exports everything, and ends the shard. Exporters that are slow get time until `by`.
+    pub async fn finish(&self, by: Instant) {
         let (done, finished) = oneshot::channel();
-        if self.asks.send(Ask::Finish(done)).await.is_ok() {
+        if self.asks.send(Ask::Finish(by, done)).await.is_ok() {
             // An error means that the thread is gone already, which is what was asked for.
             let _ = finished.await;
         }

@@ -221,14 +221,27 @@ impl Shard {
         }
     }
 
-    /// Judges at most `most` traces, due or not, oldest first: the process stops, and nobody takes them.
-    pub fn judge_any(&mut self, most: usize, judged: &mut Vec<Due>) {
+    /// Judges traces, due or not, oldest first: the process stops, and nobody takes them. At most `most` of
+    /// them, and no more once they have `bytes`. Whether there may be others.
+    pub fn judge_any(
+        &mut self,
+        now: Millis,
+        (bytes, most): (u64, usize),
+        judged: &mut Vec<Due>,
+    ) -> bool {
+        self.advance(now);
+        let until = self.judged_bytes.saturating_add(bytes);
         for _ in 0..most {
+            if self.judged_bytes >= until {
+                break;
+            }
+            let early = self.deadlines.next().is_none_or(|due| due > self.now);
             let Some(slot) = self.deadlines.pop(&mut self.index) else {
-                return;
+                return false;
             };
-            self.judge_slot(slot, Some(Early::Drain), judged);
+            self.judge_slot(slot, early.then_some(Early::Drain), judged);
         }
+        true
     }
 
     fn judge_slot(&mut self, slot: u32, early: Option<Early>, judged: &mut Vec<Due>) {

@@ -15,7 +15,6 @@ use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
 use ringtail_engine::rewrite::outgoing::Outgoing as Rewriter;
 use ringtail_engine::rewrite::redaction::Redaction;
-use ringtail_engine::rewrite::sampling::Mark;
 use ringtail_engine::shard::{Early, PolicyCount, Shard, ShardConfig, ShardStats};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -27,7 +26,7 @@ use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::logs::Verdicts;
-use crate::gateway::output::{Exported, Output};
+use crate::gateway::output::Output;
 use crate::gateway::room::Room;
 use crate::gateway::span_metrics;
 use crate::ledger::Counters;
@@ -47,6 +46,8 @@ const TICK: Duration = Duration::from_millis(125);
 pub(super) const EXPORT_BYTES: u64 = 1 << 20;
 /// A batch of kept spans is sent when its first span has waited for so long.
 const EXPORT_AGE: Duration = Duration::from_millis(200);
+/// How often who decides all that is left looks for room with the exporters.
+const ROOM_EVERY: Duration = Duration::from_millis(10);
 /// How long decisions are remembered to be told again, after the longest that an agent retains: with the
 /// decision wait, 25 s and a minute because of a silent holder, and a while on the way.
 const REMEMBER_AFTER_WAIT: u64 = 120_000;
@@ -72,6 +73,8 @@ pub struct Outside {
     pub remember_max: usize,
     /// How spans are counted, if they are.
     pub span_metrics: Option<span_metrics::Config>,
+    /// How many shards there are.
+    pub shards: u64,
     /// Who waits for verdicts, if anybody does.
     pub verdicts: Option<Verdicts>,
 }
@@ -101,9 +104,9 @@ pub(super) struct Worker {
     /// Spans that are kept, and the traces among them that were decided here.
     pub(super) kept: Batch,
     pub(super) marked: Marked,
-    rewriter: Rewriter,
+    pub(super) rewriter: Rewriter,
     pub(super) kept_keys: Vec<TraceKey>,
-    kept_since: Option<Instant>,
+    pub(super) kept_since: Option<Instant>,
     ticked: u64,
     /// When what was due was judged last.
     asked: u64,
@@ -182,14 +185,14 @@ impl Worker {
                 self.asks.try_recv().ok()
             } else {
                 match tokio::time::timeout(TICK, self.asks.recv()).await {
-                    Ok(None) => return self.finish(),
+                    Ok(None) => return self.finish(Instant::now()).await,
                     Ok(ask) => ask,
                     Err(_elapsed) => None,
                 }
             };
             self.follow();
-            if let Some(done) = self.take(ask) {
-                self.finish();
+            if let Some((by, done)) = self.take(ask) {
+                self.finish(by).await;
                 let _ = done.send(());
                 return;
             }
@@ -227,12 +230,12 @@ impl Worker {
         );
     }
 
-    /// Does what was asked; returns the sender of a `Finish`.
-    fn take(&mut self, first: Option<Ask>) -> Option<oneshot::Sender<()>> {
+    /// Does what was asked; returns what a `Finish` says.
+    fn take(&mut self, first: Option<Ask>) -> Option<(Instant, oneshot::Sender<()>)> {
         let mut next = first;
         for taken in 0..=INSERTS_PER_TURN {
             match next {
-                Some(Ask::Finish(done)) => return Some(done),
+                Some(Ask::Finish(by, done)) => return Some((by, done)),
                 Some(Ask::Reload(sampling)) => self.reload(&sampling),
                 Some(ask) => self.answer(ask),
                 None => return None,
@@ -283,7 +286,7 @@ impl Worker {
                 let _ = done.send(drained.unwrap_or_default());
                 return;
             }
-            Ask::Reload(_) | Ask::Finish(_) => {}
+            Ask::Reload(_) | Ask::Finish(..) => {}
         }
         self.perform(now);
         self.publish();
@@ -320,6 +323,7 @@ impl Worker {
 
     /// Judges what is due, and more when memory is short, if anything may be decided now.
     fn decide(&mut self, now: u64) -> bool {
+        let alone = self.stand.is_alone().then(|| self.room());
         let Self { shard, traces, stand, outside, actions, judged, .. } = self;
         let excess = outside.room.excess(shard.held().bytes);
         let excess = if excess > 0 { shard.make_room(now, excess) } else { 0 };
@@ -331,11 +335,12 @@ impl Worker {
         }
         judged.clear();
         let owns = |key| stand.owns(key);
-        let mut more = shard.judge_due(now, DECISIONS_PER_TURN, owns, judged);
-        if stand.is_alone() {
-            shard.judge_any(DECISIONS_PER_TURN, judged);
-            more |= judged.len() >= DECISIONS_PER_TURN;
-        } else if excess > 0 {
+        let more = match alone {
+            // What exporters have no room for stays, as long as there is time.
+            Some(room) => room > 0 && shard.judge_any(now, (room, DECISIONS_PER_TURN), judged),
+            None => shard.judge_due(now, DECISIONS_PER_TURN, owns, judged),
+        };
+        if alone.is_none() && excess > 0 {
             shard.judge_oldest(now, (excess, DECISIONS_PER_TURN), owns, judged);
         }
         if !judged.is_empty() {
@@ -348,65 +353,30 @@ impl Worker {
         more
     }
 
-    /// Decides all that is left, whosever it is: there is no time for anything else.
-    fn finish(&mut self) {
+    /// Decides all that is left, whosever it is, as fast as exporters take it. What they have not taken by
+    /// then is decided all the same.
+    async fn finish(&mut self, by: Instant) {
         self.unpack_all();
-        loop {
-            self.judged.clear();
-            self.shard.judge_any(DECISIONS_PER_TURN, &mut self.judged);
-            if self.judged.is_empty() {
-                break;
+        let mut more = true;
+        while more {
+            let room = if Instant::now() < by { self.room() } else { u64::MAX };
+            if room == 0 {
+                self.flush(0);
+                tokio::time::sleep(ROOM_EVERY).await;
+                continue;
             }
-            for Due { key, verdict, .. } in std::mem::take(&mut self.judged) {
+            let mut judged = std::mem::take(&mut self.judged);
+            judged.clear();
+            let (now, most) = (self.outside.clock.now(), (room, DECISIONS_PER_TURN));
+            more = self.shard.judge_any(now, most, &mut judged);
+            for Due { key, verdict, .. } in judged.drain(..) {
                 self.conclude(key, verdict);
             }
+            self.judged = judged;
         }
         self.shard.tidy_up();
         self.flush(0);
         self.publish();
-    }
-
-    /// Hands kept spans to the exporters once they are at least `bytes`.
-    pub(super) fn flush(&mut self, bytes: u64) {
-        if self.kept.is_empty() && self.marked.is_empty() {
-            return;
-        }
-        self.kept_since.get_or_insert_with(Instant::now);
-        let waiting = self.kept.encoded_len_max() + self.marked.encoded_len_max();
-        if waiting as u64 >= bytes {
-            let keys = std::mem::take(&mut self.kept_keys);
-            let exported = Exported::new(keys, self.own.clone());
-            if self.outside.redaction.is_some() || !self.marked.is_empty() {
-                self.rewrite();
-                self.outside.output.export(self.rewriter.ready(), exported);
-                self.rewriter.clear();
-            } else {
-                self.outside.output.export(&self.kept, exported);
-            }
-            self.kept.clear();
-            self.shard.start_gathering();
-            self.kept_since = None;
-        }
-    }
-
-    /// Rewrites all kept spans.
-    fn rewrite(&mut self) {
-        let Self { kept, marked, rewriter, outside, .. } = self;
-        let redaction = outside.redaction.as_deref();
-        let mut add = |batch: &Batch, mark: &Mark| {
-            if let Err(error) = rewriter.add(batch, redaction, mark) {
-                tracing::error!(%error, "a batch of our own does not parse; please report this");
-            }
-        };
-        add(kept, &Mark::default());
-        for (mark, batch) in marked.drain() {
-            add(&batch, &mark);
-            marked.recycle(batch);
-        }
-    }
-
-    fn all_sent(&self) -> bool {
-        self.kept.is_empty() && self.marked.is_empty()
     }
 
     pub(super) fn publish(&mut self) {

@@ -239,6 +239,28 @@ fn an_older_part_brings_the_deadline_forward() {
 }
 
 #[test]
+fn at_the_end_as_much_is_judged_as_there_is_room_for() {
+    let (mut shard, mut out) = shard();
+    for trace in 0..4 {
+        let spans = one_group(vec![span(id(trace), 0, 0)]);
+        let first = if trace == 0 { 0 } else { 5_000 };
+        admit(&mut shard, &spans, store(first), 5_000, &mut out);
+    }
+    let one = span(id(0), 0, 0).encoded_len() as u64;
+    let mut any = |room| {
+        let mut judged = Vec::new();
+        let more = shard.judge_any(10_000, room, &mut judged);
+        judged.iter().for_each(|due| shard.conclude(due.key, DROP, By::Us, &mut out));
+        (judged.len(), more)
+    };
+    assert_eq!(any((one, 100)), (1, true));
+    assert_eq!(any((u64::MAX, 1)), (1, true));
+    assert_eq!(any((one + 1, 100)), (2, true), "the last may be more than there is room for");
+    assert_eq!(any((one, 100)), (0, false));
+    assert_eq!(shard.stats().early(Early::Drain), 3, "one of the four was due");
+}
+
+#[test]
 fn what_is_not_owned_is_not_judged_and_what_is_too_large_is_judged_soon() {
     let config = ShardConfig { max_trace_spans: 2, ..config() };
     let mut shard = Shard::new(config, program(1_000_000));
