@@ -199,7 +199,7 @@ impl Process {
         assert!(status.expect("kill starts").success());
     }
 
-    /// Resident bytes now, as if its code were that of the product.
+    /// See [`resident_bytes`].
     pub fn resident_bytes(&self) -> u64 {
         resident_bytes(self.id())
     }

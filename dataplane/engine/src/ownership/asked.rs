@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasherDefault;
 
-use super::decided::KeyHasher;
+use super::decided::{ByKey, KeyHasher};
 use super::facts::Name;
 use super::message::{Decision, Origin, Req, Verdict};
 use super::stand::Stand;
@@ -98,6 +98,16 @@ impl Proposal {
         self.groups.iter().flat_map(|group| &group.asked)
     }
 
+    /// Enters all that it asks about into the table of traces, once.
+    fn note_in(&mut self, held: &mut ByKey<Trace>) {
+        if std::mem::replace(&mut self.noted, true) {
+            return;
+        }
+        for asked in self.asked() {
+            held.entry(asked.key).or_insert_with(|| asked.trace(self.of));
+        }
+    }
+
     /// Takes out the groups of which all witnesses have answered or failed, and whether one has agreed.
     pub(super) fn take_answered(&mut self) -> Vec<(bool, Vec<Asked>)> {
         let Self { witnesses, groups, .. } = self;
@@ -178,20 +188,14 @@ impl Traces {
 
     /// The same of all that a round asks about.
     pub(super) fn note_round(&mut self, req: Req) {
-        let Some(proposal) = self.proposals.open.get_mut(&req).filter(|proposal| !proposal.noted)
-        else {
-            return;
-        };
-        proposal.noted = true;
-        for asked in proposal.asked() {
-            self.held.entry(asked.key).or_insert_with(|| asked.trace(proposal.of));
+        if let Some(proposal) = self.proposals.open.get_mut(&req) {
+            proposal.note_in(&mut self.held);
         }
     }
 
     /// The same of all rounds.
     pub(super) fn note_all_asked(&mut self) {
-        let rounds: Vec<Req> = self.proposals.open.keys().copied().collect();
-        rounds.into_iter().for_each(|req| self.note_round(req));
+        self.proposals.open.values_mut().for_each(|proposal| proposal.note_in(&mut self.held));
     }
 
     /// Whether this round asks about the trace, which is noted.

@@ -147,8 +147,8 @@ impl Traces {
             if self.is_asked_in(*key, req) {
                 self.withdraw(req, *key);
                 self.stats.turned_down += 1;
+                self.reopen(*key, req, now, out);
             }
-            self.reopen(*key, req, now, out);
         }
         self.hear(stand, &answer.from.name, req, Heard::Agreed, now, out);
     }
@@ -182,7 +182,9 @@ impl Traces {
         }
         let Proposal { of, noted, .. } = *proposal;
         for (agreed, mut asked) in proposal.take_answered() {
-            asked.retain(|asked| !noted || self.is_asked_in(asked.key, of.req));
+            if noted {
+                asked.retain(|asked| self.is_asked_in(asked.key, of.req));
+            }
             self.carry_out(stand, of, (agreed, &asked), now, out);
         }
         self.decided.enter();
