@@ -205,6 +205,11 @@ impl ExporterHandle {
         self.entrance().room(Instant::now())
     }
 
+    /// Whether a request of so many bytes is not dropped now, or that cannot be helped.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.entrance().has_room(bytes, Instant::now())
+    }
+
     /// As the manifest names it.
     pub fn name(&self) -> &str {
         &self.inner.name

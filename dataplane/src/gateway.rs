@@ -325,7 +325,7 @@ impl Gateway {
         }
         let mut exporters: Vec<&ExporterHandle> = self.exporters.iter().collect();
         if let Some(logs) = &self.logs {
-            logs.finish().await;
+            logs.finish(deadline - within / 8).await;
             exporters.extend(logs.exporters.iter());
         }
         // Side by side: one dead backend must not take the others' time.

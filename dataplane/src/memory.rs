@@ -12,8 +12,8 @@ pub const MIB: u64 = 1 << 20;
 /// Share of the limit that is budgeted: 3/4, the Collector's advice for its memory limiter.
 const BUDGET_NUM: u64 = 3;
 const BUDGET_DEN: u64 = 4;
-/// Runtime, connections, metrics: what an idle process of ours has for itself (measured: 9 to 13 MiB), and the
-/// pages of its file, which the kernel may take back (15).
+/// Runtime, connections, metrics: what an idle process of ours has for itself (measured: 9 to 13 MiB), and
+/// the pages of its file, which the kernel may take back (15).
 const BASE_BYTES: u64 = 24 * MIB;
 /// Limit of an agent without a cgroup limit or flag: its budget is then 96 MiB.
 const AGENT_DEFAULT_LIMIT: u64 = 128 * MIB;

@@ -344,6 +344,24 @@ async fn spans_and_records_do_not_wait_for_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_ends_gives_records_up_no_faster_than_slow_backends_take_them() {
+    let backend = Backend::start().await;
+    let manifest = manifest("{keep: SampledTraces}")
+        .replace("protocol: GRPC", "protocol: GRPC\n        queue: {maxBytes: 2Mi}");
+    let fleet = Fleet::start(&manifest, 0, 1, &backend.address.to_string(), &[]);
+    backend.behave(Manner::Slow);
+    let long = "x".repeat(60_000);
+    // Five times the half of the queue that is for records, of traces that nobody decides.
+    for number in 0..80 {
+        let one = record(trace(number, false).id(), &format!("{number} {long}"));
+        logs::send(&fleet.gateways[0].grpc(), request("a", vec![one])).await.unwrap();
+    }
+    let (_, gateways) = fleet.stop();
+    let line = &books(&gateways[0]).exporters["backend"];
+    assert_eq!((line.sent, bodies(&backend.logs()).len()), (80, 80), "{line:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redaction_is_about_records_too() {
     let backend = Backend::start().await;
     let redaction =

@@ -25,14 +25,13 @@ impl Meter {
         Self { limit, bytes, since: Instant::now(), moved }
     }
 
-    /// Takes a request in if it has room. An empty queue takes one of any size: otherwise one that is larger
-    /// than the queue could never leave.
+    /// Takes a request in if it has room.
     pub(super) fn admit(&self, bytes: u64, now: Instant) -> bool {
         let before = self.bytes.fetch_add(bytes, Relaxed);
         if before == 0 {
             self.note_move(now);
         }
-        let fits = before == 0 || before + bytes <= self.limit;
+        let fits = self.fits(before, bytes);
         if !fits {
             self.bytes.fetch_sub(bytes, Relaxed);
         }
@@ -58,16 +57,30 @@ impl Meter {
         self.bytes.load(Relaxed)
     }
 
+    /// Whether a request of so many bytes has room now, or waiting does not help.
+    pub(super) fn has_room(&self, bytes: u64, now: Instant) -> bool {
+        self.fits(self.bytes(), bytes) || self.is_stuck(now)
+    }
+
     /// So many bytes have room now, none while three quarters are taken; any number when nothing moves, so
     /// that waiting does not help.
     pub(super) fn room(&self, now: Instant) -> u64 {
         let bytes = self.bytes();
-        if bytes > 0 && now >= self.since + Duration::from_millis(self.moved.load(Relaxed)) + STUCK
-        {
+        if bytes > 0 && self.is_stuck(now) {
             return u64::MAX;
         }
         let free = self.limit.saturating_sub(bytes);
         if free < self.limit / 4 { 0 } else { free }
+    }
+
+    /// An empty queue takes a request of any size: otherwise one that is larger than the queue could never
+    /// leave.
+    pub(super) fn fits(&self, before: u64, bytes: u64) -> bool {
+        before == 0 || before + bytes <= self.limit
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        now >= self.since + Duration::from_millis(self.moved.load(Relaxed)) + STUCK
     }
 
     fn note_move(&self, now: Instant) {
@@ -100,7 +113,9 @@ mod tests {
         meter.admit(60, after(60));
         assert_eq!(meter.room(after(69)), 0);
         meter.leave(1, after(69));
-        assert_eq!(meter.room(after(78)), 0, "it moved 9 s ago");
-        assert_eq!(meter.room(after(80)), u64::MAX, "and now it does not");
+        let room = |seconds| (meter.room(after(seconds)), meter.has_room(2, after(seconds)));
+        assert_eq!(room(78), (0, false), "it moved 9 s ago");
+        assert_eq!(room(80), (u64::MAX, true), "and now it does not");
+        assert!(meter.has_room(1, after(78)));
     }
 }

@@ -183,8 +183,8 @@ impl Keeper {
 
     /// Whether a request of so many bytes, or any, has room in memory.
     fn has_room(&self, bytes: u64) -> bool {
-        let queued = self.inner.queued.bytes();
-        queued == 0 || queued + bytes <= self.inner.queued.limit()
+        let queued = &self.inner.queued;
+        queued.fits(queued.bytes(), bytes)
     }
 
     /// Reads what waits on disk, as far as there is room for it.

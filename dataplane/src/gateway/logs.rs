@@ -19,6 +19,7 @@ use ringtail_engine::rewrite::redaction::Redaction;
 use ringtail_engine::scan::{self, Group, Shape, TraceId, Visit};
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::Gateway;
 use super::clock::Clock;
@@ -295,18 +296,32 @@ impl Logs {
         }
     }
 
-    /// Follows the last verdicts, then decides what still waits early. The shards must have ended.
-    pub(super) async fn finish(&self) {
+    /// Follows the last verdicts, then decides what still waits early, as fast as exporters have room until
+    /// `by`. The shards must have ended.
+    pub(super) async fn finish(&self, by: Instant) {
         let follower = lock(&self.follower).take();
         if let (Some(follower), Some(waiting)) = (follower, &self.waiting) {
             // Late verdicts are none: what they are about is undecided then.
             let _ = tokio::time::timeout(FINISH_WITHIN, follower).await;
-            let mut state = lock(&waiting.state);
-            while let Some(piece) = state.hold.expire(Millis::MAX) {
-                self.give_up(waiting, &piece, Out::Early, &mut state.kept);
+            while self.give_up_some(waiting) {
+                // The next request may be a piece larger than it need be.
+                self.output.await_room(2 * EXPORT_BYTES as u64, by).await;
             }
-            self.flush(&mut state, 0);
         }
+    }
+
+    /// Gives up on as much as a request has; whether more is left.
+    fn give_up_some(&self, waiting: &Waiting) -> bool {
+        let mut state = lock(&waiting.state);
+        while state.kept.encoded_len_max() < EXPORT_BYTES {
+            let Some(piece) = state.hold.expire(Millis::MAX) else {
+                self.flush(&mut state, 0);
+                return false;
+            };
+            self.give_up(waiting, &piece, Out::Early, &mut state.kept);
+        }
+        self.flush(&mut state, 0);
+        true
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ringtail_engine::batch::{Batch, GroupRef};
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::scan::{self, Group, Shape, TraceId, Visit};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::shards::Ask;
 use crate::export::ExporterHandle;
@@ -15,6 +17,9 @@ use crate::export::ExporterHandle;
 /// An export request is at most this large, unless one span alone is larger: OTLP receivers take 4 MiB by
 /// default, and the last span of a request may pass the mark.
 const REQUEST_BYTES_MAX: usize = 3 << 20;
+
+/// How often who decides all that is left looks for room with the exporters.
+pub const ROOM_EVERY: Duration = Duration::from_millis(10);
 
 /// One encoded export request, shared by all exporters.
 #[derive(Clone, Debug)]
@@ -85,6 +90,13 @@ impl Output {
     /// So many bytes fit into the queues of all exporters now; any number when waiting does not help.
     pub fn room(&self) -> u64 {
         self.exporters.iter().map(ExporterHandle::room).min().unwrap_or(u64::MAX)
+    }
+
+    /// Waits until a request of so many bytes fits into them, at most until then.
+    pub async fn await_room(&self, bytes: u64, until: Instant) {
+        while Instant::now() < until && !self.exporters.iter().all(|one| one.has_room(bytes)) {
+            tokio::time::sleep(ROOM_EVERY).await;
+        }
     }
 
     /// Encodes `batch` once and gives it to every exporter.

@@ -106,7 +106,7 @@ async fn at_the_end_last_verdicts_are_followed_and_the_rest_is_undecided() {
     take(&logs, &[1, 2, 3], 9);
     verdicts.tell(KeySeed::new([1; 16]).key(&[1; 16]), false);
     drop(verdicts);
-    logs.finish().await;
+    logs.finish(Instant::now()).await;
     assert_eq!((fates(&logs), early(&logs)), ((2, 1, 0, 0), 2));
 }
 

@@ -26,7 +26,7 @@ use super::way::Elsewhere;
 use super::{Ask, Gauges, Outgoing, PolicyGauge, Sampling, ShardHandle};
 use crate::gateway::clock::Clock;
 use crate::gateway::logs::Verdicts;
-use crate::gateway::output::Output;
+use crate::gateway::output::{Output, ROOM_EVERY};
 use crate::gateway::room::Room;
 use crate::gateway::span_metrics;
 use crate::ledger::Counters;
@@ -46,8 +46,6 @@ const TICK: Duration = Duration::from_millis(125);
 pub(super) const EXPORT_BYTES: u64 = 1 << 20;
 /// A batch of kept spans is sent when its first span has waited for so long.
 const EXPORT_AGE: Duration = Duration::from_millis(200);
-/// How often who decides all that is left looks for room with the exporters.
-const ROOM_EVERY: Duration = Duration::from_millis(10);
 /// How long decisions are remembered to be told again, after the longest that an agent retains: with the
 /// decision wait, 25 s and a minute because of a silent holder, and a while on the way.
 const REMEMBER_AFTER_WAIT: u64 = 120_000;
