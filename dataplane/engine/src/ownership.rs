@@ -95,6 +95,7 @@ mod losses;
 mod marks;
 mod membership;
 pub mod message;
+mod order;
 mod outbox;
 mod peer;
 mod propose;

@@ -35,6 +35,9 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     (Class::Mixed, 80_000_076),
     // A gateway that no other one heard decided with agents, who told nobody; the next owner decided anew.
     (Class::Mixed, 80_002_600),
+    // One stood still, was taken for dead and came back: an agent that it had stored spans for, and that the
+    // others did not hear, let them go before it said so, and what it held itself counted as sent again.
+    (Class::Mixed, 90_000_961),
     // One of two stood still, and the other one, which may not hold, did not even try to pass spans on: the
     // owner woke up and decided without them.
     (Class::StatefulPolicy, 40_001_758),

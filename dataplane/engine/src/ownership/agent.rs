@@ -403,10 +403,13 @@ impl AgentSide {
         let gateways = &self.gateways;
         let facts = &self.facts;
         let is_free = |piece: &Piece, holder: &Instance| {
-            let answered = gateways.get(&holder.name).map_or(0, |gateway| gateway.answered);
+            // One that is back may have been taken for dead, and not know it yet.
+            let answers = gateways.get(&holder.name).is_some_and(|gateway| {
+                gateway.answered + HOLDER_SILENT >= now && gateway.in_touch + AGENT_SILENT <= now
+            });
             // One that is leaving may not get rid of it.
             let leaves = facts.find(&holder.name).is_some_and(|fact| fact.state > State::Serving);
-            let settled = answered + HOLDER_SILENT >= now && !leaves;
+            let settled = answers && !leaves;
             !rules.pin || settled || piece.born + RETAIN_PINNED_MAX < old
         };
         self.retention.forget(old, is_free, out);

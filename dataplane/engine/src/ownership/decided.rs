@@ -1,18 +1,18 @@
 //! Decisions that are remembered with their age, because a change of view may have to tell them again.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use hashbrown::HashMap;
 
 use super::message::{Decision, Verdict};
+use super::order::{Order, Told};
 use crate::Millis;
 use crate::key::TraceKey;
 use crate::memory::DecisionMemory;
 
 /// What a remembered decision takes at most: in each of two generations 17 bytes a slot of a table whose
 /// slots are a power of two, of which 7/8 are used (so up to 16/7 slots a decision), and 24 in the order of
-/// arrival.
+/// arrival (of many that come together, 8).
 pub const DECISION_BYTES_MAX: u64 = 2 * (17 * 16_u64).div_ceil(7) + 24;
 
 /// A table by trace key. Keys are keyed hashes already, so they are used as they are.
@@ -46,7 +46,7 @@ fn units(at: Millis) -> u32 {
 }
 
 impl Decided {
-    fn new(decision: &Decision, now: Millis) -> Self {
+    pub(super) fn new(decision: &Decision, now: Millis) -> Self {
         let at = units(now.saturating_sub(decision.age));
         let Decision { verdict: Verdict { keep, note }, exported, .. } = *decision;
         let flags = if keep { KEEP } else { 0 } | if exported { EXPORTED } else { 0 };
@@ -77,7 +77,7 @@ impl Decided {
 pub(super) struct DecidedTraces {
     memory: DecisionMemory<Decided>,
     /// The last ones, which may be told again, in order of arrival, oldest first.
-    order: VecDeque<Told>,
+    order: Order,
     /// The first of `order` that may not be in the table: decisions of others' traces, of which nobody asks
     /// us as long as they stay others'.
     heard_from: usize,
@@ -93,15 +93,6 @@ pub(super) struct DecidedTraces {
     entered: u64,
     /// ... and from which number on none of others' traces is in it: each went out by then.
     own_from: u64,
-}
-
-/// A decision as it came.
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    key: TraceKey,
-    /// When, in units of 16 ms.
-    learned: u32,
-    decided: Decided,
 }
 
 /// Decisions that go into the table together. Each touches memory far from that of the others, which a
@@ -121,10 +112,9 @@ impl DecidedTraces {
     /// Knows at least the last `max` decisions, and tells them again for `kept` milliseconds. All the memory
     /// that this takes is allocated here.
     pub(super) fn new(kept: Millis, max: usize) -> Self {
-        let order = VecDeque::with_capacity(max);
         Self {
             memory: DecisionMemory::new(max),
-            order,
+            order: Order::with_capacity(max),
             heard_from: 0,
             kept,
             max,
@@ -186,12 +176,16 @@ impl DecidedTraces {
         if self.heard_from < self.order.len() || !self.memory.is_empty() {
             self.mix();
         }
-        while self.heard_from < self.order.len() {
-            let heard = self.order.iter().skip(self.heard_from).take(TOGETHER);
-            self.fresh.extend(heard.map(|told| (told.key, told.decided)));
-            self.heard_from += self.fresh.len();
-            self.enter();
+        let order = std::mem::take(&mut self.order);
+        for told in order.iter().skip(self.heard_from) {
+            self.fresh.push((told.key, told.decided));
+            if self.fresh.len() == TOGETHER {
+                self.enter();
+            }
         }
+        self.enter();
+        self.heard_from = order.len();
+        self.order = order;
     }
 
     /// A decision on a trace of which none is known was made here; `unsure`: spans may have been missing.
@@ -238,12 +232,12 @@ impl DecidedTraces {
             self.crowded_out += 1;
         }
         if self.max > 0 {
-            self.order.push_back(Told { key, learned: units(now), decided });
+            self.order.push(Told { key, learned: units(now), decided });
         }
     }
 
     fn forget_oldest(&mut self) {
-        self.order.pop_front();
+        self.order.pop_oldest();
         self.heard_from = self.heard_from.saturating_sub(1);
     }
 
@@ -270,13 +264,13 @@ impl DecidedTraces {
 
     /// The keys that may be told again, oldest first.
     pub(super) fn keys(&self) -> impl Iterator<Item = TraceKey> {
-        self.order.iter().map(|told| told.key)
+        self.order.keys()
     }
 
     /// Those that were learned after `since`, the newest first.
     pub(super) fn last(&self, since: Millis, now: Millis) -> impl Iterator<Item = Decision> {
-        let is_late = move |told: &&Told| (Millis::from(told.learned) + 1) << UNIT > since;
-        let last = self.order.iter().rev().take_while(is_late);
+        let is_late = move |told: &Told| (Millis::from(told.learned) + 1) << UNIT > since;
+        let last = self.order.newest().take_while(is_late);
         // What was only heard is not in the table yet, and agents have to know it as well.
         last.map(move |told| {
             let heard = || told.decided.told(told.key, now);
@@ -287,8 +281,8 @@ impl DecidedTraces {
     /// What is old is told no more; returns how many had to give way before that, since the last time.
     pub(super) fn expire(&mut self, now: Millis) -> u64 {
         let kept = self.kept;
-        let old = |told: &Told| (Millis::from(told.learned) << UNIT) + kept < now;
-        while self.order.front().is_some_and(old) {
+        let old = |learned| (Millis::from(learned) << UNIT) + kept < now;
+        while self.order.oldest().is_some_and(old) {
             self.forget_oldest();
         }
         std::mem::take(&mut self.crowded_out)
@@ -324,8 +318,7 @@ mod tests {
     fn a_decision_takes_at_most_what_is_planned() {
         for max in (10_000..100_000).step_by(997) {
             let decided = DecidedTraces::new(1_000, max);
-            let order = decided.order.capacity() * size_of::<Told>();
-            let bytes = decided.memory.bytes() + order as u64;
+            let bytes = decided.memory.bytes() + decided.order.bytes() as u64;
             assert!(bytes <= max as u64 * DECISION_BYTES_MAX, "{bytes} for {max}");
         }
     }

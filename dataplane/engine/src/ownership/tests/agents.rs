@@ -115,6 +115,23 @@ fn what_lies_with_a_silent_holder_is_kept() {
     );
 }
 
+/// Others may have taken it for dead meanwhile, and then what lies with it counts as sent again.
+#[test]
+fn what_lies_with_one_that_is_back_is_kept_until_it_knows_better() {
+    let mut kept = Kept::new(Rules::ALL);
+    kept.store("a", "a");
+    kept.now += WAIT + RETAIN_AFTER_WAIT + TICK;
+    let mut left = Vec::new();
+    for _ in 0..=AGENT_SILENT / 1_000 {
+        kept.hear("a", &[]);
+        kept.side.on_tick(kept.now, &mut kept.out);
+        left.push(kept.side.retained_bytes());
+        kept.now += 1_000;
+    }
+    let [before @ .., after] = left.as_slice() else { panic!("it was heard") };
+    assert!(before.iter().all(|bytes| *bytes == u64::from(KEPT)) && *after == 0, "{left:?}");
+}
+
 /// The one that answered had passed it on.
 #[test]
 fn what_lay_with_the_holder_that_was_named_is_sent_again() {
