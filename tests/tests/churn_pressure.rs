@@ -120,8 +120,8 @@ async fn the_ring_changes_again_meanwhile() {
 }
 
 fn assert_nothing_dropped(end: &Ended) {
-    let lines = end.ledger.exporters.values();
-    assert!(lines.into_iter().all(|line| line.dropped.is_empty()), "{end:#?}");
+    let mut lines = end.ledger.exporters.values();
+    assert!(lines.all(|line| line.dropped.is_empty()), "{end:#?}");
 }
 
 const MIB: u64 = 1 << 20;

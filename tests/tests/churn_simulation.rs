@@ -58,7 +58,6 @@ const RESIDUAL: &[(Class, &[Kind], &str)] = &[
          fence; one of two gateways hangs, and nobody says that it is dead",
     ),
     (Class::Pause60, &[Kind::Late], "one of two gateways hangs, and the slices are late to say so"),
-    (Class::StatefulPolicy, &[Kind::Late], "it has schedules of Pause60"),
     (
         Class::Partition,
         &[Kind::Stranded, Kind::Split],
