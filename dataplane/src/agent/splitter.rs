@@ -20,14 +20,11 @@ const SPARE_BATCHES: usize = 8;
 const ROOM_DEN: usize = 8;
 
 /// Places of traces that are remembered while a request is split: four times the traces of a request of a
-/// thousand spans, in 28 KiB, which a processor's nearest cache has room for.
+/// thousand spans, in 16 KiB, which is half of a processor's nearest cache.
 const PLACES: usize = 512;
 
 /// What is known of a trace of a batch.
 const TRACE_BYTES: usize = size_of::<(TraceKey, u32)>();
-
-/// The number of no batch.
-const NO_BATCH: u64 = u64::MAX;
 
 /// Position of a link in the agent's list of links.
 pub type LinkIndex = usize;
@@ -88,23 +85,26 @@ pub struct Splitter {
 #[derive(Debug)]
 struct Places {
     /// Which request is under way; what earlier ones left, when gateways may have been others, is void.
-    request: u64,
+    request: u32,
     slots: Vec<Place>,
 }
 
+/// Two in a line of a cache: each span looks at one, and between them the batches want that room.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(align(32))]
 struct Place {
     id: TraceId,
     /// The request that left it; none has the number 0.
-    request: u64,
+    request: u32,
+    /// The link, and whether it is that of a lower choice.
     link: u32,
-    /// Whether the link is that of a lower choice.
-    rerouted: bool,
-    key: u64,
     /// Where the trace is in the list of the link's open batch, if that is the one with this number.
     entry: u32,
-    batch: u64,
+    batch: u32,
 }
+
+/// Marks the link of a lower choice.
+const LOWER: u32 = 1 << 31;
 
 /// What became of the spans of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,8 +125,8 @@ struct Open {
     since: Option<Instant>,
     /// The current group of the request being split, once this batch knows it.
     group: Option<GroupRef>,
-    /// Grows with every batch that is sealed here, from one.
-    number: u64,
+    /// Grows with every batch that is sealed here. It may begin anew, but never within one request.
+    number: u32,
     traces: Vec<(TraceKey, u32)>,
 }
 
@@ -184,7 +184,7 @@ impl Splitter {
         if self.open.len() < accepting.len() {
             self.open.resize_with(accepting.len(), Open::default);
         }
-        self.places.request += 1;
+        self.places.begin();
         let (routed, service) = (Routed::default(), None);
         let no_trace = self.dice.as_mut().map(|dice| dice.u128(1..).to_be_bytes());
         let (is_logs, no_trace) = (no_trace.is_some(), no_trace.unwrap_or_default());
@@ -289,8 +289,10 @@ impl Splitter {
             empty.attach(Vec::with_capacity(self.limits.bytes + self.limits.bytes / ROOM_DEN));
         }
         let batch = std::mem::replace(&mut open.batch, empty);
-        open.number += 1;
-        let traces = std::mem::take(&mut open.traces);
+        open.number = open.number.wrapping_add(1);
+        // As with the buffer.
+        let next = Vec::with_capacity(if full { open.traces.len() } else { 0 });
+        let traces = std::mem::replace(&mut open.traces, next);
         self.sealed.push(Sealed { link, batch, traces, born, counted: self.counted });
     }
 }
@@ -298,6 +300,14 @@ impl Splitter {
 // === impl Places ===
 
 impl Places {
+    /// Begins another request.
+    fn begin(&mut self) {
+        self.request = self.request.checked_add(1).unwrap_or_else(|| {
+            self.slots.fill(Place::default());
+            1
+        });
+    }
+
     /// The slot of a trace: two traces may share one, then they take turns in it.
     #[inline]
     fn slot(&mut self, id: &TraceId) -> Option<&mut Place> {
@@ -307,45 +317,58 @@ impl Places {
         let mixed = (word(high) ^ word(low)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.slots.get_mut((mixed >> 32) as usize % PLACES)
     }
+
+    /// The link of a trace that was met in this request, with its mark.
+    #[inline]
+    fn find(&mut self, id: &TraceId) -> Option<u32> {
+        let request = self.request;
+        let place = self.slot(id).filter(|place| place.request == request && place.id == *id);
+        place.map(|place| place.link)
+    }
+
+    fn enter(&mut self, id: &TraceId, link: u32) {
+        let request = self.request;
+        if let Some(slot) = self.slot(id) {
+            *slot = Place { id: *id, request, link, ..Place::default() };
+        }
+    }
 }
 
 // === impl Router ===
 
 impl Router<'_> {
-    /// The link for a span of this trace.
+    /// The link for a span of this trace, and the key of the trace if it is met for the first time.
     #[inline]
-    fn place_of(&mut self, id: &TraceId) -> Option<Place> {
-        let request = self.splitter.places.request;
+    fn link_of(&mut self, id: &TraceId) -> Option<(LinkIndex, Option<TraceKey>)> {
+        let known = self.splitter.places.find(id);
         if self.splitter.by_service {
-            return self.place_in_service(id);
+            return self.link_in_service(id, known);
         }
-        if let Some(place) = self.splitter.places.slot(id)
-            && place.request == request
-            && place.id == *id
-        {
-            self.routed.rerouted += u64::from(place.rerouted);
-            return Some(*place);
+        if let Some(link) = known {
+            self.routed.rerouted += u64::from(link & LOWER != 0);
+            return Some(((link & !LOWER) as LinkIndex, None));
         }
         let before = self.routed.rerouted;
         let key = self.splitter.seed.key(id);
-        let link = self.choose(key)? as u32;
-        let rerouted = self.routed.rerouted > before;
-        Some(Place { id: *id, request, link, rerouted, key: key.0, entry: 0, batch: NO_BATCH })
+        let link = self.choose(key)?;
+        let mark = if self.routed.rerouted > before { LOWER } else { 0 };
+        self.splitter.places.enter(id, link as u32 | mark);
+        Some((link, Some(key)))
     }
 
-    /// The place of a trace among the spans of its service; another service may have another one.
-    fn place_in_service(&mut self, id: &TraceId) -> Option<Place> {
-        let (link, rerouted) = self.service?;
-        let request = self.splitter.places.request;
-        self.routed.rerouted += u64::from(rerouted);
-        let link = link as u32;
-        if let Some(place) = self.splitter.places.slot(id)
-            && (place.request, place.link, place.id) == (request, link, *id)
-        {
-            return Some(*place);
+    /// The same where spans go by their service: another one may have another link for the same trace.
+    fn link_in_service(
+        &mut self,
+        id: &TraceId,
+        known: Option<u32>,
+    ) -> Option<(LinkIndex, Option<TraceKey>)> {
+        let (link, lower) = self.service?;
+        self.routed.rerouted += u64::from(lower);
+        if known == Some(link as u32) {
+            return Some((link, None));
         }
-        let key = self.splitter.seed.key(id).0;
-        Some(Place { id: *id, request, link, rerouted, key, entry: 0, batch: NO_BATCH })
+        self.splitter.places.enter(id, link as u32);
+        Some((link, Some(self.splitter.seed.key(id))))
     }
 
     fn link_of_service(&mut self, group: &Group<'_>) -> Option<(LinkIndex, bool)> {
@@ -387,31 +410,28 @@ impl Visit for Router<'_> {
     }
 
     fn span(&mut self, group: &Group<'_>, id: &TraceId, span: &[u8]) {
-        let Some(mut place) = self.place_of(id) else { return };
-        let link = place.link as LinkIndex;
-        let limits = self.splitter.limits;
-        let Some(open) = self.splitter.open.get_mut(link) else { return };
+        let Some((link, fresh)) = self.link_of(id) else { return };
+        let Splitter { limits, open, places, seed, .. } = &mut *self.splitter;
+        let Some(open) = open.get_mut(link) else { return };
         let group_header = group.resource.bytes().len() + group.scope.bytes().len();
         let group =
             *open.group.get_or_insert_with(|| open.batch.intern(&group.resource, &group.scope));
         open.batch.push(group, span);
         open.since.get_or_insert(self.now);
         let bytes = span.len() as u32;
-        if place.batch == open.number {
-            if let Some((_, sum)) = open.traces.get_mut(place.entry as usize) {
-                *sum = sum.saturating_add(bytes);
-            }
-        } else {
-            (place.batch, place.entry) = (open.number, open.traces.len() as u32);
-            open.traces.push((TraceKey(place.key), bytes));
-            if let Some(slot) = self.splitter.places.slot(id) {
-                *slot = place;
+        if let Some(place) = places.slot(id) {
+            let is_listed = fresh.is_none() && place.batch == open.number;
+            match open.traces.get_mut(place.entry as usize).filter(|_| is_listed) {
+                Some((_, sum)) => *sum = sum.saturating_add(bytes),
+                None => {
+                    (place.batch, place.entry) = (open.number, open.traces.len() as u32);
+                    open.traces.push((fresh.unwrap_or_else(|| seed.key(id)), bytes));
+                }
             }
         }
         self.routed.spans += 1;
         // A batch is at least half spans: headers that fill one by themselves would otherwise be repeated
         // with every span, and a request could become a thousand times its size.
-        let Some(open) = self.splitter.open.get(link) else { return };
         let len = open.batch.encoded_len_max();
         let full = len >= limits.bytes || open.batch.spans() as usize >= limits.spans;
         if full && len >= 2 * group_header {
@@ -426,119 +446,4 @@ impl Visit for Router<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-    use prost::Message;
-    use ringtail_engine::ring::Member;
-
-    use super::*;
-
-    /// 400 small spans under a resource of 200 KiB.
-    fn top_heavy() -> Vec<u8> {
-        let span = |number: u64| Span {
-            trace_id: [number.to_be_bytes(), [1; 8]].concat(),
-            ..Span::default()
-        };
-        let scope = ScopeSpans { spans: (0..400).map(span).collect(), ..ScopeSpans::default() };
-        let resource = ResourceSpans {
-            scope_spans: vec![scope],
-            schema_url: "x".repeat(200 << 10),
-            ..ResourceSpans::default()
-        };
-        ExportTraceServiceRequest { resource_spans: vec![resource] }.encode_to_vec()
-    }
-
-    #[test]
-    fn a_large_resource_is_not_repeated_with_every_span() {
-        let seed = KeySeed::new([1; 16]);
-        let view = View::new(vec![Member { id: "gw".to_owned(), inst: 1 }], &seed);
-        let ring = Ring { view, links: vec![0] };
-        for limits in
-            [BatchLimits { bytes: 1024, spans: 8192 }, BatchLimits { bytes: 1 << 20, spans: 1 }]
-        {
-            let mut splitter = Splitter::new(seed, limits, Buffers::default());
-            let request = top_heavy();
-            let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
-            let over = (&ring, &[true][..]);
-            let routed = splitter.split(&request, &shape, over, None, Instant::now()).unwrap();
-            assert_eq!(routed, Routed { spans: 400, ..Routed::default() });
-            splitter.seal_older(Instant::now());
-            let written: usize = splitter.take_sealed().map(|s| s.batch.encoded_len()).sum();
-            assert!(written <= 2 * request.len(), "{limits:?}: {written} of {}", request.len());
-        }
-    }
-
-    #[test]
-    fn what_may_have_been_counted_is_in_batches_of_its_own() {
-        let seed = KeySeed::new([1; 16]);
-        let view = View::new(vec![Member { id: "gw".to_owned(), inst: 1 }], &seed);
-        let ring = Ring { view, links: vec![0] };
-        let limits = BatchLimits { bytes: 64 << 20, spans: 1 << 20 };
-        let mut splitter = Splitter::new(seed, limits, Buffers::default());
-        let request = top_heavy();
-        let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
-        for counted in [false, true, true, false] {
-            splitter.set_counted(counted);
-            let over = (&ring, &[true][..]);
-            splitter.split(&request, &shape, over, None, Instant::now()).unwrap();
-        }
-        splitter.seal_older(Instant::now());
-        let sealed: Vec<(bool, u32)> =
-            splitter.take_sealed().map(|one| (one.counted, one.batch.spans())).collect();
-        assert_eq!(sealed, [(false, 400), (true, 400), (true, 400), (false, 400)]);
-    }
-
-    #[test]
-    fn spans_of_a_service_go_to_one_gateway_whatever_their_trace() {
-        use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
-        use opentelemetry_proto::tonic::resource::v1::Resource;
-
-        let of = |service: u64| ResourceSpans {
-            resource: Some(Resource {
-                attributes: vec![KeyValue {
-                    key: "service.name".to_owned(),
-                    value: Some(AnyValue {
-                        value: Some(any_value::Value::StringValue(format!("service-{service}"))),
-                    }),
-                    ..KeyValue::default()
-                }],
-                ..Resource::default()
-            }),
-            // Every service has a span of each of these traces.
-            scope_spans: vec![ScopeSpans {
-                spans: (0..30_u64)
-                    .map(|number| Span {
-                        trace_id: [number.to_be_bytes(), [1; 8]].concat(),
-                        ..Span::default()
-                    })
-                    .collect(),
-                ..ScopeSpans::default()
-            }],
-            ..ResourceSpans::default()
-        };
-        let request =
-            ExportTraceServiceRequest { resource_spans: (0..40).map(of).collect() }.encode_to_vec();
-        let seed = KeySeed::new([1; 16]);
-        let member = |id: &str| Member { id: id.to_owned(), inst: 1 };
-        let view = View::new(vec![member("a"), member("b"), member("c")], &seed);
-        let ring = Ring { view, links: vec![0, 1, 2] };
-        let limits = BatchLimits { bytes: 1 << 20, spans: 100_000 };
-        let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
-        for accepting in [[true; 3], [true, false, true]] {
-            let mut splitter = Splitter::new(seed, limits, Buffers::default()).by_service(true);
-            let now = Instant::now();
-            let routed = splitter.split(&request, &shape, (&ring, &accepting), None, now).unwrap();
-            assert_eq!(routed.spans, 1_200);
-            assert_eq!(routed.rerouted > 0, accepting != [true; 3], "{routed:?}");
-            assert_eq!(routed.rerouted % 30, 0, "whole services go elsewhere");
-            splitter.seal_older(now);
-            let sealed: Vec<Sealed> = splitter.take_sealed().collect();
-            assert_eq!(sealed.len(), accepting.iter().filter(|open| **open).count());
-            for batch in sealed {
-                assert!(accepting[batch.link]);
-                assert_eq!(batch.batch.spans() % 30, 0, "a service is in one batch");
-            }
-        }
-    }
-}
+mod tests;
