@@ -288,6 +288,12 @@ impl Ownership {
         Self { steward: Steward::new(&config, now), shard }
     }
 
+    /// A greeting goes along with what is sent to `to` now.
+    pub fn greet_along(&mut self, to: &Name, now: Millis, out: &mut Vec<Action>) {
+        let greeting = self.steward.greet_along(&mut self.shard, to, now, out);
+        out.extend(greeting);
+    }
+
     /// A question of another process, other than a delivery.
     pub fn on_question(
         &mut self,

@@ -23,7 +23,7 @@ use super::peers::Peers;
 use super::shards::{Outgoing, ShardHandle};
 use crate::discovery::{Candidates, Standing};
 use crate::export::ExporterHandle;
-use crate::transport::{CallError, Keyring};
+use crate::transport::{CallError, Keyring, Method};
 
 mod calls;
 mod seats;
@@ -269,13 +269,7 @@ impl FleetTask {
     fn greet(&mut self, to: Option<Name>, hello: &Hello, deadline: Millis) {
         let wanted = |seat: &&Seat| seat.name == to && !seat.myself;
         let Some(seat) = self.seats.values().find(wanted) else { return };
-        let letter = Letter {
-            address: seat.address.clone(),
-            to,
-            asked: hello.asked,
-            client: Arc::clone(&seat.talk),
-            within: self.within(deadline),
-        };
+        let letter = seat.letter(hello.asked, self.within(deadline));
         self.calls.spawn(greet(letter, hello.clone(), self.team.peers.seed));
     }
 
@@ -289,26 +283,31 @@ impl FleetTask {
         };
         for seat in self.seats.values_mut().filter(silent) {
             seat.asking = true;
-            let letter = Letter {
-                address: seat.address.clone(),
-                to: seat.name.clone(),
-                asked: hello.asked,
-                client: Arc::clone(&seat.talk),
-                within: Duration::from_millis(REQUEST),
-            };
+            let letter = seat.letter(hello.asked, Duration::from_millis(REQUEST));
             self.calls.spawn(greet(letter, hello.clone(), self.team.peers.seed));
         }
     }
 
-    fn send(&mut self, outgoing: Outgoing) {
-        let seat = self.seats.values().find(|seat| seat.name.as_ref() == Some(&outgoing.to));
-        let client = seat.map(|seat| seat.client(outgoing.method));
-        let within = self.within(outgoing.deadline);
+    fn send(&mut self, mut outgoing: Outgoing) {
+        let (now, within) = (self.clock.now(), self.within(outgoing.deadline));
         let shard = (outgoing.req.0 as u32).checked_sub(1).map(|shard| shard as usize);
         let Some(shard) = shard.and_then(|shard| self.team.shards.get(shard)).cloned() else {
             return;
         };
-        self.calls.spawn(carry(outgoing, client, within, shard));
+        let Self { steward, team, seats, actions, .. } = self;
+        let seat = seats.values().find(|seat| seat.name.as_ref() == Some(&outgoing.to));
+        let client = seat.map(|seat| seat.client(outgoing.method));
+        let rides = |seat: &&Seat| seat.rides && outgoing.method == Method::Decide;
+        let greeting = seat
+            .filter(rides)
+            .and_then(|seat| Some((seat, steward.greet_along(team, &outgoing.to, now, actions)?)));
+        let along = greeting.and_then(|(seat, greeting)| {
+            let Action::Send { message: Message::Hello(hello), .. } = greeting else { return None };
+            let frame = std::mem::take(&mut outgoing.frame);
+            outgoing.frame = calls::with(frame, &hello, &team.peers.seed);
+            Some(seat.letter(hello.asked, within))
+        });
+        self.calls.spawn(carry(outgoing, client, within, shard, along));
     }
 
     fn within(&self, deadline: Millis) -> Duration {
@@ -327,14 +326,20 @@ impl FleetTask {
                     Err(error) => self.miss(letter.to, &error, now),
                 }
             }
-            Called::Answered { from } => {
+            Called::Answered { from, along } => {
                 self.steward.on_heard(&mut self.team, &from, now, &mut self.actions);
+                match along {
+                    Some((letter, Some(met))) => self.meet(&letter, Some(met), now),
+                    Some((letter, None)) => self.greet_alone(&letter),
+                    None => {}
+                }
             }
             Called::Failed { to, failure } => {
                 let failed = (&*to, failure);
                 self.steward.on_failed(&mut self.team, failed, now, &mut self.actions);
             }
-            Called::Unclear => {}
+            Called::Unclear(None) => {}
+            Called::Unclear(Some(letter)) => self.greet_alone(&letter),
         }
     }
 
@@ -343,6 +348,13 @@ impl FleetTask {
         if let Some(to) = to {
             let failed = (&*to, calls::failure(error));
             self.steward.on_failed(&mut self.team, failed, now, &mut self.actions);
+        }
+    }
+
+    /// An older gateway: it has not seen the greeting that went along.
+    fn greet_alone(&mut self, letter: &Letter) {
+        if let Some(seat) = self.seats.get_mut(&letter.address) {
+            seat.rides = false;
         }
     }
 

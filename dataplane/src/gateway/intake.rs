@@ -13,7 +13,10 @@ use super::shards::{Ask, ShardHandle};
 use super::{Gateway, no_holder, stopping, wrong};
 use crate::otlp;
 use crate::peer::messages::{self, Manner};
-use crate::peer::{DecideRequest, DeliverRequest, HelloRequest, Member, PollRequest, Role};
+use crate::peer::{
+    DecideRequest, DecideResponse, DeliverRequest, HelloRequest, HelloResponse, Member,
+    PollRequest, Role,
+};
 use crate::transport::{Call, Handler, Method, Peer, Refusal, Reply};
 
 /// The gateway's side of its receivers.
@@ -90,6 +93,9 @@ impl Handler for Intake {
                 if request.from.as_ref().map(Member::role) != Some(Role::Gateway) {
                     return Err(Refusal::Forbidden("only gateways decide".to_owned()));
                 }
+                if let Some(hello) = &request.hello {
+                    self.admit(hello.from.as_ref(), call.peer)?;
+                }
                 gateway.decide(request).await
             }
             Method::Poll => {
@@ -124,17 +130,16 @@ impl Gateway {
     }
 
     async fn hello(&self, request: HelloRequest) -> Result<Reply, Refusal> {
-        let plain = self.peers.answer(&request);
-        let hello = messages::hello_of(&request).map_err(wrong)?;
+        Ok(Reply { message: self.greeted(&request).await?.encode_to_vec().into() })
+    }
+
+    async fn greeted(&self, request: &HelloRequest) -> Result<HelloResponse, Refusal> {
+        let plain = self.peers.answer(request);
+        let hello = messages::hello_of(request).map_err(wrong)?;
         let ours = hello.filter(|_| request.seed_id == self.seed.id());
-        let answer = match ours {
-            Some(hello) => {
-                let answer = self.fleet.ask(|done| Knock::Hello(Box::new(hello), done)).await;
-                messages::answer_hello(&answer.ok_or_else(stopping)?, plain)
-            }
-            None => plain,
-        };
-        Ok(Reply { message: answer.encode_to_vec().into() })
+        let Some(hello) = ours else { return Ok(plain) };
+        let answer = self.fleet.ask(|done| Knock::Hello(Box::new(hello), done)).await;
+        Ok(messages::answer_hello(&answer.ok_or_else(stopping)?, plain))
     }
 
     async fn decide(&self, request: DecideRequest) -> Result<Reply, Refusal> {
@@ -148,12 +153,17 @@ impl Gateway {
             shard.ask(Ask::Decisions(part, done)).await;
             asked.push(agreed);
         }
+        let hello = match &request.hello {
+            Some(hello) => Some(self.greeted(hello).await?),
+            None => None,
+        };
         for agreed in asked {
             let part = agreed.await.map_err(|_| stopping())?;
             answer.known.extend(part.known);
             answer.refused.extend(part.refused);
         }
         let answer = messages::agreement(&answer, self.peers.member());
+        let answer = DecideResponse { hello, ..answer };
         Ok(Reply { message: answer.encode_to_vec().into() })
     }
 

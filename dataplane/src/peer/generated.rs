@@ -205,6 +205,9 @@ pub struct DecideRequest {
     /// Those that were made a moment ago, and not exported: nearly all of them.
     #[prost(message, repeated, tag = "4")]
     pub fresh: ::prost::alloc::vec::Vec<FreshDecisions>,
+    /// A greeting of the same caller, in the same message: what costs is messages.
+    #[prost(message, optional, tag = "5")]
+    pub hello: ::core::option::Option<HelloRequest>,
 }
 /// Decisions with one verdict.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -225,6 +228,9 @@ pub struct DecideResponse {
     /// Proposals that the callee does not take from this caller now.
     #[prost(fixed64, repeated, tag = "3")]
     pub refused: ::prost::alloc::vec::Vec<u64>,
+    /// The answer to the greeting, if there was one. Who does not give it wants greetings by themselves.
+    #[prost(message, optional, tag = "4")]
+    pub hello: ::core::option::Option<HelloResponse>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PollRequest {

@@ -338,7 +338,12 @@ pub fn decisions(told: &Decisions, from: Member) -> DecideRequest {
         .into_iter()
         .map(|(verdict, keys)| FreshDecisions { verdict: Some(verdict.into()), keys: keys.into() });
     let fresh = fresh.collect();
-    DecideRequest { from: Some(from), propose: told.propose, decisions, fresh }
+    DecideRequest { from: Some(from), propose: told.propose, decisions, fresh, hello: None }
+}
+
+/// What is written behind decisions so that a greeting goes along with them.
+pub fn along(hello: &Hello, seed: &KeySeed) -> DecideRequest {
+    DecideRequest { hello: Some(self::hello(hello, seed)), ..DecideRequest::default() }
 }
 
 /// Decisions as the engine wants them.
@@ -371,6 +376,7 @@ pub fn agreement(answer: &Agreement, from: Member) -> DecideResponse {
         from: Some(from),
         known: answer.known.iter().map(decision).collect(),
         refused: answer.refused.iter().map(|key| key.0).collect(),
+        hello: None,
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Gateway {
     pub(super) name: Name,
     own: Ownership,
     budgets: Budgets,
+    /// Whether greetings go along with decisions.
+    pub(super) rides: bool,
     buffer: BTreeMap<TraceKey, Held>,
     due: BTreeSet<(u64, TraceKey)>,
     parcels: BTreeMap<Req, BTreeMap<TraceKey, BTreeSet<SpanRef>>>,
@@ -98,6 +100,7 @@ impl Gateway {
             name: name.into(),
             own: Ownership::new(config, now),
             budgets,
+            rides: false,
             buffer: BTreeMap::new(),
             due: BTreeSet::new(),
             parcels: BTreeMap::new(),
@@ -224,6 +227,20 @@ impl Gateway {
 
     // === Actions ===
 
+    /// A greeting by itself, at the time at which it would go along.
+    fn greet_along(&mut self, to: &Name, cx: &mut Context<'_>) {
+        let mut actions = Vec::new();
+        self.own.greet_along(to, cx.now, &mut actions);
+        for action in actions {
+            match action {
+                Action::Send { to, req, message, deadline } => {
+                    cx.out.push(Output::Ask { to, req, message, load: Load::new(), deadline });
+                }
+                other => self.actions.push(other),
+            }
+        }
+    }
+
     fn perform(&mut self, cx: &mut Context<'_>) {
         let mut kept = Vec::new();
         let mut keys = Vec::new();
@@ -236,6 +253,9 @@ impl Gateway {
                         }
                         _ => Load::new(),
                     };
+                    if self.rides && matches!(message, Message::Decisions(_)) {
+                        self.greet_along(&to, cx);
+                    }
                     cx.out.push(Output::Ask { to, req, message, load, deadline });
                 }
                 Action::Reply { inbound, receipt } => {

@@ -24,7 +24,12 @@ pub(super) struct Proposals {
     pub(super) confided: BTreeMap<TraceKey, Confided>,
     /// For the keys of the next round: those of the last one had their memory from here.
     spare: Keys,
+    /// For the lists that the witnesses of the next round are told.
+    lists: Vec<Vec<Decision>>,
 }
+
+/// Lists that wait for reuse: one for each witness of a decision.
+const SPARE_LISTS: usize = 2;
 
 /// The keys of a round; at most as many as one message has decisions.
 pub(super) type Keys = HashSet<TraceKey, BuildHasherDefault<KeyHasher>>;
@@ -127,6 +132,20 @@ impl Proposals {
         std::mem::take(&mut self.spare)
     }
 
+    /// A list of decisions, empty.
+    pub(super) fn list(&mut self) -> Vec<Decision> {
+        self.lists.pop().unwrap_or_default()
+    }
+
+    /// Takes back the memory of a list that was sent: to have it cleared anew for every round costs more than
+    /// to fill it.
+    pub(super) fn take_back(&mut self, mut list: Vec<Decision>) {
+        if self.lists.len() < SPARE_LISTS {
+            list.clear();
+            self.lists.push(list);
+        }
+    }
+
     /// Begins a round, unless nobody is asked about anything.
     pub(super) fn begin(&mut self, proposal: Proposal) {
         if proposal.groups.is_empty() {
@@ -160,10 +179,12 @@ impl Proposals {
         may_have.find(has).map(|proposal| proposal.of.req)
     }
 
-    /// Bytes of the rounds that are open, 40 for each decision.
+    /// Bytes of the rounds that are open, 40 for each decision, and of lists that wait.
     pub(super) fn footprint(&self) -> usize {
         let asked = self.open.values().map(|proposal| proposal.keys.capacity());
+        let lists = self.lists.iter().map(Vec::capacity);
         asked.sum::<usize>() * (size_of::<Asked>() + size_of::<TraceKey>())
+            + lists.sum::<usize>() * size_of::<Decision>()
     }
 }
 

@@ -14,9 +14,7 @@ use super::quorum::Quorum;
 use super::rules::Rules;
 use super::stand::{Cold, Seat, Stand};
 use super::stats::Stats;
-use super::timers::{
-    AGENT_WITNESSES_TOLD, COLD, DRAIN_MIN, GAP, HELLO, JOIN_SETTLE, LAST_WORDS, SUSPECT,
-};
+use super::timers::{AGENT_WITNESSES_TOLD, COLD, DRAIN_MIN, GAP, JOIN_SETTLE, LAST_WORDS, SUSPECT};
 use crate::Millis;
 use crate::key::KeySeed;
 use crate::ring::View;
@@ -158,6 +156,13 @@ impl Membership {
         }
     }
 
+    /// What went along with a greeting was not answered: the next greeting goes by itself.
+    pub(super) fn on_failed(&mut self, name: &str) {
+        if let Some(peer) = self.peers.get_mut(name).filter(|peer| peer.rode) {
+            peer.greeted = 0;
+        }
+    }
+
     /// Anything that only a living peer can send.
     pub(super) fn on_heard(&mut self, from: &Instance, now: Millis) {
         if let Some(peer) = self.peers.get_mut(&from.name).filter(|peer| peer.of == *from) {
@@ -181,10 +186,12 @@ impl Membership {
         self.account(complete, elapsed, now, stats);
         self.suspect(now, stats);
         self.join(now);
-        let due = now >= self.greeted + HELLO || (complete && !self.was_complete);
+        let has_become_complete = complete && !self.was_complete;
         self.was_complete = complete;
-        if due {
+        if has_become_complete {
             self.greet_all(complete, now, out);
+        } else {
+            self.greet_in_turn(complete, now, out);
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) struct Peer {
     pub(super) listed: Listed,
     /// When we greeted it last.
     pub(super) greeted: Millis,
+    /// Whether that went along with something else.
+    pub(super) rode: bool,
 }
 
 impl Peer {
@@ -55,6 +57,7 @@ impl Peer {
             knows_us: 0,
             listed,
             greeted: 0,
+            rode: false,
         }
     }
 

@@ -109,8 +109,8 @@ impl Traces {
         for (place, (to, _)) in places.iter().zip(&witnesses) {
             let told = groups.iter().filter(|(of, _)| of.places().any(|of| of == *place));
             let told = told.flat_map(|(_, asked)| asked);
-            let mut list: Vec<Decision> =
-                told.map(|asked| proposed(asked.key, asked.verdict)).collect();
+            let mut list = self.proposals.list();
+            list.extend(told.map(|asked| proposed(asked.key, asked.verdict)));
             let along = self.outbox.take_along(to, req, now);
             let along = along.iter().filter_map(|key| self.decided.decision(*key, now));
             list.extend(along.filter(|decision| decision.exported));
@@ -304,6 +304,11 @@ impl Traces {
 // === Telling again ===
 
 impl Traces {
+    /// Takes back the memory of what was told.
+    pub fn recycle(&mut self, told: Decisions) {
+        self.proposals.take_back(told.list);
+    }
+
     /// The view changed: new owners, and new witnesses of what is ours, hear of remembered decisions. Who
     /// leaves may be the only one who heard of a decision before its owner ends, so it tells all who may
     /// be asked next.

@@ -132,6 +132,7 @@ impl Steward {
         out: &mut Vec<Action>,
     ) {
         self.wake(shards, now, out);
+        self.members.on_failed(to);
         if failure == Failure::Refused {
             self.members.on_refused(to, now);
         }
@@ -143,6 +144,20 @@ impl Steward {
         let complete = shards.are_complete(&self.stand);
         self.members.tick(complete, now, &mut self.stats, out);
         self.settle(shards, now, out);
+    }
+
+    /// A greeting that is to go along with decisions that are sent to `to` now, if it was not greeted just
+    /// before.
+    pub fn greet_along(
+        &mut self,
+        shards: &mut impl Shards,
+        to: &Name,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) -> Option<Action> {
+        self.wake(shards, now, out);
+        let complete = shards.are_complete(&self.stand);
+        self.members.greet_along(to, complete, now)
     }
 
     /// The process shall end: hand over, and say so at once. [`Action::Exit`] comes when all is done.

@@ -19,6 +19,7 @@ use crate::ring::{Member, View};
 
 mod agents;
 mod decisions;
+mod greetings;
 mod parcels;
 mod spans;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use prost::Message as _;
 use ringtail_engine::key::KeySeed;
 use ringtail_engine::ownership::action::Failure;
@@ -12,7 +12,9 @@ use ringtail_engine::ownership::message::{Agreement, Asked, Hello, HelloAnswer};
 
 use crate::gateway::shards::{Ask, Outgoing, ShardHandle};
 use crate::peer::{DecideResponse, DeliverResponse, HelloResponse, Role, messages};
-use crate::transport::{CallError, Client, Code, Encoding, Method, framed};
+use crate::transport::{
+    CallError, Client, Code, Encoding, Method, PREFIX_BYTES, Pieces, framed, prefix,
+};
 
 /// How a call ended.
 #[derive(Debug)]
@@ -23,12 +25,13 @@ pub(super) enum Called {
         /// `None` from somebody who is no gateway of ours.
         result: Result<Option<Met>, CallError>,
     },
-    /// What a shard sent was answered.
-    Answered { from: Instance },
+    /// What a shard sent was answered, and the greeting that went along, if one did; not by somebody who
+    /// does not know that greetings may.
+    Answered { from: Instance, along: Option<(Letter, Option<Met>)> },
     /// What a shard sent was not answered.
     Failed { to: Name, failure: Failure },
-    /// Answered, but not as a living gateway of ours does.
-    Unclear,
+    /// Answered, but not as a living gateway of ours does, and so perhaps not the greeting that went along.
+    Unclear(Option<Letter>),
 }
 
 /// A greeting on its way.
@@ -57,7 +60,9 @@ pub(super) async fn greet(letter: Letter, hello: Hello, seed: KeySeed) -> Called
     let call =
         letter.client.call(Method::Hello, frame, Encoding::Identity, &none, letter.within).await;
     let result = match call {
-        Ok(answer) => Ok(meet(answer, letter.asked)),
+        Ok(answer) => {
+            Ok(HelloResponse::decode(answer).ok().and_then(|response| met(&response, letter.asked)))
+        }
         // Something else listens there.
         Err(CallError::Status { code: Code::Unimplemented, .. }) => Ok(None),
         Err(error) => Err(error),
@@ -65,11 +70,10 @@ pub(super) async fn greet(letter: Letter, hello: Hello, seed: KeySeed) -> Called
     Called::Hello { letter, result }
 }
 
-fn meet(answer: Bytes, asked: Asked) -> Option<Met> {
-    let response = HelloResponse::decode(answer).ok()?;
+fn met(response: &HelloResponse, asked: Asked) -> Option<Met> {
     let seed_id = response.seed_id;
     let is_gateway = response.member.as_ref()?.role() != Role::Agent;
-    let answer = messages::hello_answer_of(&response, asked).ok()?;
+    let answer = messages::hello_answer_of(response, asked).ok()?;
     is_gateway.then_some(Met { seed_id, answer })
 }
 
@@ -79,26 +83,29 @@ pub(super) async fn carry(
     client: Option<Arc<Client>>,
     within: Duration,
     shard: ShardHandle,
+    along: Option<Letter>,
 ) -> Called {
     let Outgoing { to, req, method, frame, keys, .. } = outgoing;
     let Some(client) = client else {
         shard.ask(Ask::Failed(to, req, Failure::TimedOut)).await;
-        return Called::Unclear;
+        return Called::Unclear(None);
     };
     let none = http::HeaderMap::new();
     let result = client.call(method, frame, Encoding::Identity, &none, within).await;
     let answer = match (method, result) {
-        (Method::Deliver, Ok(answer)) => {
-            receipt(answer, &keys).map(|receipt| (receipt.from.clone(), Ask::Receipt(req, receipt)))
-        }
-        (_, Ok(answer)) => agreement(answer)
-            .map(|agreement| (agreement.from.clone(), Ask::Agreement(req, agreement))),
+        (Method::Deliver, Ok(answer)) => receipt(answer, &keys)
+            .map(|receipt| (receipt.from.clone(), Ask::Receipt(req, receipt), None)),
+        (_, Ok(answer)) => agreement(answer).map(|(agreement, hello)| {
+            let met = |letter: Letter| (hello.and_then(|hello| met(&hello, letter.asked)), letter);
+            let along = along.map(met).map(|(met, letter)| (letter, met));
+            (agreement.from.clone(), Ask::Agreement(req, agreement), along)
+        }),
         (Method::Decide, Err(CallError::Status { code: Code::Unimplemented, .. })) => {
             // An older gateway remembers nothing, and is not waited for.
             let from = Instance { name: Arc::clone(&to), inst: 0 };
             let agreed = Agreement { from, known: Vec::new(), refused: Vec::new() };
             shard.ask(Ask::Agreement(req, agreed)).await;
-            return Called::Unclear;
+            return Called::Unclear(along);
         }
         (_, Err(error)) => {
             tracing::debug!(%to, %error, ?method, "a gateway did not take what it was sent");
@@ -108,13 +115,13 @@ pub(super) async fn carry(
         }
     };
     match answer {
-        Some((from, ask)) => {
+        Some((from, ask, along)) => {
             shard.ask(ask).await;
-            Called::Answered { from }
+            Called::Answered { from, along }
         }
         None => {
             shard.ask(Ask::Failed(to, req, Failure::TimedOut)).await;
-            Called::Unclear
+            Called::Unclear(None)
         }
     }
 }
@@ -127,8 +134,20 @@ fn receipt(
     messages::receipt_of(&response, keys.iter().copied()).ok()
 }
 
-fn agreement(answer: Bytes) -> Option<Agreement> {
-    messages::agreement_of(&DecideResponse::decode(answer).ok()?).ok()
+fn agreement(answer: Bytes) -> Option<(Agreement, Option<HelloResponse>)> {
+    let mut response = DecideResponse::decode(answer).ok()?;
+    let hello = response.hello.take();
+    Some((messages::agreement_of(&response).ok()?, hello))
+}
+
+/// A request with a greeting behind it.
+pub(super) fn with(frame: Pieces, hello: &Hello, seed: &KeySeed) -> Pieces {
+    let mut message = frame.joined();
+    message.advance(PREFIX_BYTES.min(message.len()));
+    // Fields may follow each other in any order.
+    let hello = messages::along(hello, seed).encode_to_vec();
+    let front = prefix(message.len() + hello.len(), false);
+    Pieces::new([Bytes::copy_from_slice(&front), message, hello.into()])
 }
 
 /// What a failed call means.
@@ -136,5 +155,47 @@ pub(super) fn failure(error: &CallError) -> Failure {
     match error {
         CallError::Connect(error) if error.refused => Failure::Refused,
         _ => Failure::TimedOut,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ringtail_engine::key::TraceKey;
+    use ringtail_engine::ownership::message::{Decision, Decisions, Status, Verdict};
+
+    use super::*;
+    use crate::peer::{DecideRequest, Member};
+
+    #[test]
+    fn a_greeting_goes_along_with_decisions() {
+        let from = Instance { name: "gw-0".into(), inst: 7 };
+        let verdict = Verdict { keep: true, note: 2 };
+        let decision = |key| Decision { key: TraceKey(key), verdict, age: 0, exported: false };
+        let list = (0..500).map(decision).collect();
+        let told = Decisions { from: from.clone(), propose: true, list };
+        let member = Member { id: "gw-0".to_owned(), inst: 7, ..Member::default() };
+        let request = messages::decisions(&told, member).encode_to_vec();
+        let frame = framed(request.len(), |out| out.extend_from_slice(&request));
+        let status = Status {
+            from,
+            digest: 9,
+            complete: true,
+            cold: 0,
+            facts: Arc::default(),
+            losses: Arc::default(),
+            heard: Arc::default(),
+        };
+        let hello = Hello { status, asked: Asked { epoch: 3, at: 4 } };
+        let seed = KeySeed::new([1; 16]);
+        let both = with(frame.into(), &hello, &seed).joined();
+        let (front, message) = both.split_at(PREFIX_BYTES);
+        assert_eq!(front, prefix(message.len(), false));
+        let arrived = DecideRequest::decode(message).unwrap();
+        let greeting = messages::hello_of(arrived.hello.as_ref().unwrap()).unwrap().unwrap();
+        assert_eq!((greeting.asked, greeting.status.digest), (hello.asked, 9));
+        let arrived = messages::decisions_of(&arrived).unwrap();
+        assert_eq!(format!("{arrived:?}"), format!("{told:?}"));
     }
 }

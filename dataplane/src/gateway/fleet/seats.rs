@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ringtail_engine::Millis;
 use ringtail_engine::ownership::facts::Name;
+use ringtail_engine::ownership::message::Asked;
 
+use super::calls::Letter;
 use crate::discovery::{Candidate, Standing};
 use crate::transport::{Client, ClientLimits, EndpointError, Keyring, Method};
 
@@ -27,6 +29,8 @@ pub(super) struct Seat {
     pub(super) foreign: bool,
     /// Somebody is asking it who it is.
     pub(super) asking: bool,
+    /// Greetings may go along with decisions.
+    pub(super) rides: bool,
     /// When it answered a greeting last, or was opened.
     pub(super) answered: Millis,
     /// How it is listed, if it is.
@@ -61,11 +65,19 @@ impl Seat {
             myself: false,
             foreign: false,
             asking: false,
+            rides: true,
             answered: now,
             standing: Some(candidate.standing),
             talk: client()?,
             spans: client()?,
         })
+    }
+
+    /// A greeting to whoever was there last.
+    pub(super) fn letter(&self, asked: Asked, within: Duration) -> Letter {
+        let (address, to, client) =
+            (self.address.clone(), self.name.clone(), Arc::clone(&self.talk));
+        Letter { address, to, asked, client, within }
     }
 
     pub(super) fn client(&self, method: Method) -> Arc<Client> {

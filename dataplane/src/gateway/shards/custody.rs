@@ -286,6 +286,7 @@ impl Worker {
             Message::Decisions(told) => {
                 let request = messages::decisions(&told, from).encode_to_vec();
                 let frame = framed(request.len(), |out| out.extend_from_slice(&request));
+                self.traces.recycle(told);
                 (Method::Decide, Pieces::from(frame), Vec::new())
             }
             // Shards do not greet and do not ask.

@@ -10,7 +10,7 @@ use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
 use ringtail_engine::ownership::message::{Agreement, Decision};
-use ringtail_engine::ownership::timers::{DECISIONS_PER_MESSAGE, TICK as OWNERSHIP_TICK};
+use ringtail_engine::ownership::timers::{DECISIONS_PER_MESSAGE, HELLO, TICK as OWNERSHIP_TICK};
 use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
 use ringtail_engine::rewrite::outgoing::Outgoing as Rewriter;
@@ -37,8 +37,9 @@ const INSERTS_PER_TURN: usize = 16;
 /// milliseconds. As many are proposed in one message.
 const DECISIONS_PER_TURN: usize = DECISIONS_PER_MESSAGE;
 /// How often traces are judged while next choices are to be asked, in milliseconds: what is due meanwhile
-/// goes to them in one message. They are decided a quarter of a second later for that, on average.
-const ASK_EVERY: u64 = 500;
+/// goes to them in one message, and greetings along with it, as often as they are due. Traces are decided
+/// 3/8 s later for that, on average.
+const ASK_EVERY: u64 = HELLO;
 /// How often deadlines are looked at; half of the engine's bucket of 250 ms.
 const TICK: Duration = Duration::from_millis(125);
 /// A batch of kept spans is sent when it has this many bytes, under the 4 MiB that OTLP receivers take by

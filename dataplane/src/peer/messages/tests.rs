@@ -139,6 +139,12 @@ fn the_bytes_of_each_message_stay_as_they_are() {
         ("deliver_response", outcomes().encode_to_vec()),
         ("decide", decisions(&told(), gateway()).encode_to_vec()),
         ("decide_response", agreement(&reply(), gateway()).encode_to_vec()),
+        ("decide_along", along(&greeting(), &SEED).encode_to_vec()),
+        (
+            "decide_response_along",
+            DecideResponse { hello: Some(hello_reply()), ..agreement(&reply(), gateway()) }
+                .encode_to_vec(),
+        ),
         ("poll", poll(&question(), agent(), 9, &SEED).encode_to_vec()),
         ("poll_response", poll_answer(&poll_reply(), gateway()).encode_to_vec()),
     ];

@@ -45,7 +45,9 @@ impl World<'_> {
             if self.schedule.drift > 0 { self.dice.between(0, self.schedule.drift) } else { 0 };
         let inst = WALL + self.now - drift;
         let budgets = self.schedule.budgets;
-        let gateway = Gateway::new(&name, inst, self.seed, self.rules, budgets, self.now);
+        let mut gateway = Gateway::new(&name, inst, self.seed, self.rules, budgets, self.now);
+        // In half of the schedules: without traffic they do not.
+        gateway.rides = self.schedule.seed % 2 == 1;
         self.add_process(&name, Kind::Gateway(Box::new(gateway)));
         let at = self.now + self.dice.between(100, 1_000);
         self.schedule_event(at, NOBODY, Event::Listed { name, listed: Listed::Serving });

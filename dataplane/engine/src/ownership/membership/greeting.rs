@@ -1,4 +1,5 @@
-//! What gateways say to each other about themselves, every 750 ms and at each change.
+//! What gateways say to each other about themselves, every 750 ms and at each change. Those who send each
+//! other decisions say it along with them: it is messages that cost, not what is in them.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::ownership::action::{Action, Message};
 use crate::ownership::facts::{Name, State};
 use crate::ownership::message::{Asked, Hello, HelloAnswer, Req, Status};
 use crate::ownership::peer::{Listed, Peer};
-use crate::ownership::timers::{HELLO, REQUEST};
+use crate::ownership::timers::{HELLO, REQUEST, TICK};
 
 /// A peer that greets us with a complete view is asked at once, but not more often than this.
 const HELLO_SPACING: Millis = 200;
@@ -57,6 +58,35 @@ impl Membership {
         out: &mut Vec<Action>,
     ) {
         self.greeted = now;
+        self.greet_those(|_| true, complete, now, out);
+    }
+
+    /// Greets those whose turn it is. Whoever was greeted along with something else is left a tick longer, so
+    /// that the next greeting may go along as well.
+    pub(in crate::ownership) fn greet_in_turn(
+        &mut self,
+        complete: bool,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let turn = now >= self.greeted + HELLO;
+        if turn {
+            self.greeted = now;
+        }
+        let due = |peer: &Peer| match peer.rode {
+            true => now >= peer.greeted + HELLO + TICK,
+            false => turn,
+        };
+        self.greet_those(due, complete, now, out);
+    }
+
+    fn greet_those(
+        &mut self,
+        due: impl Fn(&Peer) -> bool,
+        complete: bool,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
         let wanted = |peer: &&Peer| match self.facts.find(&peer.of.name).map(|fact| fact.state) {
             None => peer.listed == Listed::Serving,
             Some(State::Joining | State::Serving | State::Draining) => true,
@@ -65,11 +95,28 @@ impl Membership {
             }
             Some(State::Left) => false,
         };
-        let names: Vec<Name> =
-            self.peers.values().filter(wanted).map(|peer| Arc::clone(&peer.of.name)).collect();
+        let peers = self.peers.values().filter(|peer| due(peer)).filter(wanted);
+        let names: Vec<Name> = peers.map(|peer| Arc::clone(&peer.of.name)).collect();
         for name in names {
             self.greet(&name, complete, now, out);
         }
+    }
+
+    /// A greeting to go along with something else that is sent to a peer, unless it was greeted just before.
+    pub(in crate::ownership) fn greet_along(
+        &mut self,
+        name: &Name,
+        complete: bool,
+        now: Millis,
+    ) -> Option<Action> {
+        let takes_part = self.facts.find(name)?.state.takes_part();
+        if !takes_part || now < self.peers.get(name)?.greeted + HELLO / 2 {
+            return None;
+        }
+        let mut out = Vec::with_capacity(1);
+        self.greet(name, complete, now, &mut out);
+        self.peers.get_mut(name)?.rode = true;
+        out.pop()
     }
 
     pub(in crate::ownership) fn greet(
@@ -83,7 +130,7 @@ impl Membership {
         let status = self.status(complete, now);
         let hello = Hello { status, asked: Asked { epoch: self.epoch, at: now } };
         if let Some(peer) = self.peers.get_mut(name) {
-            peer.greeted = now;
+            (peer.greeted, peer.rode) = (now, false);
         }
         out.push(Action::Send {
             to: Arc::clone(name),
