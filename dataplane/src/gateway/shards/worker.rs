@@ -10,7 +10,7 @@ use ringtail_engine::batch::Batch;
 use ringtail_engine::key::TraceKey;
 use ringtail_engine::ownership::action::Action;
 use ringtail_engine::ownership::message::{Agreement, Decision};
-use ringtail_engine::ownership::timers::{DECISIONS_PER_MESSAGE, HELLO, TICK as OWNERSHIP_TICK};
+use ringtail_engine::ownership::timers::{DECISIONS_PER_MESSAGE, TICK as OWNERSHIP_TICK};
 use ringtail_engine::ownership::{Due, Stand, Traces};
 use ringtail_engine::policy::Program;
 use ringtail_engine::rewrite::outgoing::Outgoing as Rewriter;
@@ -37,9 +37,10 @@ const INSERTS_PER_TURN: usize = 16;
 /// milliseconds. As many are proposed in one message.
 const DECISIONS_PER_TURN: usize = DECISIONS_PER_MESSAGE;
 /// How often traces are judged while next choices are to be asked, in milliseconds: what is due meanwhile
-/// goes to them in one message, and greetings along with it, as often as they are due. Traces are decided
-/// 3/8 s later for that, on average.
-const ASK_EVERY: u64 = HELLO;
+/// goes to them in one message, and greetings along with it. Traces are decided a quarter of a second later
+/// for that, on average. It is also how long it takes until they know what was exported, and what they do not
+/// know when this gateway is killed is exported again: at 750 ms half as much more than now.
+const ASK_EVERY: u64 = 500;
 /// How often deadlines are looked at; half of the engine's bucket of 250 ms.
 const TICK: Duration = Duration::from_millis(125);
 /// A batch of kept spans is sent when it has this many bytes, under the 4 MiB that OTLP receivers take by
