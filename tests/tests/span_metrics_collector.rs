@@ -385,8 +385,7 @@ async fn exponential_buckets_are_the_connectors() {
     for sink in [&theirs, &ours] {
         wait_until("all calls", || sink.sum(SUM) >= calls);
     }
-    assert_eq!(points(&theirs), points(&ours));
-    assert!(points(&ours).len() > 100);
+    compare_points(&theirs, &ours);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -420,13 +419,25 @@ async fn deltas_add_up_to_the_connectors() {
             wait_until("all calls", || sink.sum(SUM) >= calls);
         }
     }
-    assert_eq!(points(&theirs), points(&ours));
-    assert!(points(&ours).len() > 100);
+    compare_points(&theirs, &ours);
     assert_eq!(sum(&gateway.samples(), CALLS), calls as f64, "what is scraped is cumulative");
 }
 
-/// What a point says without times and who says it, the sum aside.
-fn points(sink: &MetricsSink) -> Vec<String> {
+fn compare_points(theirs: &MetricsSink, ours: &MetricsSink) {
+    let (theirs, ours) = (points(theirs), points(ours));
+    let said = |points: &[(String, f64)]| -> Vec<String> {
+        points.iter().map(|(said, _)| said.clone()).collect()
+    };
+    assert_eq!(said(&theirs), said(&ours));
+    assert!(ours.len() > 100);
+    for ((said, theirs), (_, ours)) in theirs.iter().zip(&ours) {
+        // Sums of the same numbers in another order differ in their last digits.
+        assert!((theirs - ours).abs() <= 1e-9 * theirs.abs(), "{said}: {theirs}, ours {ours}");
+    }
+}
+
+/// What each point says without times and who says it, and its sum of durations.
+fn points(sink: &MetricsSink) -> Vec<(String, f64)> {
     let shown = |((name, resource, labels), point): ((String, Labels, Labels), Point)| {
         let named = |(key, _): &(&String, &String)| {
             ["service.name", "service.namespace", "service.instance.id"].contains(&key.as_str())
@@ -435,29 +446,19 @@ fn points(sink: &MetricsSink) -> Vec<String> {
             resource.iter().filter(named).map(|(k, v)| (k.clone(), v.clone())).collect();
         let mut labels = labels;
         labels.remove("collector.instance.id");
-        let point = match point {
+        let (point, sum) = match point {
             Point::Exponential(one) => {
                 let buckets = one.positive.unwrap_or_default();
                 let offset = if buckets.bucket_counts.is_empty() { 0 } else { buckets.offset };
-                format!(
-                    "{} {} {} {} {:?} {:?} {:?} {:.3}",
-                    one.count,
-                    one.scale,
-                    one.zero_count,
-                    offset,
-                    buckets.bucket_counts,
-                    one.min,
-                    one.max,
-                    one.sum.unwrap_or_default() / one.max.unwrap_or(1.0).max(1.0)
-                )
+                let shape = (one.count, one.scale, one.zero_count, offset, buckets.bucket_counts);
+                (format!("{shape:?} {:?} {:?}", one.min, one.max), one.sum.unwrap_or_default())
             }
-            // Sums of the same numbers in another order differ in their last digit.
-            Point::Explicit(counts, sum) => format!("{counts:?} {sum:.9e}"),
-            Point::Sum(value) => value.to_string(),
+            Point::Explicit(counts, sum) => (format!("{counts:?}"), sum),
+            Point::Sum(value) => (value.to_string(), 0.0),
         };
-        format!("{name} {resource:?} {labels:?} {point}")
+        (format!("{name} {resource:?} {labels:?} {point}"), sum)
     };
-    let mut points: Vec<String> = sink.points().into_iter().map(shown).collect();
-    points.sort_unstable();
+    let mut points: Vec<(String, f64)> = sink.points().into_iter().map(shown).collect();
+    points.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     points
 }
