@@ -27,24 +27,21 @@ const SHOWN_MAX: usize = 5;
 /// Of a hundred schedules of a class that cannot always be right, so many may be wrong.
 const RESIDUAL_PERCENT: u64 = 6;
 
-/// Seeds of schedules in which a witness leaves before anybody misses an owner, and what went wrong: 24 of
-/// 6,000.
+/// Seeds of schedules in which a witness leaves before anybody misses an owner, and what went wrong: 13 of
+/// 3,844.
 const LEAVING: &[(u64, Kind)] = &[
     (406, Kind::Double),
-    (2070, Kind::Double),
-    (3688, Kind::Double),
-    (3790, Kind::Double),
-    (4948, Kind::Double),
+    (1791, Kind::Double),
+    (2005, Kind::Double),
+    (2015, Kind::Double),
+    (3843, Kind::Contra),
 ];
 
 /// Schedules in which a gateway vanishes.
 const VANISHING: u64 = 10;
 
-/// Bytes handed over may be so many times those that had to move, ...
+/// Bytes handed over may be so many times those that had to move.
 const MOVED_MAX: u64 = 2;
-/// ... and so many spans more: a class in which one schedule in thousands hands over a trace or two, to a
-/// gateway that does not answer, says nothing of the ratio.
-const MOVED_LITTLE: u64 = 100;
 
 /// What a class may show, in few schedules, and why nothing is done about it; `docs/churn-simulation.md` has
 /// the measured shares.
@@ -116,8 +113,7 @@ fn every_kind_of_churn_keeps_traces_whole() {
             panic!("{class:?}: {} of {} schedules went wrong", row.bad, row.schedules);
         }
         let [moved, required] = row.moved;
-        let most = MOVED_MAX * required + MOVED_LITTLE;
-        assert!(moved <= most, "{class:?}: {moved} spans sent, {required} moved");
+        assert!(moved <= MOVED_MAX * required, "{class:?}: {moved} spans sent, {required} moved");
         writeln!(table, "{class:?}: {row}").unwrap();
     }
     println!("{table}");
@@ -178,6 +174,7 @@ fn what_a_witness_has_heard_stays_when_it_leaves() {
 fn leaving(seed: u64) -> Schedule {
     let mut schedule = Schedule::new(Class::DrainThenKill, seed);
     schedule.gateways = schedule.gateways.max(4);
+    schedule.greets_along = false;
     schedule.network =
         Network { delay_max: 300, loss_percent: 3, refuses: false, ..schedule.network };
     let few = schedule.traces.clone();

@@ -298,10 +298,8 @@ impl FleetTask {
         let seat = seats.values().find(|seat| seat.name.as_ref() == Some(&outgoing.to));
         let client = seat.map(|seat| seat.client(outgoing.method));
         let rides = |seat: &&Seat| seat.rides && outgoing.method == Method::Decide;
-        let greeting = seat
-            .filter(rides)
-            .and_then(|seat| Some((seat, steward.greet_along(team, &outgoing.to, now, actions)?)));
-        let along = greeting.and_then(|(seat, greeting)| {
+        let along = seat.filter(rides).and_then(|seat| {
+            let greeting = steward.greet_along(team, &outgoing.to, now, actions)?;
             let Action::Send { message: Message::Hello(hello), .. } = greeting else { return None };
             let frame = std::mem::take(&mut outgoing.frame);
             outgoing.frame = calls::with(frame, &hello, &team.peers.seed);

@@ -49,7 +49,7 @@ pub(super) struct Gateway {
     own: Ownership,
     budgets: Budgets,
     /// Whether greetings go along with decisions.
-    pub(super) rides: bool,
+    pub(super) greets_along: bool,
     buffer: BTreeMap<TraceKey, Held>,
     due: BTreeSet<(u64, TraceKey)>,
     parcels: BTreeMap<Req, BTreeMap<TraceKey, BTreeSet<SpanRef>>>,
@@ -100,7 +100,7 @@ impl Gateway {
             name: name.into(),
             own: Ownership::new(config, now),
             budgets,
-            rides: false,
+            greets_along: false,
             buffer: BTreeMap::new(),
             due: BTreeSet::new(),
             parcels: BTreeMap::new(),
@@ -253,7 +253,7 @@ impl Gateway {
                         }
                         _ => Load::new(),
                     };
-                    if self.rides && matches!(message, Message::Decisions(_)) {
+                    if self.greets_along && matches!(message, Message::Decisions(_)) {
                         self.greet_along(&to, cx);
                     }
                     cx.out.push(Output::Ask { to, req, message, load, deadline });

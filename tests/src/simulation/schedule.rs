@@ -112,6 +112,8 @@ pub struct Schedule {
     pub skew: u64,
     /// The verdict is no function of the trace, as with a rate that a policy keeps to.
     pub stateful: bool,
+    /// Greetings go along with decisions, as they do where there is traffic.
+    pub greets_along: bool,
 }
 
 /// One trace.
@@ -207,6 +209,7 @@ impl Schedule {
             drift: 0,
             skew: 0,
             stateful: false,
+            greets_along: seed % 2 == 1,
         };
         schedule.befall(&mut dice);
         if class == Class::ClockDrift || dice.chance(15) {
@@ -478,9 +481,12 @@ impl What {
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { class, seed, gateways, agents, plain, network, budgets, .. } = self;
-        let Self { drift, skew, stateful, .. } = self;
+        let Self { drift, skew, stateful, greets_along, .. } = self;
         writeln!(f, "{class:?} {seed:#x}: {gateways} gateways, {agents} agents, plain {plain}")?;
-        writeln!(f, "  drift {drift}, skew {skew}, stateful policy {stateful}")?;
+        writeln!(
+            f,
+            "  drift {drift}, skew {skew}, stateful policy {stateful}, greets along {greets_along}"
+        )?;
         writeln!(f, "  {network:?} {budgets:?}")?;
         for event in &self.events {
             writeln!(f, "  {:>6} {:?}", event.at, event.what)?;

@@ -28,7 +28,7 @@ pub(super) struct Proposals {
     lists: Vec<Vec<Decision>>,
 }
 
-/// Lists that wait for reuse: one for each witness of a decision.
+/// Lists that wait for reuse: one for each witness of a decision, each of one message, 256 KiB.
 const SPARE_LISTS: usize = 2;
 
 /// The keys of a round; at most as many as one message has decisions.
@@ -139,7 +139,7 @@ impl Proposals {
 
     /// Takes back the memory of a list that was sent: to have it cleared anew for every round costs more than
     /// to fill it.
-    pub(super) fn take_back(&mut self, mut list: Vec<Decision>) {
+    pub(super) fn recycle_list(&mut self, mut list: Vec<Decision>) {
         if self.lists.len() < SPARE_LISTS {
             list.clear();
             self.lists.push(list);

@@ -127,6 +127,11 @@ impl Traces {
         self.proposals.begin(Proposal { witnesses, groups, keys, noted: false, of });
     }
 
+    /// Takes back the memory of what was sent.
+    pub fn recycle(&mut self, told: Decisions) {
+        self.proposals.recycle_list(told.list);
+    }
+
     /// A witness answered, or a member that was told again.
     pub fn on_agreement(
         &mut self,
@@ -304,11 +309,6 @@ impl Traces {
 // === Telling again ===
 
 impl Traces {
-    /// Takes back the memory of what was told.
-    pub fn recycle(&mut self, told: Decisions) {
-        self.proposals.take_back(told.list);
-    }
-
     /// The view changed: new owners, and new witnesses of what is ours, hear of remembered decisions. Who
     /// leaves may be the only one who heard of a decision before its owner ends, so it tells all who may
     /// be asked next.

@@ -96,8 +96,10 @@ pub(super) async fn carry(
         (Method::Deliver, Ok(answer)) => receipt(answer, &keys)
             .map(|receipt| (receipt.from.clone(), Ask::Receipt(req, receipt), None)),
         (_, Ok(answer)) => agreement(answer).map(|(agreement, hello)| {
-            let met = |letter: Letter| (hello.and_then(|hello| met(&hello, letter.asked)), letter);
-            let along = along.map(met).map(|(met, letter)| (letter, met));
+            let along = along.map(|letter| {
+                let met = hello.and_then(|hello| met(&hello, letter.asked));
+                (letter, met)
+            });
             (agreement.from.clone(), Ask::Agreement(req, agreement), along)
         }),
         (Method::Decide, Err(CallError::Status { code: Code::Unimplemented, .. })) => {

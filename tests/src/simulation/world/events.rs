@@ -46,8 +46,7 @@ impl World<'_> {
         let inst = WALL + self.now - drift;
         let budgets = self.schedule.budgets;
         let mut gateway = Gateway::new(&name, inst, self.seed, self.rules, budgets, self.now);
-        // In half of the schedules: without traffic they do not.
-        gateway.rides = self.schedule.seed % 2 == 1;
+        gateway.greets_along = self.schedule.greets_along;
         self.add_process(&name, Kind::Gateway(Box::new(gateway)));
         let at = self.now + self.dice.between(100, 1_000);
         self.schedule_event(at, NOBODY, Event::Listed { name, listed: Listed::Serving });

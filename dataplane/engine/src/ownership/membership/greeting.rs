@@ -14,6 +14,9 @@ use crate::ownership::timers::{HELLO, REQUEST, TICK};
 /// A peer that greets us with a complete view is asked at once, but not more often than this.
 const HELLO_SPACING: Millis = 200;
 
+/// A greeting goes along at most so often: each shard sends decisions, and one greeting of all is enough.
+const ALONG_SPACING: Millis = HELLO / 2;
+
 /// One that was taken for dead but is in the slices is greeted at every fourth hello, so that two sides
 /// that took each other for dead meet again.
 const HELLO_TO_THE_DEAD: Millis = 4 * HELLO;
@@ -110,13 +113,10 @@ impl Membership {
         now: Millis,
     ) -> Option<Action> {
         let takes_part = self.facts.find(name)?.state.takes_part();
-        if !takes_part || now < self.peers.get(name)?.greeted + HELLO / 2 {
+        if !takes_part || now < self.peers.get(name)?.greeted + ALONG_SPACING {
             return None;
         }
-        let mut out = Vec::with_capacity(1);
-        self.greet(name, complete, now, &mut out);
-        self.peers.get_mut(name)?.rode = true;
-        out.pop()
+        Some(self.greeting(name, true, complete, now))
     }
 
     pub(in crate::ownership) fn greet(
@@ -126,19 +126,24 @@ impl Membership {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
+        let greeting = self.greeting(name, false, complete, now);
+        out.push(greeting);
+    }
+
+    fn greeting(&mut self, name: &Name, rides: bool, complete: bool, now: Millis) -> Action {
         self.requests += 1;
         let status = self.status(complete, now);
         let hello = Hello { status, asked: Asked { epoch: self.epoch, at: now } };
         if let Some(peer) = self.peers.get_mut(name) {
-            (peer.greeted, peer.rode) = (now, false);
+            (peer.greeted, peer.rode) = (now, rides);
         }
-        out.push(Action::Send {
+        Action::Send {
             to: Arc::clone(name),
             // The low half is zero here; in the requests of a shard it is not.
             req: Req(self.requests << 32),
             message: Message::Hello(Box::new(hello)),
             deadline: now + REQUEST,
-        });
+        }
     }
 
     pub(in crate::ownership) fn status(&self, complete: bool, now: Millis) -> Status {
