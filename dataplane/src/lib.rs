@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`admin`] | metrics, probes, stats |
 //! | [`agent`] | receive -> scan -> route -> queue -> send |
+//! | `buffers` | memory of messages, used again |
 //! | [`cli`] | the command line |
 //! | [`config`] | the manifest while the process runs |
 //! | [`convert`] | a Collector's configurations as a manifest |
@@ -31,6 +32,7 @@
 
 pub mod admin;
 pub mod agent;
+mod buffers;
 pub mod cli;
 pub mod config;
 pub mod convert;

@@ -71,7 +71,7 @@ pub use backoff::Backoff;
 pub use call::{Call, Handler, Method, Peer, Protocol};
 pub use certificate::Certificate;
 pub use client::{CallError, Client, ClientLimits, EndpointError};
-pub use compress::{ACCEPTED, DeflateError, Encoding, InflateError, deflate, inflate};
+pub use compress::{ACCEPTED, DeflateError, Encoding, InflateError, deflate, deflated, inflate};
 pub use frame::{FrameError, PREFIX_BYTES, framed, framed_as, prefix};
 pub use guard::{Guard, Tls};
 pub use http_client::{BodyFormat, HttpClient};

@@ -14,11 +14,12 @@ use ringtail_engine::rewrite::processing::Processing;
 use ringtail_engine::scan::Shape;
 use tokio::sync::{Notify, mpsc};
 
-use super::frame::Buffers;
+use super::frame::SPARE_BYTES;
 use super::keeper::{self, News};
 use super::link::Link;
 use super::links::LinkTable;
 use super::splitter::{BatchLimits, LinkIndex, Ring, Routed, Sealed, Splitter};
+use crate::buffers::Buffers;
 use crate::ledger::{Counters, Dropped};
 use crate::membership::{Counts, Voice};
 use crate::memory::MIB;
@@ -143,7 +144,7 @@ impl Core {
         send_budget: u64,
         Wiring { keeper, processing, by_service, logs, dice }: Wiring,
     ) -> Self {
-        let buffers = Buffers::default();
+        let buffers = Buffers::new(SPARE_BYTES);
         let signal = if dice.is_some() { Signal::Logs } else { Signal::Traces };
         let splitter = Splitter::new(seed, wanted, buffers.clone()).by_service(by_service);
         let splitter = match dice {

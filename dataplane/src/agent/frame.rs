@@ -1,16 +1,16 @@
 //! A batch as it is sent: encoded once, then waiting, sent and sent again as it is.
 
-use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use ringtail_engine::batch::{Batch, Part};
 use ringtail_engine::key::TraceKey;
 
+use crate::buffers::Buffers;
 use crate::peer::{self, Dialect};
 use crate::transport::{
-    Admission, Encoding, MAX_REQUEST_BYTES, PREFIX_BYTES, Pieces, deflate, inflate, prefix,
+    Admission, Encoding, MAX_REQUEST_BYTES, PREFIX_BYTES, Pieces, deflate, deflated, inflate,
+    prefix,
 };
 
 /// Tag and length of the spans in a `Deliver`.
@@ -21,8 +21,8 @@ const TAG_BYTES: usize = 11;
 const IN_PLACE_BYTES: usize = 2 << 10;
 
 /// Buffers of spans that wait for reuse have at most so many bytes together: those of sixteen batches as
-/// ten gateways have them. Further ones are given back.
-const SPARE_BYTES: usize = 4 << 20;
+/// ten gateways have them.
+pub(super) const SPARE_BYTES: usize = 4 << 20;
 
 /// An encoded batch. What is to be known about it beside its spans is put before it each time that it is
 /// sent: both formats let compressed pieces follow each other.
@@ -47,18 +47,6 @@ pub(super) struct Encoder<'a> {
     pub(super) dialect: Dialect,
     pub(super) encoding: Encoding,
     pub(super) buffers: &'a Buffers,
-}
-
-/// Buffers of spans, which come back when what lay in them has been sent.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Buffers {
-    spare: Arc<Mutex<Vec<Vec<u8>>>>,
-}
-
-/// A buffer on its way.
-struct Lent {
-    buffer: Vec<u8>,
-    home: Buffers,
 }
 
 // === impl Frame ===
@@ -129,13 +117,8 @@ impl Encoder<'_> {
         }
         let mut message = Vec::with_capacity(batch.encoded_len() + TAG_BYTES);
         self.write(batch, &mut message);
-        let mut out = Vec::with_capacity(message.len() / 4);
-        match deflate(self.encoding, &message, &mut out) {
-            Ok(()) => {
-                // Compressors want room for the worst case; a queue should not hold that.
-                out.shrink_to_fit();
-                Some((out.into(), self.encoding))
-            }
+        match deflated(self.encoding, 0, &message) {
+            Ok(out) => Some((out.into(), self.encoding)),
             // Compression is an economy: without it the spans still arrive.
             Err(error) => {
                 tracing::warn!(%error, "a batch goes out uncompressed");
@@ -189,50 +172,6 @@ fn assemble(heads: Bytes, spans: Bytes, cuts: &[(usize, std::ops::Range<usize>)]
     Pieces::new(list)
 }
 
-// === impl Buffers ===
-
-impl Buffers {
-    /// A buffer that was used before, if one is here.
-    pub(super) fn take(&self) -> Option<Vec<u8>> {
-        self.lock().pop()
-    }
-
-    /// Bytes of the buffers that wait.
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.lock().iter().map(|buffer| buffer.capacity() as u64).sum()
-    }
-
-    /// The bytes of a buffer, which comes back when the last of them is dropped.
-    fn lend(&self, buffer: Vec<u8>) -> Bytes {
-        Bytes::from_owner(Lent { buffer, home: self.clone() })
-    }
-
-    fn put(&self, buffer: Vec<u8>) {
-        let mut spare = self.lock();
-        let held: usize = spare.iter().map(Vec::capacity).sum();
-        if held + buffer.capacity() <= SPARE_BYTES {
-            spare.push(buffer);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        // Held for a push or a pop, which leave the list whole.
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.buffer
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.home.put(mem::take(&mut self.buffer));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use ringtail_engine::scan::Headers;
@@ -263,7 +202,7 @@ mod tests {
         for (runs, dialect) in
             lists.into_iter().flat_map(|runs| [(runs, Dialect::Otlp), (runs, Dialect::Ringtail)])
         {
-            let buffers = Buffers::default();
+            let buffers = Buffers::new(SPARE_BYTES);
             let encoding = Encoding::Identity;
             let encoder = Encoder { dialect, encoding, buffers: &buffers };
             let whole = framed(0, |out| encoder.write(&batch(runs), out));
@@ -289,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_when_its_last_frame_is_gone() {
-        let buffers = Buffers::default();
+        let buffers = Buffers::new(SPARE_BYTES);
         let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);
         let encoder = Encoder { dialect, encoding, buffers: &buffers };
         let mut batch = batch(&[5000, 5000]);
@@ -306,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_frame_does_not_hold_a_buffer_that_is_mostly_spare() {
-        let buffers = Buffers::default();
+        let buffers = Buffers::new(SPARE_BYTES);
         let (dialect, encoding) = (Dialect::Ringtail, Encoding::Identity);
         let encoder = Encoder { dialect, encoding, buffers: &buffers };
         let mut roomy = Batch::new();
@@ -315,14 +254,5 @@ mod tests {
         roomy.push(group, &[7; 10_000]);
         assert!(encoder.encode(&mut roomy, Vec::new(), Instant::now()).held < 11_000);
         assert_eq!(roomy.buffer_bytes(), 1 << 20, "and the batch keeps it");
-    }
-
-    #[test]
-    fn no_more_buffers_wait_than_may() {
-        let buffers = Buffers::default();
-        for _ in 0..10 {
-            drop(buffers.lend(Vec::with_capacity(1 << 20)));
-        }
-        assert_eq!(buffers.held_bytes(), SPARE_BYTES as u64);
     }
 }

@@ -9,7 +9,7 @@ use ringtail_engine::ring::View;
 use ringtail_engine::scan::{self, Group, ScanError, Shape, TraceId, Visit};
 use ringtail_engine::service;
 
-use super::frame::Buffers;
+use crate::buffers::Buffers;
 
 /// Emptied batches that are kept for reuse, so that their memory is not faulted in anew for every batch. A
 /// batch holds about 1 MiB; eight cover a burst in which every gateway of a small fleet seals at once.

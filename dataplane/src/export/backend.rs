@@ -16,7 +16,7 @@ use super::{Config, ConfigError, json};
 use crate::ledger::Dropped;
 use crate::otlp;
 use crate::transport::{
-    Alpn, BodyFormat, CallError, Client, ClientLimits, Encoding, HttpClient, Method, deflate,
+    Alpn, BodyFormat, CallError, Client, ClientLimits, Encoding, HttpClient, Method, deflated,
     framed, framed_as,
 };
 
@@ -243,13 +243,8 @@ fn compressed(encoding: Encoding, message: Bytes) -> Body {
     if encoding == Encoding::Identity {
         return Body::Ready(message, encoding);
     }
-    let mut out = Vec::new();
-    match deflate(encoding, &message, &mut out) {
-        Ok(()) => {
-            // Compressors want room for the worst case; a queue should not hold that.
-            out.shrink_to_fit();
-            Body::Ready(out.into(), encoding)
-        }
+    match deflated(encoding, 0, &message) {
+        Ok(out) => Body::Ready(out.into(), encoding),
         Err(_) => Body::Ready(message, Encoding::Identity),
     }
 }

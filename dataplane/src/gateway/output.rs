@@ -12,11 +12,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::shards::Ask;
+use crate::buffers::Buffers;
 use crate::export::ExporterHandle;
 
 /// An export request is at most this large, unless one span alone is larger: OTLP receivers take 4 MiB by
 /// default, and the last span of a request may pass the mark.
 const REQUEST_BYTES_MAX: usize = 3 << 20;
+
+/// Memory of requests that waits for the next ones: that of the two that a round of decisions makes when
+/// 60,000 spans a second come.
+const SPARE_BYTES: usize = 2 << 20;
 
 /// How often who decides all that is left looks for room with the exporters.
 pub const ROOM_EVERY: Duration = Duration::from_millis(10);
@@ -77,6 +82,7 @@ impl Drop for Exported {
 #[derive(Clone, Debug)]
 pub struct Output {
     exporters: Arc<[ExporterHandle]>,
+    buffers: Buffers,
 }
 
 // === impl Output ===
@@ -84,7 +90,7 @@ pub struct Output {
 impl Output {
     /// An output to these exporters.
     pub fn new(exporters: Arc<[ExporterHandle]>) -> Self {
-        Self { exporters }
+        Self { exporters, buffers: Buffers::new(SPARE_BYTES) }
     }
 
     /// So many bytes fit into the queues of all exporters now; any number when waiting does not help.
@@ -101,11 +107,10 @@ impl Output {
 
     /// Encodes `batch` once and gives it to every exporter.
     pub fn export(&self, batch: &Batch, exported: Arc<Exported>) {
-        let mut message = Vec::with_capacity(batch.encoded_len());
-        batch.encode(&mut message);
+        let message = self.encoded(batch);
         if message.len() <= REQUEST_BYTES_MAX {
             let spans = u64::from(batch.spans());
-            self.give(&Kept { message: message.into(), spans, exported });
+            self.give(&Kept { message, spans, exported });
             return;
         }
         // A trace of many megabytes: rare, so a second pass over the encoded bytes is the simplest way to
@@ -119,9 +124,7 @@ impl Output {
 
     /// The same of log records.
     pub fn export_logs(&self, batch: &Batch) {
-        let mut message = Vec::with_capacity(batch.encoded_len());
-        batch.encode(&mut message);
-        self.forward_logs(message.into(), u64::from(batch.spans()));
+        self.forward_logs(self.encoded(batch), u64::from(batch.spans()));
     }
 
     /// Gives a log request with so many records to every exporter, in parts if it is too large.
@@ -136,6 +139,12 @@ impl Output {
             tracing::error!(%error, "a request that was checked does not parse; please report this");
         }
         cutter.flush();
+    }
+
+    fn encoded(&self, batch: &Batch) -> Bytes {
+        let mut message = self.buffers.take_for(batch.encoded_len());
+        batch.encode(&mut message);
+        self.buffers.lend(message)
     }
 
     fn give(&self, kept: &Kept) {
@@ -157,11 +166,10 @@ impl Cutter<'_> {
         if self.part.is_empty() {
             return;
         }
-        let mut message = Vec::with_capacity(self.part.encoded_len());
-        self.part.encode(&mut message);
+        let message = self.output.encoded(&self.part);
         let spans = u64::from(self.part.spans());
         let exported = Arc::clone(&self.exported);
-        self.output.give(&Kept { message: message.into(), spans, exported });
+        self.output.give(&Kept { message, spans, exported });
         self.part.clear();
         self.group = None;
     }

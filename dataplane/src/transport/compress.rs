@@ -42,6 +42,10 @@ const STEP_BYTES: usize = 512 << 10;
 /// Level 1 of either: what a sender inside a cluster can afford.
 const ZSTD_LEVEL: i32 = 1;
 
+/// What was compressed last leaves its memory to the next on its thread, up to this: gzip wants a quarter of
+/// a message, zstd all of it, and the usual ones have somewhat more than 1 MiB.
+const SCRATCH_BYTES: usize = 2 << 20;
+
 /// How a message is compressed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -108,6 +112,7 @@ thread_local! {
     static ZSTD_INFLATER: Cell<Option<DCtx<'static>>> = const { Cell::new(None) };
     static ZSTD_DEFLATER: Cell<Option<CCtx<'static>>> = const { Cell::new(None) };
     static GZIP_DEFLATER: Cell<Option<Compress>> = const { Cell::new(None) };
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 // === impl Encoding ===
@@ -289,6 +294,30 @@ fn zstd_inflater() -> Result<DCtx<'static>, InflateError> {
 }
 
 // === deflating ===
+
+/// `message` in `encoding` behind so many bytes of zeroes, in memory of just that size: compressors want room
+/// for the worst case, and a queue should not hold that.
+pub fn deflated(
+    encoding: Encoding,
+    zeroes: usize,
+    message: &[u8],
+) -> Result<Vec<u8>, DeflateError> {
+    if encoding == Encoding::Identity {
+        let mut out = Vec::with_capacity(zeroes + message.len());
+        out.resize(zeroes, 0);
+        out.extend_from_slice(message);
+        return Ok(out);
+    }
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    scratch.resize(zeroes, 0);
+    let done = deflate(encoding, message, &mut scratch);
+    let out = done.map(|()| scratch.to_vec());
+    if scratch.capacity() <= SCRATCH_BYTES {
+        SCRATCH.set(scratch);
+    }
+    out
+}
 
 /// Appends `message` to `out` in `encoding`.
 pub fn deflate(encoding: Encoding, message: &[u8], out: &mut Vec<u8>) -> Result<(), DeflateError> {

@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::{Admission, Overloaded, Permit};
-use super::compress::{DeflateError, Encoding, deflate};
+use super::compress::{DeflateError, Encoding, deflated};
 use super::limits::{COPY_BELOW_BYTES, DISCARD_PAUSE, FIRST_BUFFER_BYTES};
 
 /// A flag byte and a big-endian length stand before every message.
@@ -268,12 +268,8 @@ pub fn framed(capacity: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
 
 /// Builds a frame around a copy of `message` in `encoding`.
 pub fn framed_as(encoding: Encoding, message: &[u8]) -> Result<Bytes, DeflateError> {
-    let mut out = Vec::with_capacity(PREFIX_BYTES + message.len() / 4);
-    out.extend_from_slice(&[0; PREFIX_BYTES]);
-    deflate(encoding, message, &mut out)?;
+    let mut out = deflated(encoding, PREFIX_BYTES, message)?;
     patch_prefix(&mut out, encoding != Encoding::Identity);
-    // Compressors want room for the worst case; a queue should not hold that.
-    out.shrink_to_fit();
     Ok(Bytes::from(out))
 }
 

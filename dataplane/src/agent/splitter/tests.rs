@@ -8,6 +8,7 @@ use prost::Message;
 use ringtail_engine::ring::Member;
 
 use super::*;
+use crate::agent::frame::SPARE_BYTES;
 
 /// 400 small spans under a resource of 200 KiB.
 fn top_heavy() -> Vec<u8> {
@@ -42,7 +43,7 @@ fn a_large_resource_is_not_repeated_with_every_span() {
     for limits in
         [BatchLimits { bytes: 1024, spans: 8192 }, BatchLimits { bytes: 1 << 20, spans: 1 }]
     {
-        let mut splitter = Splitter::new(seed, limits, Buffers::default());
+        let mut splitter = Splitter::new(seed, limits, Buffers::new(SPARE_BYTES));
         let request = top_heavy();
         let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
         let over = (&ring, &[true][..]);
@@ -61,7 +62,7 @@ fn what_was_known_of_traces_is_void_with_the_next_request_though_numbers_begin_a
     let view = View::new(vec![member("a"), member("b")], &seed);
     let ring = Ring { view, links: vec![0, 1] };
     let limits = BatchLimits { bytes: 64 << 20, spans: 1 << 20 };
-    let mut splitter = Splitter::new(seed, limits, Buffers::default());
+    let mut splitter = Splitter::new(seed, limits, Buffers::new(SPARE_BYTES));
     let request = top_heavy();
     let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
     let now = Instant::now();
@@ -83,7 +84,7 @@ fn every_batch_lists_its_traces_with_their_bytes() {
     let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
     for spans in [1, 3, 100, 1 << 20] {
         let limits = BatchLimits { bytes: 64 << 20, spans };
-        let mut splitter = Splitter::new(seed, limits, Buffers::default());
+        let mut splitter = Splitter::new(seed, limits, Buffers::new(SPARE_BYTES));
         for _ in 0..3 {
             let over = (&ring, &[true][..]);
             splitter.split(&request, &shape, over, None, Instant::now()).unwrap();
@@ -121,7 +122,7 @@ fn what_may_have_been_counted_is_in_batches_of_its_own() {
     let view = View::new(vec![Member { id: "gw".to_owned(), inst: 1 }], &seed);
     let ring = Ring { view, links: vec![0] };
     let limits = BatchLimits { bytes: 64 << 20, spans: 1 << 20 };
-    let mut splitter = Splitter::new(seed, limits, Buffers::default());
+    let mut splitter = Splitter::new(seed, limits, Buffers::new(SPARE_BYTES));
     let request = top_heavy();
     let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
     for counted in [false, true, true, false] {
@@ -172,7 +173,7 @@ fn spans_of_a_service_go_to_one_gateway_whatever_their_trace() {
     let limits = BatchLimits { bytes: 1 << 20, spans: 100_000 };
     let shape = scan::check(&request, &scan::ScanLimits::default()).unwrap();
     for accepting in [[true; 3], [true, false, true]] {
-        let mut splitter = Splitter::new(seed, limits, Buffers::default()).by_service(true);
+        let mut splitter = Splitter::new(seed, limits, Buffers::new(SPARE_BYTES)).by_service(true);
         let now = Instant::now();
         let routed = splitter.split(&request, &shape, (&ring, &accepting), None, now).unwrap();
         assert_eq!(routed.spans, 1_200);
