@@ -291,9 +291,7 @@ impl FleetTask {
     fn send(&mut self, mut outgoing: Outgoing) {
         let (now, within) = (self.clock.now(), self.within(outgoing.deadline));
         let shard = (outgoing.req.0 as u32).checked_sub(1).map(|shard| shard as usize);
-        let Some(shard) = shard.and_then(|shard| self.team.shards.get(shard)).cloned() else {
-            return;
-        };
+        let Some(shard) = shard.filter(|shard| *shard < self.team.shards.len()) else { return };
         let Self { steward, team, seats, actions, .. } = self;
         let seat = seats.values().find(|seat| seat.name.as_ref() == Some(&outgoing.to));
         let client = seat.map(|seat| seat.client(outgoing.method));
@@ -305,7 +303,8 @@ impl FleetTask {
             outgoing.frame = calls::with(frame, &hello, &team.peers.seed);
             Some(seat.letter(hello.asked, within))
         });
-        self.calls.spawn(carry(outgoing, client, within, shard, along));
+        let shards = (team.shards.clone(), shard);
+        self.calls.spawn(carry(outgoing, client, within, shards, along));
     }
 
     fn within(&self, deadline: Millis) -> Duration {

@@ -57,6 +57,8 @@ pub enum Ask {
     Receipt(Req, Receipt),
     /// What was told is answered.
     Agreement(Req, Agreement),
+    /// Another gateway, answering another shard, says what it has exported.
+    News(Vec<Decision>),
     /// What was sent has no answer.
     Failed(Name, Req, Failure),
     /// Every backend has the spans with which these traces were decided here.

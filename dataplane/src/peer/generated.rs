@@ -222,7 +222,8 @@ pub struct FreshDecisions {
 pub struct DecideResponse {
     #[prost(message, optional, tag = "1")]
     pub from: ::core::option::Option<Member>,
-    /// Decisions that stand already and come before those that were told.
+    /// Decisions that stand already and come before those that were told; and those on traces of the callee
+    /// that were exported since it spoke last.
     #[prost(message, repeated, tag = "2")]
     pub known: ::prost::alloc::vec::Vec<Decision>,
     /// Proposals that the callee does not take from this caller now.

@@ -150,7 +150,8 @@ pub struct Decisions {
 pub struct Agreement {
     /// Who answers.
     pub from: Instance,
-    /// Decisions that stand already and come before those that were told.
+    /// Decisions that stand already and come before those that were told; and those on traces of who answers
+    /// that were exported since it spoke last.
     pub known: Vec<Decision>,
     /// Proposals that the one who answers does not take from this sender now.
     pub refused: Vec<TraceKey>,

@@ -144,9 +144,7 @@ impl Traces {
         if self.outbox.answered(&answer.from.name, req) {
             self.tell(stand, now, out);
         }
-        for decision in &answer.known {
-            self.learn(Some(stand), decision, now, out);
-        }
+        self.on_known(stand, &answer.known, now, out);
         for key in &answer.refused {
             self.note_asked(*key);
             if self.is_asked_in(*key, req) {

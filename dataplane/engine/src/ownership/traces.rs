@@ -305,6 +305,11 @@ impl Traces {
             }
         }
         self.decided.enter();
+        if told.propose {
+            let news = self.outbox.take_news(&told.from.name);
+            let news = news.filter_map(|key| self.decided.decision(key, now));
+            answer.known.extend(news.filter(|decision| decision.exported));
+        }
         answer
     }
 
@@ -329,6 +334,27 @@ impl Traces {
             (agreed, if look || !theirs { self.decided.find(decision.key) } else { None })
         };
         told.list.iter().map(find).collect()
+    }
+
+    /// What the one who answers knows: of our traces, and news of what it has exported of its own.
+    pub fn on_known(
+        &mut self,
+        stand: &Stand,
+        known: &[Decision],
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        for known in known {
+            let is_news = known.exported && !stand.owns(known.key);
+            let is_here = self.holds(known.key) || self.is_asked(known.key);
+            // As with news that come along with proposals.
+            let look = self.decided.may_know_others();
+            if is_news && !is_here && !(look && self.decided.find(known.key).is_some()) {
+                self.decided.overhear(known, now);
+            } else {
+                self.learn(Some(stand), known, now, out);
+            }
+        }
     }
 
     /// A decision of another gateway: what is here of the trace follows it.

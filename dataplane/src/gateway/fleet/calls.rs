@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
-use ringtail_engine::key::KeySeed;
+use ringtail_engine::key::{KeySeed, shard_of};
 use ringtail_engine::ownership::action::Failure;
 use ringtail_engine::ownership::facts::{Instance, Name};
-use ringtail_engine::ownership::message::{Agreement, Asked, Hello, HelloAnswer};
+use ringtail_engine::ownership::message::{Agreement, Asked, Decision, Hello, HelloAnswer};
 
 use crate::gateway::shards::{Ask, Outgoing, ShardHandle};
 use crate::peer::{DecideResponse, DeliverResponse, HelloResponse, Role, messages};
@@ -77,14 +77,15 @@ fn met(response: &HelloResponse, asked: Asked) -> Option<Met> {
     is_gateway.then_some(Met { seed_id, answer })
 }
 
-/// Carries what a shard sends, and brings it the answer.
+/// Carries what a shard, which is one of these, sends, and brings it the answer.
 pub(super) async fn carry(
     outgoing: Outgoing,
     client: Option<Arc<Client>>,
     within: Duration,
-    shard: ShardHandle,
+    (shards, place): (Vec<ShardHandle>, usize),
     along: Option<Letter>,
 ) -> Called {
+    let Some(shard) = shards.get(place) else { return Called::Unclear(None) };
     let Outgoing { to, req, method, frame, keys, .. } = outgoing;
     let Some(client) = client else {
         shard.ask(Ask::Failed(to, req, Failure::TimedOut)).await;
@@ -117,7 +118,10 @@ pub(super) async fn carry(
         }
     };
     match answer {
-        Some((from, ask, along)) => {
+        Some((from, mut ask, along)) => {
+            for (shard, news) in news_for_others(&mut ask, place, &shards) {
+                shard.ask(Ask::News(news)).await;
+            }
             shard.ask(ask).await;
             Called::Answered { from, along }
         }
@@ -126,6 +130,23 @@ pub(super) async fn carry(
             Called::Unclear(None)
         }
     }
+}
+
+/// Takes out of an answer to one shard what it says of traces of the others: who answers may have another
+/// number of shards.
+fn news_for_others<'a>(
+    ask: &mut Ask,
+    place: usize,
+    shards: &'a [ShardHandle],
+) -> Vec<(&'a ShardHandle, Vec<Decision>)> {
+    let count = u32::try_from(shards.len()).unwrap_or(1);
+    let Ask::Agreement(_, Agreement { known, .. }) = ask else { return Vec::new() };
+    let others = shards.iter().enumerate().filter(|(other, _)| *other != place);
+    let parts = others.map(|(other, shard)| {
+        let theirs = |known: &mut Decision| shard_of(known.key, count) as usize == other;
+        (shard, known.extract_if(.., theirs).collect::<Vec<_>>())
+    });
+    parts.filter(|(_, news)| !news.is_empty()).collect()
 }
 
 fn receipt(
@@ -165,7 +186,7 @@ mod tests {
     use std::sync::Arc;
 
     use ringtail_engine::key::TraceKey;
-    use ringtail_engine::ownership::message::{Decision, Decisions, Status, Verdict};
+    use ringtail_engine::ownership::message::{Decisions, Status, Verdict};
 
     use super::*;
     use crate::peer::{DecideRequest, Member};

@@ -301,3 +301,62 @@ fn what_witnesses_are_asked_about_is_theirs_all_the_same() {
     ["a", "c"].into_iter().for_each(|name| agree(&mut bench, name, req));
     assert_eq!(settled(&bench), [other]);
 }
+
+/// Whoever asks hears of exports with the answer, and not once more with the next question.
+#[test]
+fn an_answer_says_what_was_exported() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let key = bench.key(&["b", "a", "c"]);
+    bench.deliver(part(key));
+    bench.decide(key);
+    let theirs = [bench.key(&["a", "b", "c"]), bench.key(&["a", "c", "b"])];
+    let answer = propose(&mut bench, "a", theirs[0], KEEP);
+    let said: Vec<_> = answer.known.iter().map(|known| (known.key, known.exported)).collect();
+    assert_eq!((said, answer.refused), (vec![(key, true)], Vec::new()));
+    assert_eq!(propose(&mut bench, "a", theirs[1], KEEP).known, [], "it is said once");
+    bench.live(1_000 + TICK);
+    let told: Vec<String> = bench.told().into_iter().map(|(to, _)| to).collect();
+    assert_eq!(told, ["c"], "who has not asked is told");
+
+    // What is sent again of it after its owner is gone, the one who heard drops; but not before.
+    let mut heard = Bench::serving(Rules::ALL, &["a", "b2", "c"]);
+    let key = heard.key(&["c", "b"]);
+    let known = Decision { key, verdict: KEEP, age: 0, exported: true };
+    let answer = Agreement { from: Instance::new("c", 1), known: vec![known], refused: vec![] };
+    heard.live(IN_FLIGHT);
+    heard.own.on_agreement(Req(7), &answer, heard.now, &mut heard.out);
+    heard.facts.retain(|fact| *fact.of.name != *"c");
+    heard.facts.push(Fact { of: Instance::new("c", 1), state: State::Left });
+    heard.greet("a", &[]);
+    heard.live(TICK);
+    assert!(is_repeated(&mut heard, key, IN_FLIGHT + 2 * TICK));
+}
+
+/// Others' decisions are looked up for some time after a change. What answers say of them does not make
+/// that longer: each look is a place in memory that lies apart.
+#[test]
+fn news_in_answers_are_noted_and_not_looked_up() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let theirs = bench.key(&["c", "b"]);
+    propose(&mut bench, "c", theirs, KEEP);
+    bench.facts.push(serving("d"));
+    bench.greet("d", &[]);
+    bench.live(TICK);
+    let looks = |bench: &Bench| bench.own.shard.traces.decided.may_know_others();
+    assert!(looks(&bench));
+    let keys = (0..u64::MAX).map(|number| SEED.key(&u128::from(number).to_be_bytes()));
+    let owner = |bench: &Bench, key: TraceKey| {
+        bench.own.stand().owner(key).map(|owner| owner.id.clone()).unwrap_or_default()
+    };
+    for key in keys.take(4_000) {
+        match owner(&bench, key).as_str() {
+            "b" => bench.decide(key),
+            name => {
+                let known = vec![Decision { key, verdict: KEEP, age: 0, exported: true }];
+                let answer = Agreement { from: Instance::new(name, 1), known, refused: vec![] };
+                bench.own.on_agreement(Req(7), &answer, bench.now, &mut bench.out);
+            }
+        }
+    }
+    assert!(!looks(&bench));
+}
