@@ -189,6 +189,11 @@ impl Proposals {
 }
 
 impl Traces {
+    /// Whether witnesses are asked about anything now.
+    pub fn asks(&self) -> bool {
+        !self.proposals.open.is_empty()
+    }
+
     /// Whether witnesses are asked about the trace now.
     pub(super) fn is_asked(&self, key: TraceKey) -> bool {
         match self.held.get(&key) {

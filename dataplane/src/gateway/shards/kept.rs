@@ -45,6 +45,7 @@ impl Worker {
             self.kept.clear();
             self.shard.start_gathering();
             self.kept_since = None;
+            self.flushed = Instant::now();
         }
     }
 

@@ -107,6 +107,8 @@ pub(super) struct Worker {
     pub(super) rewriter: Rewriter,
     pub(super) kept_keys: Vec<TraceKey>,
     pub(super) kept_since: Option<Instant>,
+    /// When kept spans were handed to exporters last.
+    pub(super) flushed: Instant,
     ticked: u64,
     /// When what was due was judged last.
     asked: u64,
@@ -168,6 +170,7 @@ impl Worker {
             rewriter: Rewriter::default(),
             kept_keys: Vec::new(),
             kept_since: None,
+            flushed: Instant::now(),
             ticked: 0,
             asked: 0,
             published: 0,
@@ -314,12 +317,20 @@ impl Worker {
         self.shard.tidy_up();
         self.publish();
         self.flush(EXPORT_BYTES);
-        if self.kept_since.is_some_and(|since| since.elapsed() >= EXPORT_AGE) {
+        if self.is_complete() {
             self.flush(0);
         }
         let took = u64::try_from(before.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.gauges.turn_us.store(took, Relaxed);
         more
+    }
+
+    /// Whether what is kept goes out now: it has waited, or its round of decisions is over. Then nothing
+    /// comes for a while, and the sooner the backend has it, the sooner witnesses hear of that.
+    fn is_complete(&self) -> bool {
+        let over = self.stand.view.len() > 1 && !self.traces.asks();
+        let since = if over { Some(self.flushed) } else { self.kept_since };
+        self.kept_since.is_some() && since.is_some_and(|since| since.elapsed() >= EXPORT_AGE)
     }
 
     /// Judges what is due, and more when memory is short, if anything may be decided now.
