@@ -53,7 +53,7 @@ impl Buffers {
     }
 
     /// A buffer comes back. If too much waits then, what has waited longest is given back.
-    pub(crate) fn put(&self, mut buffer: Vec<u8>) {
+    fn put(&self, mut buffer: Vec<u8>) {
         if buffer.capacity() < LEAST_BYTES {
             return;
         }

@@ -255,4 +255,12 @@ mod tests {
         assert!(encoder.encode(&mut roomy, Vec::new(), Instant::now()).held < 11_000);
         assert_eq!(roomy.buffer_bytes(), 1 << 20, "and the batch keeps it");
     }
+    #[test]
+    fn no_more_buffers_wait_than_may() {
+        let buffers = Buffers::new(SPARE_BYTES);
+        for _ in 0..10 {
+            drop(buffers.lend(Vec::with_capacity(1 << 20)));
+        }
+        assert_eq!(buffers.held_bytes(), SPARE_BYTES as u64);
+    }
 }

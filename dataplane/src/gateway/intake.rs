@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use prost::Message;
-use ringtail_engine::key::shard_of;
 use ringtail_engine::ownership::message::{self, Agreement, Origin};
 
 use super::fleet::Knock;
-use super::shards::{Ask, ShardHandle};
+use super::shards::{Ask, ShardHandle, by_shard};
 use super::{Gateway, no_holder, stopping, wrong};
 use crate::otlp;
 use crate::peer::messages::{self, Manner};
@@ -196,18 +195,7 @@ impl Gateway {
         &self,
         list: Vec<message::Decision>,
     ) -> impl Iterator<Item = (&ShardHandle, Vec<message::Decision>)> {
-        let shards = u32::try_from(self.shards.len()).unwrap_or(1);
-        let parts = if shards == 1 {
-            vec![list]
-        } else {
-            let mut parts = vec![Vec::new(); self.shards.len()];
-            for decision in list {
-                if let Some(part) = parts.get_mut(shard_of(decision.key, shards) as usize) {
-                    part.push(decision);
-                }
-            }
-            parts
-        };
+        let parts = by_shard(list, self.shards.len());
         self.shards.iter().zip(parts).filter(|(_, part)| !part.is_empty())
     }
 }

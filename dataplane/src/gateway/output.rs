@@ -20,7 +20,7 @@ use crate::export::ExporterHandle;
 const REQUEST_BYTES_MAX: usize = 3 << 20;
 
 /// Memory of requests that waits for the next ones: that of the two that a round of decisions makes when
-/// 60,000 spans a second come.
+/// 60,000 spans a second come. It is in the slack of a budget, which is 3.75 MiB at least.
 const SPARE_BYTES: usize = 2 << 20;
 
 /// How often who decides all that is left looks for room with the exporters.

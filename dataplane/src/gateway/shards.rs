@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ringtail_engine::Millis;
-use ringtail_engine::key::TraceKey;
+use ringtail_engine::key::{TraceKey, shard_of};
 use ringtail_engine::ownership::Stats;
 use ringtail_engine::ownership::action::Failure;
 use ringtail_engine::ownership::facts::Name;
@@ -260,4 +260,19 @@ impl Slot<'_> {
     pub fn recall(self, keys: Vec<TraceKey>) {
         self.0.send(Ask::Recall(keys));
     }
+}
+
+/// What of these is each shard's, of so many.
+pub fn by_shard(list: Vec<Decision>, shards: usize) -> Vec<Vec<Decision>> {
+    if shards == 1 {
+        return vec![list];
+    }
+    let mut parts = vec![Vec::new(); shards];
+    let count = u32::try_from(shards).unwrap_or(1);
+    for decision in list {
+        if let Some(part) = parts.get_mut(shard_of(decision.key, count) as usize) {
+            part.push(decision);
+        }
+    }
+    parts
 }

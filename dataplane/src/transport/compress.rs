@@ -302,12 +302,6 @@ pub fn deflated(
     zeroes: usize,
     message: &[u8],
 ) -> Result<Vec<u8>, DeflateError> {
-    if encoding == Encoding::Identity {
-        let mut out = Vec::with_capacity(zeroes + message.len());
-        out.resize(zeroes, 0);
-        out.extend_from_slice(message);
-        return Ok(out);
-    }
     let mut scratch = SCRATCH.take();
     scratch.clear();
     scratch.resize(zeroes, 0);

@@ -268,8 +268,11 @@ pub fn framed(capacity: usize, encode: impl FnOnce(&mut Vec<u8>)) -> Bytes {
 
 /// Builds a frame around a copy of `message` in `encoding`.
 pub fn framed_as(encoding: Encoding, message: &[u8]) -> Result<Bytes, DeflateError> {
+    if encoding == Encoding::Identity {
+        return Ok(framed(message.len(), |out| out.extend_from_slice(message)));
+    }
     let mut out = deflated(encoding, PREFIX_BYTES, message)?;
-    patch_prefix(&mut out, encoding != Encoding::Identity);
+    patch_prefix(&mut out, true);
     Ok(Bytes::from(out))
 }
 

@@ -346,10 +346,10 @@ impl Traces {
     ) {
         for known in known {
             let is_news = known.exported && !stand.owns(known.key);
-            let is_here = self.holds(known.key) || self.is_asked(known.key);
+            let is_here = || self.holds(known.key) || self.is_asked(known.key);
             // As with news that come along with proposals.
-            let look = self.decided.may_know_others();
-            if is_news && !is_here && !(look && self.decided.find(known.key).is_some()) {
+            let look = || self.decided.may_know_others() && self.decided.find(known.key).is_some();
+            if is_news && !is_here() && !look() {
                 self.decided.overhear(known, now);
             } else {
                 self.learn(Some(stand), known, now, out);

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
-use ringtail_engine::key::{KeySeed, shard_of};
+use ringtail_engine::key::KeySeed;
 use ringtail_engine::ownership::action::Failure;
 use ringtail_engine::ownership::facts::{Instance, Name};
-use ringtail_engine::ownership::message::{Agreement, Asked, Decision, Hello, HelloAnswer};
+use ringtail_engine::ownership::message::{Agreement, Asked, Hello, HelloAnswer};
 
-use crate::gateway::shards::{Ask, Outgoing, ShardHandle};
+use crate::gateway::shards::{Ask, Outgoing, ShardHandle, by_shard};
 use crate::peer::{DecideResponse, DeliverResponse, HelloResponse, Role, messages};
 use crate::transport::{
     CallError, Client, Code, Encoding, Method, PREFIX_BYTES, Pieces, framed, prefix,
@@ -119,8 +119,8 @@ pub(super) async fn carry(
     };
     match answer {
         Some((from, mut ask, along)) => {
-            for (shard, news) in news_for_others(&mut ask, place, &shards) {
-                shard.ask(Ask::News(news)).await;
+            if let Ask::Agreement(_, answer) = &mut ask {
+                pass_on(answer, place, &shards).await;
             }
             shard.ask(ask).await;
             Called::Answered { from, along }
@@ -132,21 +132,14 @@ pub(super) async fn carry(
     }
 }
 
-/// Takes out of an answer to one shard what it says of traces of the others: who answers may have another
+/// Gives the other shards what an answer to this one says of their traces: who answers may have another
 /// number of shards.
-fn news_for_others<'a>(
-    ask: &mut Ask,
-    place: usize,
-    shards: &'a [ShardHandle],
-) -> Vec<(&'a ShardHandle, Vec<Decision>)> {
-    let count = u32::try_from(shards.len()).unwrap_or(1);
-    let Ask::Agreement(_, Agreement { known, .. }) = ask else { return Vec::new() };
-    let others = shards.iter().enumerate().filter(|(other, _)| *other != place);
-    let parts = others.map(|(other, shard)| {
-        let theirs = |known: &mut Decision| shard_of(known.key, count) as usize == other;
-        (shard, known.extract_if(.., theirs).collect::<Vec<_>>())
-    });
-    parts.filter(|(_, news)| !news.is_empty()).collect()
+async fn pass_on(answer: &mut Agreement, place: usize, shards: &[ShardHandle]) {
+    let mut parts = by_shard(std::mem::take(&mut answer.known), shards.len());
+    answer.known = parts.get_mut(place).map(std::mem::take).unwrap_or_default();
+    for (shard, news) in shards.iter().zip(parts).filter(|(_, news)| !news.is_empty()) {
+        shard.ask(Ask::News(news)).await;
+    }
 }
 
 fn receipt(
@@ -186,7 +179,7 @@ mod tests {
     use std::sync::Arc;
 
     use ringtail_engine::key::TraceKey;
-    use ringtail_engine::ownership::message::{Decisions, Status, Verdict};
+    use ringtail_engine::ownership::message::{Decision, Decisions, Status, Verdict};
 
     use super::*;
     use crate::peer::{DecideRequest, Member};

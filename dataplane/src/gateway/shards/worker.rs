@@ -328,9 +328,11 @@ impl Worker {
     /// Whether what is kept goes out now: it has waited, or its round of decisions is over. Then nothing
     /// comes for a while, and the sooner the backend has it, the sooner witnesses hear of that.
     fn is_complete(&self) -> bool {
-        let over = self.stand.view.len() > 1 && !self.traces.asks();
-        let since = if over { Some(self.flushed) } else { self.kept_since };
-        self.kept_since.is_some() && since.is_some_and(|since| since.elapsed() >= EXPORT_AGE)
+        self.kept_since.is_some_and(|since| {
+            let over = self.stand.view.len() > 1 && !self.traces.asks();
+            let since = if over { self.flushed } else { since };
+            since.elapsed() >= EXPORT_AGE
+        })
     }
 
     /// Judges what is due, and more when memory is short, if anything may be decided now.
