@@ -60,11 +60,10 @@ pub mod span_metrics;
 const SPAN_BYTES_MAX: u64 = 480;
 /// What the buffer stores beside the headers of a group.
 const GROUP_BYTES_MAX: u64 = 128;
-/// A trace with more bytes is decided at once: it has to fit a message of 16 MiB, beside up to 1 MiB of
-/// others, its headers and what came while it was decided, or it could not be handed over.
+/// A trace with more bytes is decided at once: it is handed over in a message of 16 MiB, beside up to 1 MiB
+/// of others, its headers and what came meanwhile.
 const TRACE_BYTES_MAX: u64 = 12 << 20;
-/// How long a request waits for a gateway that is about to serve: it settles for 1.5 s, and is then accepted
-/// within a hello or two.
+/// How long a request waits for a gateway that settles, for 1.5 s, and is then accepted in a hello or two.
 const WAIT_TO_SERVE: Duration = Duration::from_secs(3);
 
 /// What a gateway needs to know.
@@ -82,6 +81,8 @@ pub struct Config {
     pub buffer_bytes: u64,
     /// Bytes for remembered decisions.
     pub decisions_bytes: u64,
+    /// Bytes of buffers that wait for the next export requests.
+    pub spare_bytes: u64,
     /// Limits of the scanner.
     pub scan: ScanLimits,
     /// What must not leave with kept spans.
@@ -184,7 +185,7 @@ impl Gateway {
         let outside = Outside {
             counters: Arc::clone(&counters),
             room: Arc::clone(&room),
-            output: Output::new(Arc::clone(&exporters)),
+            output: Output::new(Arc::clone(&exporters), config.spare_bytes),
             redaction: config.redaction.clone(),
             stands: Arc::clone(&peers.stands),
             outgoing: letters,

@@ -27,6 +27,11 @@ const LOGS_SHARE_OF_SEND: u64 = 3;
 /// Share of a gateway's memory for log records that wait for a verdict: 1/8, which is 189 MiB with the
 /// default limit: 40 s of 4.7 MiB/s.
 const LOGS_SHARE_OF_REST: u64 = 8;
+/// Share of a gateway's slack that may be buffers of export requests which wait for the next ones: half, but
+/// at most what two rounds of decisions make when 150,000 spans a second come of 450 bytes and one in ten is
+/// kept.
+const SPARE_SHARE_OF_SLACK: u64 = 2;
+const SPARE_MOST: u64 = 12 * MIB;
 /// Below this a process cannot hold even one large request beside its base: 24 base + 8 receive + 16 for
 /// the rest, divided by 3/4.
 pub const LEAST_LIMIT: u64 = 64 * MIB;
@@ -61,6 +66,8 @@ pub struct Budget {
     pub span_metrics: u64,
     /// Log records on their way to gateways (agents), or that wait for a verdict (gateways).
     pub logs: u64,
+    /// Buffers of export requests that wait for the next ones (gateways).
+    pub spare: u64,
 }
 
 /// What a manifest asks for.
@@ -84,7 +91,8 @@ impl Budget {
     /// what is left, and the other third slack for open batches' spare capacity and compression state.
     /// Gateway: base 24 MiB, receive 1/8 of the rest (4 MiB to 256 MiB), send what is wanted up to 1/4,
     /// decisions 1/16, span metrics what is wanted up to 1/4, log records that wait 1/8 if any do, slack 5/32
-    /// (tables that double are there twice for a moment), and the buffer takes what is left.
+    /// (tables that double are there twice for a moment; half of it, but at most 12 MiB, may be spare
+    /// buffers), and the buffer takes what is left.
     pub fn share(tier: Tier, limit: u64, wanted: Wanted) -> Self {
         let total = limit / BUDGET_DEN * BUDGET_NUM;
         let rest = total.saturating_sub(BASE_BYTES);
@@ -94,19 +102,40 @@ impl Budget {
                 let receive = rest / 4;
                 let both = (rest - receive - retention) / 3 * 2;
                 let logs = if wanted.logs { both / LOGS_SHARE_OF_SEND } else { 0 };
-                let (send, buffer, decisions, span_metrics) = (both - logs, 0, 0, 0);
-                Self { total, receive, send, retention, buffer, decisions, span_metrics, logs }
+                let (send, buffer, decisions, span_metrics, spare) = (both - logs, 0, 0, 0, 0);
+                Self {
+                    total,
+                    receive,
+                    send,
+                    retention,
+                    buffer,
+                    decisions,
+                    span_metrics,
+                    logs,
+                    spare,
+                }
             }
             Tier::Gateway => {
                 let receive = (rest / 8).clamp(4 * MIB, 256 * MIB);
                 let send = wanted.send.min(rest / 4);
                 let decisions = rest / 16;
                 let slack = rest / 32 * 5;
+                let spare = (slack / SPARE_SHARE_OF_SLACK).min(SPARE_MOST);
                 let span_metrics = wanted.span_metrics.min(rest / 4);
                 let logs = if wanted.logs { rest / LOGS_SHARE_OF_REST } else { 0 };
                 let others = receive + send + decisions + span_metrics + logs + slack;
                 let (retention, buffer) = (0, rest.saturating_sub(others));
-                Self { total, receive, send, retention, buffer, decisions, span_metrics, logs }
+                Self {
+                    total,
+                    receive,
+                    send,
+                    retention,
+                    buffer,
+                    decisions,
+                    span_metrics,
+                    logs,
+                    spare,
+                }
             }
         }
     }
@@ -158,7 +187,8 @@ mod tests {
                         + budget.buffer
                         + budget.decisions
                         + budget.span_metrics
-                        + budget.logs;
+                        + budget.logs
+                        + budget.spare;
                     assert!(parts + BASE_BYTES <= budget.total, "{tier:?} {limit} {budget:?}");
                     assert!(budget.receive >= 4 * MIB, "{tier:?} {limit} {budget:?}");
                 }

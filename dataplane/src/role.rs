@@ -296,6 +296,7 @@ pub async fn run_gateway(options: GatewayOptions, loaded: Loaded) -> Result<Exit
         limits: limits(pipeline, decision_wait),
         buffer_bytes: budget.buffer,
         decisions_bytes: budget.decisions,
+        spare_bytes: budget.spare,
         scan: ScanLimits::default(),
         redaction,
         span_metrics,

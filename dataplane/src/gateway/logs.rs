@@ -41,6 +41,9 @@ const SLACK: Millis = 10_000;
 const TICK: Duration = Duration::from_millis(200);
 /// Kept records are sent when they have this many bytes, as spans are.
 const EXPORT_BYTES: usize = 1 << 20;
+/// Bytes of buffers that wait for the next requests: what one takes. They are in the slack of a budget, which
+/// is 3.75 MiB at least, half of it for those of spans.
+const SPARE_BYTES: u64 = 1 << 20;
 /// Verdicts that are followed under one lock.
 const VERDICTS_MAX: usize = 1024;
 /// Verdicts that wait to be followed: 4 MiB, as many as a full turn of 64 shards. They are followed faster
@@ -133,7 +136,7 @@ impl Logs {
         });
         let logs = Arc::new(Self {
             counters: Counters::default(),
-            output: Output::new(Arc::clone(&exporters)),
+            output: Output::new(Arc::clone(&exporters), SPARE_BYTES),
             exporters,
             waiting,
             redaction,

@@ -19,10 +19,6 @@ use crate::export::ExporterHandle;
 /// default, and the last span of a request may pass the mark.
 const REQUEST_BYTES_MAX: usize = 3 << 20;
 
-/// Memory of requests that waits for the next ones: that of the two that a round of decisions makes when
-/// 60,000 spans a second come. It is in the slack of a budget, which is 3.75 MiB at least.
-const SPARE_BYTES: usize = 2 << 20;
-
 /// How often who decides all that is left looks for room with the exporters.
 pub const ROOM_EVERY: Duration = Duration::from_millis(10);
 
@@ -88,9 +84,10 @@ pub struct Output {
 // === impl Output ===
 
 impl Output {
-    /// An output to these exporters.
-    pub fn new(exporters: Arc<[ExporterHandle]>) -> Self {
-        Self { exporters, buffers: Buffers::new(SPARE_BYTES) }
+    /// An output to these exporters. So many bytes of its buffers may wait for the next requests.
+    pub fn new(exporters: Arc<[ExporterHandle]>, spare_bytes: u64) -> Self {
+        let spare = usize::try_from(spare_bytes).unwrap_or(usize::MAX);
+        Self { exporters, buffers: Buffers::new(spare) }
     }
 
     /// So many bytes fit into the queues of all exporters now; any number when waiting does not help.

@@ -262,6 +262,19 @@ impl DecidedTraces {
         self.find(key).map(|known| known.told(key, now))
     }
 
+    /// Those of these that a backend has, as they are told.
+    pub(super) fn exported(
+        &self,
+        keys: &[TraceKey],
+        now: Millis,
+    ) -> impl Iterator<Item = Decision> {
+        let near = keys.chunks(TOGETHER).flat_map(|keys| {
+            self.memory.approach(keys.iter().copied());
+            keys
+        });
+        near.filter_map(move |key| self.decision(*key, now)).filter(|decision| decision.exported)
+    }
+
     /// The keys that may be told again, oldest first.
     pub(super) fn keys(&self) -> impl Iterator<Item = TraceKey> {
         self.order.keys()

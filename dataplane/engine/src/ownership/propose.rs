@@ -112,8 +112,7 @@ impl Traces {
             let mut list = self.proposals.list();
             list.extend(told.map(|asked| proposed(asked.key, asked.verdict)));
             let along = self.outbox.take_along(to, req, now);
-            let along = along.iter().filter_map(|key| self.decided.decision(*key, now));
-            list.extend(along.filter(|decision| decision.exported));
+            list.extend(self.decided.exported(&along, now));
             let message =
                 Message::Decisions(Decisions { from: stand.me.clone(), propose: true, list });
             out.push(Action::Send { to: to.clone(), req, message, deadline: now + REQUEST });

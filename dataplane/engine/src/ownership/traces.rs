@@ -306,9 +306,8 @@ impl Traces {
         }
         self.decided.enter();
         if told.propose {
-            let news = self.outbox.take_news(&told.from.name);
-            let news = news.filter_map(|key| self.decided.decision(key, now));
-            answer.known.extend(news.filter(|decision| decision.exported));
+            let news: Vec<_> = self.outbox.take_news(&told.from.name).collect();
+            answer.known.extend(self.decided.exported(&news, now));
         }
         answer
     }
