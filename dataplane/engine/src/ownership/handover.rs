@@ -188,6 +188,9 @@ impl Traces {
         let mut returned = false;
         for ((key, trace), outcome) in parcel.traces.into_iter().zip(outcomes) {
             match outcome {
+                // It has come round to us and is in the buffer again: the receiver takes us for the owner, as
+                // we shall soon. Until then it would come round as fast as messages travel.
+                Some(Outcome::Held(holder)) if *holder == stand.me => returned = true,
                 Some(Outcome::Held(holder)) if !stand.is_lost(holder) => {
                     self.stats.handed_over += 1
                 }

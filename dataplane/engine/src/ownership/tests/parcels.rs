@@ -118,3 +118,35 @@ fn what_cannot_be_passed_on_goes_back_unless_we_are_the_next_to_own_it() {
         },
     );
 }
+
+/// The owner is dead, which the others know already: they take us for the owner, and pass on to us what we
+/// send them.
+#[test]
+fn what_comes_round_to_us_is_not_sent_round_again_at_once() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let (me, sent) = (bench.own.stand().me.clone(), part(bench.key(&["c", "b", "a"])));
+    let mut delivery = Delivery { parts: vec![sent], hops: 0 };
+    let (mut inbound, mut round) = (0, 0);
+    let until = bench.now + 4 * TICK;
+    while bench.now < until {
+        inbound += 1;
+        bench.own.on_delivery(Inbound(inbound), &delivery, bench.now, &mut bench.out);
+        while let Some((to, req, parcel)) = bench.deliveries().into_iter().next() {
+            if to == "c" {
+                bench.fail(&to, req);
+                continue;
+            }
+            round += 1;
+            assert!(round < 4, "it was sent round and round");
+            inbound += 1;
+            delivery = Delivery { hops: parcel.hops + 1, ..parcel };
+            bench.own.on_delivery(Inbound(inbound), &delivery, bench.now, &mut bench.out);
+            let from = Instance::new(&to, 1);
+            let receipt = Receipt { from, outcomes: vec![Outcome::Held(me.clone())] };
+            bench.own.on_receipt(req, &receipt, bench.now, &mut bench.out);
+        }
+        bench.agree_as(&["a".to_owned()]);
+        bench.pass(TICK);
+    }
+    assert!(round > 0, "the next choice may reach the owner");
+}
