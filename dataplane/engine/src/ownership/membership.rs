@@ -265,6 +265,7 @@ impl Membership {
             seats: self.view.members().iter().map(seat).collect(),
             place: self.place(),
             decide_until: self.decide_until(now),
+            decides_since: now,
             confides: self.rules.agents_witness && self.marks.has_agents(now) && self.had_company(),
             holds: self.state != State::Joining && self.may_act(now),
             sure: self.is_sure(now),

@@ -8,7 +8,7 @@ use super::facts::{Name, State};
 use super::message::{Agreement, Decision, Decisions, Origin, Req, Verdict};
 use super::outbox::Why;
 use super::stand::{Stand, Witnesses};
-use super::timers::{AGENT_CONFIRMS, BACK_OFF, DECISIONS_PER_MESSAGE, FENCE, LAST_WORDS, REQUEST};
+use super::timers::{AGENT_CONFIRMS, BACK_OFF, DECISIONS_PER_MESSAGE, LAST_WORDS, REQUEST};
 use super::traces::{Phase, Tentative, Trace, Traces};
 use crate::Millis;
 use crate::key::TraceKey;
@@ -68,7 +68,7 @@ impl Traces {
             }
             let decision = (due.key, tentative.verdict);
             let nobody = witnesses.places().next().is_none();
-            let overdue = now > tentative.since + FENCE;
+            let overdue = stand.is_overdue(tentative.since, now);
             let unsure = is_unsure(stand, trace.first);
             if overdue || !stand.rules.propose || (nobody && !stand.confides) {
                 self.stats.decided_alone += u64::from(stand.view.len() > 1);

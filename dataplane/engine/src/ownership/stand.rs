@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::facts::{Instance, State};
 use super::rules::Rules;
-use super::timers::REQUEST;
+use super::timers::{FENCE, REQUEST};
 use crate::Millis;
 use crate::key::TraceKey;
 use crate::ring::{Member, View};
@@ -27,6 +27,8 @@ pub struct Stand {
     pub(super) place: Option<usize>,
     /// Decisions are allowed before this.
     pub(super) decide_until: Millis,
+    /// Since when they have been, without a break.
+    pub(super) decides_since: Millis,
     /// Nobody is left out: every peer agrees, and after losses every agent has sent again.
     pub(super) sure: bool,
     /// Traces that began before the first wait for the second.
@@ -78,6 +80,18 @@ impl Stand {
     /// Whether keys that are ours may be decided now: one comparison, the same for all keys.
     pub fn may_decide(&self, now: Millis) -> bool {
         now < self.decide_until
+    }
+
+    /// Whether a decision first tried then has waited for its witnesses as long as it shall. A time in which
+    /// nothing could be decided does not count: others may have decided in it, and the witnesses know.
+    pub(super) fn is_overdue(&self, tried: Millis, now: Millis) -> bool {
+        now > tried.max(self.decides_since) + FENCE
+    }
+
+    /// Counts on from the stand before this one.
+    pub(super) fn follows(&mut self, before: &Self, now: Millis) {
+        let unbroken = before.may_decide(now) && self.may_decide(now);
+        self.decides_since = if unbroken { before.decides_since } else { now };
     }
 
     /// Whether a trace with its first span then may be decided, as far as agents are concerned that have not

@@ -215,6 +215,7 @@ impl Steward {
     /// Takes the shards along to how things stand now.
     fn refresh(&mut self, shards: &mut impl Shards, now: Millis, out: &mut Vec<Action>) {
         let before = std::mem::replace(&mut self.stand, self.members.stand(now));
+        self.stand.follows(&before, now);
         shards.follow(&before, &self.stand, now, out);
     }
 

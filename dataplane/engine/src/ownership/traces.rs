@@ -293,10 +293,13 @@ impl Traces {
                     self.decided.overhear(decision, now);
                     self.follow(decision, false, out);
                 }
-                // News of what was overheard.
+                // News of what was overheard, of which spans may have come since.
                 (None, false) if told.propose && !stand.owns(decision.key) => {
                     self.decided.overhear(decision, now);
-                    self.release(decision.key);
+                    if self.release(decision.key) {
+                        let Decision { key, verdict, .. } = *decision;
+                        out.push(Action::Settle { key, verdict, by: By::Other });
+                    }
                 }
                 (None, _) => {
                     self.decided.learn_new(decision, now);

@@ -231,6 +231,31 @@ fn agree(bench: &mut Bench, name: &str, req: Req) {
     bench.own.on_agreement(req, &answer, bench.now, &mut bench.out);
 }
 
+/// Others may have decided meanwhile, and the witnesses would know.
+#[test]
+fn who_could_not_decide_for_long_asks_again_before_it_decides_alone() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let key = bench.key(&["b", "a", "c"]);
+    bench.deliver(part(key));
+    bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
+    for (to, req) in bench.told() {
+        bench.fail(&to, req);
+    }
+    bench.pass(2 * FENCE);
+    assert!(!bench.own.stand().may_decide(bench.now), "it is one of three");
+    bench.live(2 * TICK);
+    bench.out.clear();
+    bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
+    assert_eq!(bench.told().len(), 2);
+    assert_eq!(settled(&bench), []);
+    // Nobody answers now either, though they agree.
+    let asked = bench.told();
+    bench.live(FENCE + TICK);
+    asked.iter().for_each(|(to, req)| bench.fail(to, *req));
+    bench.own.on_judged(&[(key, KEEP)], bench.now, &mut bench.out);
+    assert_eq!(settled(&bench), [key]);
+}
+
 #[test]
 fn each_witness_is_asked_once_a_round_and_a_decision_waits_for_its_own_witnesses_alone() {
     let mut bench = Bench::serving(Rules::ALL, &["a", "c", "d"]);
@@ -330,6 +355,28 @@ fn an_answer_says_what_was_exported() {
     heard.greet("a", &[]);
     heard.live(TICK);
     assert!(is_repeated(&mut heard, key, IN_FLIGHT + 2 * TICK));
+}
+
+/// It leaves with spans of a trace that their new owner has decided without them.
+#[test]
+fn what_is_held_follows_news_that_come_along() {
+    let mut bench = Bench::serving(Rules::ALL, &["a", "c"]);
+    let owns = |key: &TraceKey| bench.own.stand().owns(*key);
+    let keys = (0u64..).map(|number| SEED.key(&u128::from(number).to_be_bytes()));
+    let keys: Vec<TraceKey> = keys.filter(owns).take(10).collect();
+    keys.iter().for_each(|key| bench.deliver(part(*key)));
+    bench.own.drain(bench.now, &mut bench.out);
+    let left: Vec<TraceKey> =
+        bench.delivered().iter().map(|(.., sent)| sent.parts[0].key).collect();
+    let stays = |key: &TraceKey| !left.contains(key);
+    let held: Vec<TraceKey> = keys.into_iter().filter(stays).collect();
+    assert_eq!(bench.own.len(), held.len());
+    bench.out.clear();
+    let exported = |key: &TraceKey| Decision { key: *key, verdict: KEEP, age: 0, exported: true };
+    let list = held.iter().map(exported).collect();
+    let told = Decisions { from: Instance::new("c", 1), propose: true, list };
+    bench.own.on_decisions(&told, bench.now, &mut bench.out);
+    assert_eq!((settled(&bench), bench.own.len()), (held, 0));
 }
 
 /// Others' decisions are looked up for some time after a change. What answers say of them does not make
