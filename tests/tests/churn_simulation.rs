@@ -41,7 +41,8 @@ const LEAVING: &[(u64, Kind)] = &[
 /// Schedules in which a gateway vanishes.
 const VANISHING: u64 = 10;
 
-/// Bytes handed over may be so many times those that had to move.
+/// Bytes handed over may be so many times those that had to move. Where less than one span a schedule has to,
+/// one retry is most of it, and so many a schedule may.
 const MOVED_MAX: u64 = 2;
 
 /// What a class may show, in few schedules, and why nothing is done about it; `docs/churn-simulation.md` has
@@ -114,7 +115,8 @@ fn every_kind_of_churn_keeps_traces_whole() {
             panic!("{class:?}: {} of {} schedules went wrong", row.bad, row.schedules);
         }
         let [moved, required] = row.moved;
-        assert!(moved <= MOVED_MAX * required, "{class:?}: {moved} spans sent, {required} moved");
+        let most = MOVED_MAX * required.max(row.schedules);
+        assert!(moved <= most, "{class:?}: {moved} spans sent, {required} moved");
         writeln!(table, "{class:?}: {row}").unwrap();
     }
     println!("{table}");

@@ -92,9 +92,6 @@ impl Agent {
                 self.side.on_receipt(req, receipt, cx.now, &mut self.actions)
             }
             Answer::Poll(answer) => {
-                for decision in answer.decided.iter() {
-                    cx.truth.take_effect(decision.verdict.note);
-                }
                 self.side.on_poll_answer(req, answer, cx.now, &mut self.actions)
             }
             Answer::Hello(_) | Answer::Decisions(_) => {}
@@ -142,6 +139,10 @@ impl Agent {
                     cx.out.push(Output::Ask { to, req, message, load, deadline });
                 }
                 AgentAction::Poll { to, req, poll, deadline } => {
+                    // What it was told may contradict what it knows; what it tells others holds.
+                    for decision in poll.decided.iter() {
+                        cx.truth.take_effect(decision.verdict.note);
+                    }
                     let message = Message::Poll(Box::new(poll));
                     cx.out.push(Output::Ask { to, req, message, load: Load::new(), deadline });
                 }

@@ -41,6 +41,12 @@ pub const ONCE_FAILED: &[(Class, u64)] = &[
     // One of two stood still, and the other one, which may not hold, did not even try to pass spans on: the
     // owner woke up and decided without them.
     (Class::StatefulPolicy, 40_001_758),
+    // One had another trace's spans again when news of their export came along with a proposal: the state
+    // machine let them go, and did not say so.
+    (Class::Partition, 170_000_716),
+    // An agent was told of another decision than the one that it stood by, and the checker took it for a
+    // second one.
+    (Class::Mixed, 170_001_603),
 ];
 
 /// A rule, what turns it off, and a schedule that goes wrong in this way without it.
