@@ -165,7 +165,7 @@ impl Trial {
     }
 
     /// How often as many spans moved as had to.
-    fn moved_factor(&self) -> f64 {
+    pub(super) fn moved_factor(&self) -> f64 {
         match self.required_spans {
             0 => 0.0,
             required => (self.handed_over_spans + self.replayed_spans) as f64 / required as f64,

@@ -25,6 +25,10 @@ const RETENTION_BYTES: f64 = (28u64 << 20) as f64;
 /// A gateway that holds a gibibyte ends within this.
 const HAND_OVER_WITHIN_S: f64 = 10.0;
 
+/// So many times the spans that had to move may be moved. After a pause owners change twice, and what was
+/// sent to one that stood still is sent again.
+const MOVED_MAX: f64 = 2.0;
+
 /// What was found.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -177,6 +181,9 @@ impl Trial {
         };
         if verdict.doubled_percent > doubled_max {
             faults.push(format!("{:.2} % doubled", verdict.doubled_percent));
+        }
+        if self.moved_factor() > MOVED_MAX && !self.scenario.starts_with("sigstop") {
+            faults.push(format!("{:.2} times the spans moved that had to", self.moved_factor()));
         }
         if self.balanced < self.ledgers {
             faults.push("a ledger does not balance".into());
